@@ -1,4 +1,4 @@
-"""Run folders: what is read back is what was written, and anything else is named and left out."""
+"""Run folders: damaged lines are reported and skipped."""
 # pyright: reportArgumentType=false
 
 import base64
@@ -31,7 +31,7 @@ def columns(rows: int, **changes: list) -> dict[str, list]:
 
 
 class TestDamage:
-    """Hand-edited records: each is named with its line, and its cell runs again."""
+    """Hand-edited records are reported with their line, and their cells run again."""
 
     @pytest.fixture(scope="class")
     @staticmethod
@@ -72,7 +72,7 @@ class TestDamage:
 
     @given(content=st.binary(max_size=80), at=st.integers(0, 10_000))
     @hypothesis_settings(max_examples=60, deadline=None)
-    def test_any_bytes_anywhere_give_a_run_or_one_line(self, line, content: bytes, at: int) -> None:
+    def test_any_bytes_anywhere_give_a_run_or_a_one_line_error(self, line, content: bytes, at: int) -> None:
         folder, _ = line
         with tempfile.TemporaryDirectory() as scratch:
             for name in ("records.jsonl", "queries.jsonl"):
@@ -85,7 +85,7 @@ class TestDamage:
                 gold, predicted = record.scored(run.queries)
                 assert len(gold) == len(predicted) == len(record.predictions) == 12
 
-    def test_a_folder_in_place_of_the_file(self, tmp_path: Path) -> None:
+    def test_a_folder_instead_of_the_file(self, tmp_path: Path) -> None:
         (tmp_path / "records.jsonl").mkdir()
         with pytest.raises(ArtefactError, match="cannot be read"):
             Run.read(tmp_path)

@@ -1,4 +1,4 @@
-"""The curves of a training run, in `metrics.jsonl`: one JSON object per line, with `step` and any numbers.
+"""Training curves in `metrics.jsonl`: one JSON object per line, with a `step` and any numbers.
 
 {"step": 15, "validation/reward": 0.41, "train/reward": 0.38, "length": 143.2, "entropy": 1.7}
 
@@ -29,13 +29,13 @@ class Curves:
     name: str
     """Name of the run folder."""
     metrics: dict[str, dict[int, float]]
-    """Quantity to step to value, ordered by step. If a resumed run wrote a step twice, the later value counts."""
+    """Values by step, in order, by metric. If a resumed run wrote a step twice, the later value counts."""
     damaged: int = 0
-    """Unreadable lines, such as one that a kill cut short."""
+    """Number of unreadable lines, such as one that a kill cut short."""
 
 
 def append_curves(folder: Path, step: int, values: Mapping[str, float]) -> None:
-    """Append a line, without non-finite values. Raises `OutputError` on a full disk."""
+    """Append a line with the finite values. Raises `OutputError` if the disk is full."""
     finite = {name: float(value) for name, value in values.items() if math.isfinite(value)}
     append_line(folder / FILE, (json.dumps({"step": step, **finite}) + "\n").encode())
 
@@ -66,7 +66,7 @@ def _read(folder: Path) -> Curves:
             continue
         for name, value in row.items():
             is_number = isinstance(value, int | float) and not isinstance(value, bool)
-            if is_number and abs(value) <= sys.float_info.max:  # False for NaN, and takes any int
+            if is_number and abs(value) <= sys.float_info.max:  # false for NaN; works for ints beyond float range
                 metrics.setdefault(name, {})[step] = float(value)
-    by_step = {name: dict(sorted(curve.items())) for name, curve in metrics.items()}
-    return Curves(folder.resolve().name, by_step, damaged)
+    ordered = {name: dict(sorted(curve.items())) for name, curve in metrics.items()}
+    return Curves(folder.resolve().name, ordered, damaged)

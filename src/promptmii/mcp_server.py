@@ -20,7 +20,7 @@ from promptmii.errors import MissingDependencyError, PromptMIIError
 from promptmii.instruction import Instruction, Mode
 from promptmii.progress import Progress, Unit
 from promptmii.version import VERSION
-from promptmii.workbench.followers import KeptModels
+from promptmii.workbench.followers import ModelPool
 
 if TYPE_CHECKING:
     from mcp.server import MCPServer
@@ -66,7 +66,7 @@ class Tools:
         self._settings = settings
         self._mode: Mode | None = mode
         limit = settings.endpoint.limit()
-        models = KeptModels(lambda endpoint, reference: endpoint.load(reference, limit=limit))
+        models = ModelPool(lambda endpoint, reference: endpoint.load(reference, limit=limit))
         self._models = models.at(settings.endpoint)
 
     def induce(

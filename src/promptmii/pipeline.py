@@ -27,8 +27,8 @@ from promptmii.progress import QUIET, Progress
 from promptmii.styles import split_style, style_for
 from promptmii.task import Episode
 from promptmii.version import VERSION
-from promptmii.workbench.given import tested_on, text_of
-from promptmii.workbench.measure import Measured, measured, measured_html
+from promptmii.workbench.inputs import prompt_text, with_test_rows
+from promptmii.workbench.measure import Measured, measure, measured_html
 
 Load = Callable[[str], LanguageModel]
 """Loads the model of a reference; the caller closes it."""
@@ -123,11 +123,11 @@ def induce(
         progress.step("Reading the data")
     loaded = source if isinstance(source, LoadedTask) else load(source, settings.columns, seed=settings.seed)
     if settings.test:
-        loaded = tested_on(loaded, settings.test)
+        loaded = with_test_rows(loaded, settings.test)
     query_size = len(loaded.task.test) if settings.test else settings.evaluate
     episode = sample(loaded.task, settings.n, settings.seed, query=query_size)
     if settings.start is not None:
-        settings = settings.model_copy(update={"start": text_of(settings.start)})
+        settings = settings.model_copy(update={"start": prompt_text(settings.start)})
     # Raise for a word of `keep` that no line contains, and for a wrong style, before a model is loaded.
     marked_lines(settings.start or "", settings.keep)
     style_for(settings.generator, settings.template)
@@ -263,7 +263,7 @@ def _prepared(
 
 def _measure(instruction: Instruction, follower: Follower, episode: Episode, progress: Progress) -> Measured:
     progress.step(f"Scoring {instruction.method}", len(episode.query))
-    row = measured(instruction.method, follower, instruction, episode.query, follower.model.card.price)
+    row = measure(instruction.method, follower, instruction, episode.query, follower.model.card.price)
     row.scored.refuse_failures()
     return row
 

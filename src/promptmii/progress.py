@@ -1,7 +1,7 @@
-"""How far long work is, for whoever waits for it.
+"""Progress reports of long-running functions.
 
-Every function that may take long has a parameter `progress`, by default `QUIET`. It begins steps and advances them, and
-never prints. The command line listens with a bar, a program with any class that has these three methods.
+Every function that may take long has a `progress` parameter, by default `QUIET`. It reports steps there and never
+prints. The command line shows a progress bar; a program can pass any class with the three methods of `Progress`.
 """
 
 from collections.abc import Callable, Generator
@@ -13,23 +13,23 @@ Unit = Literal["rows", "tokens", "bytes", "cells", "drafts", "steps", "datasets"
 
 
 class Progress(Protocol):
-    """One step at a time: beginning a step ends the one before it."""
+    """Receives progress, one step at a time. A new step ends the previous one."""
 
     def step(self, name: str, total: int | None = None, unit: Unit = "rows") -> None:
-        """Begin a step of `total` units; `None` when nobody knows how many."""
+        """Begin a step of `total` units, or `None` if unknown."""
         ...
 
     def advance(self, amount: int = 1, done: str = "", *, money: float | None = None) -> None:
-        """`amount` more units of the step are finished; `done` names what was finished, `money` is what it cost."""
+        """Report `amount` more finished units of the step. `done` describes them, `money` is their cost."""
         ...
 
     def note(self, message: str) -> None:
-        """Something the user should read now, such as a failed cell or a wait for a server."""
+        """Report something the user should read now, such as a failed cell or a wait for a server."""
         ...
 
 
 class Quiet:
-    """Nobody listens."""
+    """Ignores progress."""
 
     def step(self, name: str, total: int | None = None, unit: Unit = "rows") -> None:
         """See `Progress`."""
@@ -48,15 +48,15 @@ _on_token: ContextVar[Callable[[], None]] = ContextVar("on_token", default=lambd
 
 
 def token_written() -> None:
-    """Engines that write token by token call this after each."""
+    """Report a token. Engines that write token by token call this after each one."""
     _on_token.get()()
 
 
 @contextmanager
-def each_token(act: Callable[[], None]) -> Generator[None]:
-    """While this lasts, `act` is called for every token that an engine writes in this thread."""
-    before = _on_token.set(act)
+def each_token(callback: Callable[[], None]) -> Generator[None]:
+    """Within the context, call `callback` for every token that an engine writes in this thread."""
+    previous = _on_token.set(callback)
     try:
         yield
     finally:
-        _on_token.reset(before)
+        _on_token.reset(previous)

@@ -1,15 +1,15 @@
-"""The run folder of an evaluation: one line per finished cell, appended once and never changed.
+"""The run folder of an evaluation: append-only files with one line per finished cell.
 
     config.json        the settings
-    records.jsonl      a `Record` a line: a cell of the grid, its score and cost, and every prediction
-    queries.jsonl      the labelled rows, each set once; records name them by key
-    answers.sqlite     the answers of models, so that a cell that was cut short pays nothing twice
+    records.jsonl      one `Record` per line: a cell of the grid, its score, its cost and every prediction
+    queries.jsonl      the labelled rows, each set once; records refer to them by key
+    answers.sqlite     cached model answers, so that an interrupted cell pays for no call twice
 
-A record's key is a hash of everything that its result depends on, so a rerun skips what is there, and a changed
-template, model or data file never mixes with earlier results.
+A record's key hashes everything that its result depends on. So a rerun skips finished cells, and results of a changed
+template, model or data file never mix with earlier ones.
 
-`Run.read` is the one door: it checks every line, down to each prediction. It names and leaves out a line that was cut
-short, edited or damaged, and the cell of that line counts as not done.
+All reading goes through `Run.read`, which checks every line and every prediction. It reports and skips lines that are
+truncated, edited or damaged; their cells count as not done.
 """
 
 import base64
@@ -37,31 +37,31 @@ RECORDS, QUERIES = "records.jsonl", "queries.jsonl"
 DIGITS = 4
 """Decimals of the stored probabilities."""
 LARGEST = 1 << 28
-"""Bytes that one packed field may unpack to."""
+"""Maximum size of an unpacked field, in bytes."""
 
 
 class Cell(Frozen):
-    """One point of the grid: a way of prompting, on a task, from n examples."""
+    """A point of the grid: a method on a task, with n examples."""
 
     task: str
     method: str
     n: int
-    """Examples asked for; 0 where the method reads none."""
+    """Number of examples, or 0 if the method reads none."""
     seed: int
     generator: str | None
-    """Reference of the model that writes; `None` where nothing is written."""
+    """Reference of the model that writes, or `None` if the method writes nothing."""
     follower: str
     mode: Mode
 
     @property
     def name(self) -> str:
-        """For progress and errors."""
+        """The name in progress and error messages."""
         writer = f" by {self.generator}" if self.generator else ""
         return f"{self.task} / {self.method}{writer} / n={self.n} / seed {self.seed} / {self.follower}"
 
 
 class Query(Frozen):
-    """Labelled rows. Equal rows are one query, whichever cells they belong to."""
+    """A set of labelled rows. Cells with the same rows share one query."""
 
     key: str
     task: str
@@ -70,7 +70,7 @@ class Query(Frozen):
 
     @classmethod
     def of(cls, task: str, examples: Iterable[Example]) -> Self:
-        """The rows under their content hash."""
+        """A query of the rows. Its key is their content hash."""
         pairs = [[example.text, example.label] for example in examples]
         return cls(key=content_key(pairs), task=task, rows=_pack(pairs))
 
@@ -82,15 +82,15 @@ class Query(Frozen):
 
     @cached_property
     def examples(self) -> tuple[Example, ...]:
-        """The rows."""
+        """The labelled rows."""
         return tuple(Example(text, label) for text, label in _unpack(self.rows))
 
 
 class Predictions(Frozen):
-    """Predictions as columns, each in the order of the query."""
+    """Predictions stored as columns, in the order of the query."""
 
     labels: list[Annotated[int, Field(ge=0)] | None]
-    """Numbers of labels in the instruction."""
+    """Label indices in the instruction."""
     probabilities: list[list[Annotated[float, Field(ge=0, le=1)]] | None]
     answers: list[str | None]
     matches: list[Match | None]
@@ -99,10 +99,10 @@ class Predictions(Frozen):
 
     @classmethod
     def of(cls, predictions: Sequence[Prediction], labels: tuple[str, ...]) -> Self:
-        """Everything that a metric needs; probabilities are rounded."""
-        numbers: dict[str | None, int | None] = {label: i for i, label in enumerate(labels)} | {None: None}
+        """Everything that metrics need. Probabilities are rounded."""
+        indices: dict[str | None, int | None] = {label: i for i, label in enumerate(labels)} | {None: None}
         return cls(
-            labels=[numbers[p.label] for p in predictions],
+            labels=[indices[p.label] for p in predictions],
             probabilities=[
                 [round(x, DIGITS) for x in p.probabilities] if p.probabilities else None for p in predictions
             ],
@@ -113,25 +113,25 @@ class Predictions(Frozen):
         )
 
     def rows(self, labels: tuple[str, ...]) -> list[Prediction]:
-        """The predictions again, without their cost."""
+        """The predictions, without their cost."""
         columns = (self.labels, self.probabilities, self.matches, self.failures, self.truncated, self.answers)
         return [
             Prediction(
-                None if number is None else labels[number],
+                None if index is None else labels[index],
                 tuple(probabilities) if probabilities else None,
                 match=match,
                 failure=Failure(*failure) if failure else None,
                 truncated=truncated,
                 answer=answer,
             )
-            for number, probabilities, match, failure, truncated, answer in zip(*columns, strict=True)
+            for index, probabilities, match, failure, truncated, answer in zip(*columns, strict=True)
         ]
 
     def check(self, labels: int, rows: int) -> None:
-        """Raise `ValueError` unless there is one prediction per row, each of the given number of labels."""
+        """Raise `ValueError` unless there is one prediction per row, and each fits the number of labels."""
         if any(len(column) != rows for _, column in self):
             raise ValueError(f"it does not hold one prediction for each of the {rows} rows of its query")
-        if any(number is not None and number >= labels for number in self.labels):
+        if any(index is not None and index >= labels for index in self.labels):
             raise ValueError("a prediction names a label that the instruction does not have")
         if any(p is not None and len(p) != labels for p in self.probabilities):
             raise ValueError("a prediction does not hold one probability for each label")
@@ -145,19 +145,19 @@ class Record(Frozen):
     cell: Cell
     status: Literal["done", "failed"]
     error: str | None = None
-    """Why it failed; such a cell has no numbers."""
+    """Why the cell failed. A failed cell has no scores."""
     instruction: Instruction | None = None
-    """With its cost, its calibration, and its measured score: macro-F1, interval and counts."""
+    """Includes its cost, calibration and score."""
     spent: Cost = Cost()
-    """On labelling the query; making the instruction is in `instruction.cost`."""
+    """Cost of labelling the query. The cost of writing is `instruction.cost`."""
     query: str | None = None
-    """Key of the labelled rows."""
+    """Key of the query."""
     answers: str | None = None
     """Packed `Predictions`."""
     machine: str | None = None
     """A description of the machine."""
     revisions: dict[str, str] = Field(default_factory=dict[str, str])
-    """Revisions of the models, by reference: hashes of weights and chat template, or the server's name and address."""
+    """Model revisions by reference: a hash of weights and chat template, or a server's name and address."""
     finished: str
     """Date and time, ISO 8601, UTC."""
 
@@ -170,44 +170,44 @@ class Record(Frozen):
 
     @property
     def columns(self) -> Predictions:
-        """Every prediction, as columns; none if the cell failed. Not kept: a run may hold millions."""
+        """The predictions as columns, empty if the cell failed. Not cached, because a run may hold millions."""
         return Predictions.model_validate(_unpack(self.answers)) if self.answers else Predictions.of((), ())
 
     @property
     def labels(self) -> list[str | None]:
-        """Predicted labels, in the order of the query; empty if the cell failed."""
+        """Predicted labels in the order of the query, empty if the cell failed."""
         names: tuple[str, ...] = self.instruction.labels if self.instruction else ()
-        return [None if number is None else names[number] for number in self.columns.labels]
+        return [None if index is None else names[index] for index in self.columns.labels]
 
     @property
     def predictions(self) -> list[Prediction]:
-        """Every prediction, in the order of the query; empty if the cell failed."""
+        """The predictions in the order of the query, empty if the cell failed."""
         return self.columns.rows(self.instruction.labels if self.instruction else ())
 
     def scored(self, queries: Mapping[str, Query]) -> tuple[list[str], list[str | None]]:
-        """Gold and predicted labels of a done cell, from which any metric can be computed."""
+        """Gold and predicted labels of a done cell."""
         return [example.label for example in queries[str(self.query)].examples], self.labels
 
     def check(self, queries: Mapping[str, Query]) -> None:
-        """Raise `ValueError` unless query and predictions fit each other and the instruction."""
+        """Raise `ValueError` unless the query, the predictions and the instruction match."""
         if self.status == "failed" or self.instruction is None:
             return
         if self.query is None or self.query not in queries:
             raise ValueError("its query rows are missing")
         examples = queries[self.query].examples
         self.columns.check(len(self.instruction.labels), len(examples))
-        if strange := {example.label for example in examples} - set(self.instruction.labels):
-            raise ValueError(f"its query has the label {min(strange)!r}, which the instruction does not have")
+        if unknown := {example.label for example in examples} - set(self.instruction.labels):
+            raise ValueError(f"its query has the label {min(unknown)!r}, which the instruction does not have")
 
 
 def pack_predictions(predictions: Sequence[Prediction], labels: tuple[str, ...]) -> str:
-    """The `answers` of a record."""
+    """The predictions, packed for `Record.answers`."""
     return _pack(Predictions.of(predictions, labels).model_dump(mode="python"))
 
 
 def _pack(value: object) -> str:
-    plain = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
-    return base64.b64encode(zlib.compress(plain, 9)).decode()
+    encoded = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+    return base64.b64encode(zlib.compress(encoded, 9)).decode()
 
 
 def _unpack(packed: str) -> Any:
@@ -221,17 +221,17 @@ def _unpack(packed: str) -> Any:
 
 @dataclass(frozen=True)
 class Run:
-    """The content of run folders: the latest record of every cell, and the queries that records name."""
+    """The content of run folders: the latest record of each cell, and all queries."""
 
     records: Mapping[str, Record]
-    """By key. Of several records of a cell, a finished one takes precedence over a failed one."""
+    """Records by key. If a cell has several, a done record beats a failed one, then the later one counts."""
     queries: Mapping[str, Query]
     damaged: tuple[str, ...] = ()
-    """Lines left out, each with its file, number and fault."""
+    """Skipped lines, each with its file, number and error."""
 
     @classmethod
     def read(cls, *folders: Path) -> Self:
-        """Read and check run folders. Raises `ArtefactError` if one is none, or cannot be read."""
+        """Read and check run folders. Raises `ArtefactError` if one is not a run folder or cannot be read."""
         damaged: list[str] = []
         queries: dict[str, Query] = {}
         records: dict[str, Record] = {}
@@ -248,23 +248,24 @@ class Run:
                 except ValueError as error:
                     damaged.append(f"{path}, line {number}: {_reason(error)}")
                     continue
-                known = records.get(record.key)
-                if known is None or _rank(record) >= _rank(known):
+                previous = records.get(record.key)
+                if previous is None or _rank(record) >= _rank(previous):
                     records[record.key] = record
         return cls(records, queries, tuple(damaged))
 
     @property
     def failed(self) -> tuple[Record, ...]:
-        """The cells that have no score."""
+        """The records of failed cells."""
         return tuple(record for record in self.records.values() if record.status == "failed")
 
 
 def _rank(record: Record) -> tuple[bool, str]:
+    """Of several records of a cell, the highest rank counts."""
     return record.status == "done", record.finished
 
 
 def _lines(path: Path, kind: type[Line], damaged: list[str]) -> Iterator[tuple[int, Line]]:
-    """Numbered lines of a file that may be missing. Raises `ArtefactError` if it cannot be read."""
+    """The valid lines of a file, if it exists, with their numbers. Raises `ArtefactError` if it cannot be read."""
     if not path.exists():
         return
     try:
@@ -288,10 +289,10 @@ def _reason(error: ValueError) -> str:
 
 
 class Recorder:
-    """Appends to a run folder. Each line is on the disk before the call returns."""
+    """Appends to a run folder. `add` returns once the lines are on disk."""
 
     def __init__(self, folder: Path) -> None:
-        """The folder is `locked` by whoever records."""
+        """The caller must hold the lock (`locked`) on the folder."""
         self._folder = folder
         append_line(folder / RECORDS, b"")
         self.run = Run.read(folder)
@@ -299,7 +300,7 @@ class Recorder:
         self._queries = set(self.run.queries)
 
     def add(self, record: Record, query: Query | None = None) -> None:
-        """Append a record, and its query if that is new. Raises `OutputError`; earlier lines stay whole."""
+        """Append a record, and its query if that is new. Raises `OutputError`, and leaves earlier lines intact."""
         if query is not None and query.key not in self._queries:
             append_line(self._folder / QUERIES, _line(query))
             self._queries.add(query.key)

@@ -1,4 +1,4 @@
-"""A real server that labels by the words of the last line, and writes an instruction when asked for one."""
+"""A test server that labels by the words of the input and writes instructions."""
 
 import re
 from typing import Any
@@ -13,14 +13,14 @@ WORDS = {
 
 
 class LabellingServer(FaultyServer):
-    """Answers with the label whose words the input holds, one time in seven with another."""
+    """Answers with the label whose words the input contains, or one time in seven with another."""
 
     def _completion(self, step: str, body: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002
         prompt = body["messages"][-1]["content"]
-        found = re.search(r"Input: (.*)\Z", prompt)
+        match = re.search(r"Input: (.*)\Z", prompt)
         text = (
-            self._label(found[1])
-            if found and "Answer with exactly one" in prompt
+            self._label(match[1])
+            if match and "Answer with exactly one" in prompt
             else f"Tickets of a shop, version {body['seed']}."
         )
         usage = {"prompt_tokens": len(prompt.split()), "completion_tokens": len(text.split())}

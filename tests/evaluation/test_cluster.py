@@ -1,4 +1,4 @@
-"""The grid on a real two-node Ray cluster on this machine."""
+"""Grids on a local Ray cluster with two nodes."""
 # pyright: reportArgumentType=false
 
 import os
@@ -41,7 +41,7 @@ def workers() -> list[psutil.Process]:
     return [
         process
         for process in psutil.process_iter(["cmdline"])
-        if "ray::RemoteBench" in " ".join(process.info["cmdline"] or [])
+        if "ray::RemoteRunner" in " ".join(process.info["cmdline"] or [])
     ]
 
 
@@ -49,9 +49,9 @@ def test_a_worker_that_is_killed_loses_nothing(nodes: RayCluster, tmp_path: Path
     tasks = [write_task(tmp_path, name) for name in ("shop", "bank", "post", "home")]
     killed: list[int] = []
 
-    def kill_one(told: Recorder) -> None:
-        assert told.totals[-1] == 4 * (1 + 6 * 2)
-        if told.counts[-1] in (3, 20):
+    def kill_worker(recorder: Recorder) -> None:
+        assert recorder.totals[-1] == 4 * (1 + 6 * 2)
+        if recorder.counts[-1] in (3, 20):
             victim = workers()[0]
             killed.append(victim.pid)
             os.kill(victim.pid, signal.SIGKILL)
@@ -63,7 +63,7 @@ def test_a_worker_that_is_killed_loses_nothing(nodes: RayCluster, tmp_path: Path
             server, tasks, methods=("naive", "icl", "zero"), n=(6, 9), seeds=3, workers=2, ray={"workers": 2}
         )
         server.peak = 0
-        there = evaluate(grid, tmp_path / "there", progress=Recorder(kill_one))
+        there = evaluate(grid, tmp_path / "there", progress=Recorder(kill_worker))
         assert server.peak <= 8  # the limit of the endpoint, over both workers
     assert len(killed) == 2
     assert len(nodes.list_all_nodes()) == 2

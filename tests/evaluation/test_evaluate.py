@@ -1,4 +1,4 @@
-"""The grid from end to end: real files, real processes, a real server."""
+"""Grids from end to end, with real files, processes and a real server."""
 # pyright: reportArgumentType=false, reportOperatorIssue=false
 
 import json
@@ -54,7 +54,7 @@ def write_task(folder: Path, name: str, rows: int = 60, instruction: str | None 
 
 
 def settings(server: LabellingServer, tasks: list[str], **changes) -> EvaluateSettings:
-    given = {
+    values = {
         "followers": ("openai:m",),
         "generators": ("openai:m",),
         "n": (6,),
@@ -62,12 +62,12 @@ def settings(server: LabellingServer, tasks: list[str], **changes) -> EvaluateSe
         "evaluate": 12,
         "mode": "generate",
     }
-    given["endpoint"] = {"base_url": server.url, "concurrency": 8}
-    return EvaluateSettings.of(tasks=tuple(tasks), **(given | changes))
+    values["endpoint"] = {"base_url": server.url, "concurrency": 8}
+    return EvaluateSettings.of(tasks=tuple(tasks), **(values | changes))
 
 
 @pytest.mark.slow
-def test_every_method_that_needs_no_weights_goes_through_one_grid(server, tmp_path) -> None:
+def test_all_methods_without_weights_run_in_one_grid(server, tmp_path) -> None:
     tasks = [write_task(tmp_path, "shop", instruction="Say what the ticket is about."), write_task(tmp_path, "bank")]
     methods = ("naive", "human", "icl", "zero", "mii", "best-of-k", "ape", "gepa")
     grid = settings(
@@ -93,7 +93,7 @@ def test_every_method_that_needs_no_weights_goes_through_one_grid(server, tmp_pa
         assert record.spent.calls == len(gold) == 12
 
 
-def test_the_cost_of_a_search_is_what_the_server_saw(server, tmp_path) -> None:
+def test_the_recorded_cost_of_a_search_matches_the_server(server, tmp_path) -> None:
     run = evaluate(
         settings(server, [write_task(tmp_path, "shop")], methods=("ape",), n=(9,), options={"ape": {"calls": 40}}),
         tmp_path / "run",
@@ -104,16 +104,16 @@ def test_the_cost_of_a_search_is_what_the_server_saw(server, tmp_path) -> None:
     assert record.instruction.cost.calls <= 40
 
 
-def test_a_rerun_asks_nothing_and_changes_nothing(server, tmp_path) -> None:
+def test_a_rerun_sends_no_requests_and_changes_nothing(server, tmp_path) -> None:
     grid = settings(server, [write_task(tmp_path, "shop")], methods=("naive", "icl", "zero"))
     first = evaluate(grid, tmp_path / "run")
-    asked, lines = len(server.bodies), (tmp_path / "run" / "records.jsonl").read_bytes()
+    calls, lines = len(server.bodies), (tmp_path / "run" / "records.jsonl").read_bytes()
     assert evaluate(grid, tmp_path / "run") == first
-    assert len(server.bodies) == asked
+    assert len(server.bodies) == calls
     assert (tmp_path / "run" / "records.jsonl").read_bytes() == lines
 
 
-def test_a_changed_file_is_another_cell(server, tmp_path) -> None:
+def test_a_changed_file_makes_another_cell(server, tmp_path) -> None:
     grid = settings(server, [write_task(tmp_path, "shop")], methods=("naive",))
     evaluate(grid, tmp_path / "run")
     write_task(tmp_path, "shop", rows=63)
@@ -121,21 +121,21 @@ def test_a_changed_file_is_another_cell(server, tmp_path) -> None:
     assert len(evaluate(settings(server, grid.tasks, methods=("naive",), evaluate=9), tmp_path / "run").records) == 3
 
 
-def test_without_names_the_same_rows_are_asked_for_under_names_that_say_nothing(server, tmp_path) -> None:
+def test_nameless_labels_the_same_rows_with_meaningless_names(server, tmp_path) -> None:
     grid = settings(server, [write_task(tmp_path, "shop")], methods=("icl",))
-    kept = evaluate(grid, tmp_path / "run").records
-    asked = len(server.bodies)
+    named = evaluate(grid, tmp_path / "run").records
+    calls = len(server.bodies)
     both = evaluate(settings(server, grid.tasks, methods=("icl",), nameless=True), tmp_path / "run")
-    (hidden,) = (record for key, record in both.records.items() if key not in kept)
+    (hidden,) = (record for key, record in both.records.items() if key not in named)
     assert hidden.cell.task == "shop:nameless"
     assert hidden.instruction is not None
-    prompts = [body["messages"][0]["content"] for body in server.bodies[asked:]]
+    prompts = [body["messages"][0]["content"] for body in server.bodies[calls:]]
     assert not any(f"Label: {label}" in prompt for label in WORDS for prompt in prompts)
     assert all(f"Label: {label}" in prompts[0] for label in hidden.instruction.labels)
 
 
 @pytest.mark.slow
-def test_grids_of_one_run_differ_in_what_they_say_and_take_only_the_named_tasks(server, tmp_path) -> None:
+def test_grids_of_one_run_have_their_own_settings_and_tasks(server, tmp_path) -> None:
     tasks = tmp_path / "tasks"
     tasks.mkdir()
     for name in ("shop", "bank", "zoo"):
@@ -147,13 +147,13 @@ def test_grids_of_one_run_differ_in_what_they_say_and_take_only_the_named_tasks(
         only=("shop", "bank"),
         also=({"n": [12], "methods": ["icl"]}, {"nameless": True, "only": ["bank"], "methods": ["icl"]}),
     )
-    found = {(r.cell.task, r.cell.method, r.cell.n) for r in evaluate(grid, tmp_path / "run").records.values()}
-    kept = {(task, *cell) for task in ("shop", "bank") for cell in (("naive", 0), ("icl", 6), ("icl", 12))}
-    assert found == kept | {("bank:nameless", "icl", 6)}
-    asked = len(server.bodies)
+    cells = {(r.cell.task, r.cell.method, r.cell.n) for r in evaluate(grid, tmp_path / "run").records.values()}
+    expected = {(task, *cell) for task in ("shop", "bank") for cell in (("naive", 0), ("icl", 6), ("icl", 12))}
+    assert cells == expected | {("bank:nameless", "icl", 6)}
+    calls = len(server.bodies)
     assert estimate(grid, tmp_path / "run")[-1].done == 7
     evaluate(grid, tmp_path / "run")
-    assert len(server.bodies) - asked < 50  # the estimate's own calls
+    assert len(server.bodies) - calls < 50  # the estimate's own calls
     with pytest.raises(DataError, match=r"no task 'bnak'. Did you mean 'bank'\?"):
         evaluate(settings(server, [str(tasks)], only=("bnak",)), tmp_path / "other")
     with pytest.raises(ConfigError, match="number 1: tasks is the same"):
@@ -169,7 +169,7 @@ def test_a_record_names_the_machine_and_the_revisions_of_its_models(server, tmp_
         assert list(record.revisions) == ["openai:m"]
 
 
-def test_failed_cells_have_no_score_and_run_again_only_when_told(server, tmp_path) -> None:
+def test_failed_cells_have_no_score_and_run_again_only_with_retry_failed(server, tmp_path) -> None:
     grid = settings(server, [write_task(tmp_path, "shop")], methods=("naive", "icl"))
     server.default = "context"
     failed = evaluate(grid, tmp_path / "run").failed
@@ -182,7 +182,7 @@ def test_failed_cells_have_no_score_and_run_again_only_when_told(server, tmp_pat
     assert not evaluate(grid, tmp_path / "run", retry_failed=True).failed
 
 
-def test_the_environment_names_the_server_only_where_nothing_else_does(server, tmp_path) -> None:
+def test_the_server_from_the_environment_is_only_a_default(server, tmp_path) -> None:
     config = tmp_path / "grid.toml"
     task = write_task(tmp_path, "shop")
     grid = f'tasks = ["{task}"]\nmethods = ["naive"]\nfollowers = ["openai:m"]\nevaluate = 6\nmode = "generate"\n'
@@ -192,13 +192,13 @@ def test_the_environment_names_the_server_only_where_nothing_else_does(server, t
         ("environment", "", server.url),
     ):
         config.write_text(f"{grid}[endpoint]\npatience = 0\n{base_url}")
-        given = ["evaluate", str(config), "-o", str(tmp_path / name), "--json"]
-        assert CliRunner().invoke(app, given, env={"OPENAI_BASE_URL": environment}).exit_code == 0
+        command = ["evaluate", str(config), "-o", str(tmp_path / name), "--json"]
+        assert CliRunner().invoke(app, command, env={"OPENAI_BASE_URL": environment}).exit_code == 0
         assert len(Run.read(tmp_path / name).records) == 1
         assert not Run.read(tmp_path / name).failed
 
 
-def test_a_cell_is_another_under_another_context(server, tmp_path) -> None:
+def test_another_context_length_makes_another_cell(server, tmp_path) -> None:
     path = write_task(tmp_path, "shop")
     for length in (4096, 8192):
         grid = settings(server, [path], methods=("icl",), endpoint={"base_url": server.url, "context_length": length})
@@ -213,7 +213,7 @@ def test_a_cell_is_another_under_another_context(server, tmp_path) -> None:
     assert key(card) == key(replace(card, context_length=2048))  # of a model here, the revision says it
 
 
-def test_more_examples_than_there_are_fail_that_cell_alone(server, tmp_path) -> None:
+def test_too_many_examples_fail_only_their_cell(server, tmp_path) -> None:
     run = evaluate(settings(server, [write_task(tmp_path, "shop")], methods=("icl",), n=(6, 500)), tmp_path / "run")
     assert [record.cell.n for record in run.failed] == [500]
     assert "500 examples were asked for" in str(run.failed[0].error)
@@ -238,7 +238,7 @@ def test_two_processes_cannot_write_to_one_folder(server, tmp_path) -> None:
 
 
 @pytest.mark.slow
-def test_killed_at_any_moment_it_goes_on_and_pays_nothing_twice(server, tmp_path) -> None:
+def test_a_killed_run_resumes_and_pays_for_no_call_twice(server, tmp_path) -> None:
     tasks = [write_task(tmp_path, name) for name in ("shop", "bank", "post")]
     command = [
         sys.executable,
@@ -283,9 +283,9 @@ def test_killed_at_any_moment_it_goes_on_and_pays_nothing_twice(server, tmp_path
         if line.endswith("}")
     ]
     assert len(run.records) == len(keys) == 3 * (1 + 4)
-    asked = Counter(json.dumps(body, sort_keys=True) for body in server.bodies)
-    # What was under way at a kill is asked again: at most `concurrency` answers a kill.
-    assert sum(count - 1 for count in asked.values()) <= 3 * 4
+    requests = Counter(json.dumps(body, sort_keys=True) for body in server.bodies)
+    # Only requests in flight at a kill are repeated: at most `concurrency` per kill.
+    assert sum(count - 1 for count in requests.values()) <= 3 * 4
 
 
 def test_bad_configurations_are_refused_before_the_first_call(server, tmp_path) -> None:
@@ -305,7 +305,7 @@ def test_bad_configurations_are_refused_before_the_first_call(server, tmp_path) 
     assert not server.bodies
 
 
-def test_an_estimate_has_the_calls_of_the_run(server, tmp_path) -> None:
+def test_an_estimate_predicts_the_calls_of_the_run(server, tmp_path) -> None:
     grid = settings(
         server,
         [write_task(tmp_path, "shop")],
@@ -322,7 +322,7 @@ def test_an_estimate_has_the_calls_of_the_run(server, tmp_path) -> None:
     assert estimate(grid, tmp_path / "run")[-1].cost.calls == 0
 
 
-def test_settings_refused_late_leave_nothing_behind(server, tmp_path) -> None:
+def test_settings_refused_late_leave_no_folder(server, tmp_path) -> None:
     task = write_task(tmp_path, "shop")
     for changes, error in (
         ({"methods": ("human",)}, ConfigError),
@@ -333,29 +333,29 @@ def test_settings_refused_late_leave_nothing_behind(server, tmp_path) -> None:
         assert not (tmp_path / "run").exists()
 
 
-def test_a_run_folder_is_its_owners_alone(server, tmp_path) -> None:
+def test_a_run_folder_is_private_to_its_owner(server, tmp_path) -> None:
     evaluate(settings(server, [write_task(tmp_path, "shop")], methods=("naive",)), tmp_path / "run")
     assert stat.S_IMODE((tmp_path / "run").stat().st_mode) == 0o700
     assert {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "run").glob("*.*l*")} >= {0o600}
 
 
-def test_forgotten_answers_are_asked_again(server, tmp_path) -> None:
+def test_forgotten_answers_are_requested_again(server, tmp_path) -> None:
     grid = settings(server, [write_task(tmp_path, "shop")], methods=("naive",))
     evaluate(grid, tmp_path / "run")
-    asked = len(server.bodies)
+    calls = len(server.bodies)
     (tmp_path / "run" / "records.jsonl").write_bytes(b"")
     evaluate(grid, tmp_path / "run")
-    assert len(server.bodies) == asked
+    assert len(server.bodies) == calls
     (tmp_path / "run" / "records.jsonl").write_bytes(b"")
     (tmp_path / "run" / "answers.sqlite").write_bytes(b"damaged" * 200)
     with pytest.raises(OutputError, match="cannot be used"):
         evaluate(grid, tmp_path / "run")
     assert not evaluate(grid, tmp_path / "run", forget_answers=True).failed
-    assert len(server.bodies) == 2 * asked
+    assert len(server.bodies) == 2 * calls
 
 
 class TestConfigurations:
-    """Any file gives settings or one line that names it, before a folder is created."""
+    """Any file gives settings or a one-line error that names it, before a folder is created."""
 
     @pytest.mark.parametrize(
         ("content", "words"),
@@ -389,7 +389,7 @@ class TestConfigurations:
                 EvaluateSettings.read(path)
 
 
-def test_text_that_no_file_can_hold_is_mended_before_it_is_recorded() -> None:
+def test_unencodable_text_is_repaired_before_it_is_recorded() -> None:
     broken = "say parcel \ud800 or money"
     made = MetaInducer(Writer(ScriptedModel([broken]))).induce(Support(("a", "b"), (Example("x", "a"),)))
     assert made.text == "say parcel ? or money"

@@ -1,4 +1,4 @@
-"""Signals at random moments: every end is prompt, and the same command goes on with nothing lost or paid twice."""
+"""Signals at random moments: runs end promptly, and the same command resumes without loss or repeated cost."""
 
 import json
 import random
@@ -39,19 +39,19 @@ def command(folder: Path, *options: str) -> list[str]:
 
 
 def end(process: subprocess.Popen[str], number: signal.Signals) -> None:
-    """Send the signal and check the end."""
+    """Send the signal and check that the process ends cleanly."""
     started = time.monotonic()
     process.send_signal(number)
-    _, said = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=60)
     assert time.monotonic() - started < PROMPTLY
     # A process that was done has ended by itself, or by the signal while Python shut down.
-    assert process.returncode in (ENDED[number], -number, 0), said
-    assert "Traceback" not in said
+    assert process.returncode in (ENDED[number], -number, 0), errors
+    assert "Traceback" not in errors
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", ENDED)
-def test_a_grid_over_a_server_goes_on_after_signals(number: signal.Signals, tmp_path: Path) -> None:
+def test_a_grid_with_a_server_resumes_after_signals(number: signal.Signals, tmp_path: Path) -> None:
     moments = random.Random(number)
     with serving(SlowServer()) as server:
         models = ["--generator", "openai:m", "--follower", "openai:m", "--base-url", server.url, "--mode", "generate"]
@@ -67,13 +67,13 @@ def test_a_grid_over_a_server_goes_on_after_signals(number: signal.Signals, tmp_
         keys = [json.loads(line)["key"] for line in (tmp_path / "run" / "records.jsonl").read_text().splitlines()]
         assert len(keys) == len(set(keys)) == 1 + 8
         assert not Run.read(tmp_path / "run").failed
-        asked = Counter(json.dumps(body, sort_keys=True) for body in server.bodies)
+        requests = Counter(json.dumps(body, sort_keys=True) for body in server.bodies)
         # Each end may lose the calls in flight, and as many whose answers have just come and are not yet written.
-        assert sum(count - 1 for count in asked.values()) <= 5 * 2 * CONCURRENCY
+        assert sum(count - 1 for count in requests.values()) <= 5 * 2 * CONCURRENCY
 
 
 @pytest.mark.slow
-def test_a_grid_over_a_local_model_ends_on_signals(tmp_path: Path) -> None:
+def test_a_grid_with_a_local_model_ends_on_signals(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     reference = f"hf:{save_tiny_llama(tmp_path / 'tiny', 8192)}"
     run = command(tmp_path, "--follower", reference, "--workers", "4")
@@ -100,7 +100,7 @@ def test_a_refused_key_ends_the_grid_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_full_disk_ends_the_run_with_its_cure(tmp_path: Path) -> None:
+def test_a_full_disk_ends_the_run_with_advice(tmp_path: Path) -> None:
     with serving(SlowServer()) as server:
         models = ["--generator", "openai:m", "--follower", "openai:m", "--base-url", server.url, "--mode", "generate"]
         run = command(tmp_path, *models, "--workers", "4", "--concurrency", str(CONCURRENCY))

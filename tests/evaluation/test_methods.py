@@ -1,4 +1,4 @@
-"""The table of methods: a method is one file, and everything else reads it there."""
+"""The registry of methods: a new method needs only its own file."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from promptmii.inducers import METHODS, method_named
 
 
 def with_toy(*arguments: str, **environment: str) -> str:
-    """The command line in a process where the toy's file was imported, and nothing else is different."""
+    """Run the command line in a process that imported the toy method."""
     code = "import tests.evaluation.toy_method, promptmii.cli; promptmii.cli.app()"
     command = [sys.executable, "-c", code, *arguments]
     done = subprocess.run(
@@ -62,7 +62,7 @@ def test_every_method_explains_itself(name: str) -> None:
     assert all(count >= 0 for n in (1, 2, 5, 100) for count in method_named(name).expected(n))
 
 
-def test_options_of_a_method_are_a_table_of_the_file_and_dotted_on_the_command_line(tmp_path: Path) -> None:
+def test_method_options_are_a_table_in_files_and_dotted_on_the_command_line(tmp_path: Path) -> None:
     config = tmp_path / "grid.toml"
     config.write_text('tasks = ["suite"]\n[options.ape]\ncalls = 500\nrounds = 1\n[options.best-of-k]\nk = 3\n')
     grid = EvaluateSettings.read(config, options={"ape": {"calls": 20}})
@@ -82,7 +82,7 @@ def test_options_of_a_method_are_a_table_of_the_file_and_dotted_on_the_command_l
         ("naive.calls=5", "Method naive: Unknown setting 'calls'"),
     ],
 )
-def test_a_wrong_option_is_named(option: str, words: str, tmp_path: Path) -> None:
+def test_an_invalid_option_is_named(option: str, words: str, tmp_path: Path) -> None:
     run = tmp_path / "run"
     done = CliRunner().invoke(app, ["evaluate", "--tasks", "suite", "--set", f"options.{option}", "-o", str(run)])
     assert done.exit_code == 2

@@ -97,7 +97,7 @@ def logp(model: LanguageModel, prompts: Sequence[str], labels: Sequence[str]) ->
 
 
 def icl_prompt(empty: str, shown: Sequence[Example], text: str) -> str:
-    """A prompt of in-context learning, put together by hand from that of the label list."""
+    """An in-context learning prompt, built by hand from the label list prompt."""
     blocks = [f"Input: {json.dumps(e.text)}\nLabel: {e.label}" for e in shown]
     return "\n\n".join(["Examples:", *blocks]) + "\n\n" * bool(shown) + empty.replace("{text}", json.dumps(text))
 
@@ -110,7 +110,7 @@ def nearest(examples: Sequence[Example], text: str, k: int = 5) -> list[Example]
     return [examples[i] for i in order if examples[i].text != text][:k][::-1]
 
 
-def test_every_method_has_a_score_that_scikit_learn_gives_too(run: Run) -> None:
+def test_scores_match_scikit_learn(run: Run) -> None:
     assert {record.cell.method for record in run.failed} <= {"shuffled"}  # smol may write no lines about labels
     for record in done(run, *ALL):
         gold, predicted = record.scored(run.queries)
@@ -126,21 +126,21 @@ def test_every_method_has_a_score_that_scikit_learn_gives_too(run: Run) -> None:
         pairs = np.array([[codes[label] for label in side] for side in (gold, names)])
 
         def resampled(rows: np.ndarray, axis: int = -1, pairs: np.ndarray = pairs) -> np.ndarray:
-            true, said = pairs[:, rows]
-            kinds = range(len(set(pairs[0])))
-            hit, given, there = (
-                np.array([part(kind).sum(axis=axis) for kind in kinds])
-                for part in (lambda k: (true == k) & (said == k), lambda k: said == k, lambda k: true == k)
-            )
-            f1 = 2 * hit / np.maximum(given + there, 1)
-            return (f1 * (there > 0)).sum(axis=0) / (there > 0).sum(axis=0)
+            gold_codes, predicted_codes = pairs[:, rows]
+            codes_in_use = range(len(set(pairs[0])))
+            n_gold = np.array([(gold_codes == code).sum(axis=axis) for code in codes_in_use])
+            n_predicted = np.array([(predicted_codes == code).sum(axis=axis) for code in codes_in_use])
+            both = gold_codes == predicted_codes
+            hits = np.array([(both & (gold_codes == code)).sum(axis=axis) for code in codes_in_use])
+            f1 = 2 * hits / np.maximum(n_predicted + n_gold, 1)
+            return (f1 * (n_gold > 0)).sum(axis=0) / (n_gold > 0).sum(axis=0)
 
         again = bootstrap((np.arange(ROWS),), resampled, method="percentile", rng=0).confidence_interval
         assert measured.low == pytest.approx(again.low, abs=0.1), record.cell.name
         assert measured.high == pytest.approx(again.high, abs=0.1), record.cell.name
 
 
-def test_classifiers_are_those_of_scikit_learn(run: Run, folder: Path) -> None:
+def test_classifiers_match_scikit_learn(run: Run, folder: Path) -> None:
     for record in done(run, *CLASSIFIERS):
         task = task_of(folder, record)
         rows = task.train if record.cell.method == "tfidf-all" else support_of(folder, record)
@@ -158,7 +158,7 @@ def test_classifiers_are_those_of_scikit_learn(run: Run, folder: Path) -> None:
         assert record.instruction.calibration is None
 
 
-def test_calibrations_are_fitted_on_texts_that_the_prompt_does_not_show(
+def test_calibrations_are_fitted_on_texts_that_their_prompt_does_not_show(
     run: Run, folder: Path, smol: LanguageModel
 ) -> None:
     """The offset is minus each label's mean log-probability over the support, up to a constant."""
@@ -168,7 +168,7 @@ def test_calibrations_are_fitted_on_texts_that_the_prompt_does_not_show(
         instruction, support = record.instruction, support_of(folder, record)
         naive = next(r for r in done(run, "naive") if r.cell.task == record.cell.task).instruction
         empty = naive.prompt("{text}").replace('"{text}"', "{text}")
-        calibrating, asked = _prompts(record, support, empty)
+        calibrating, prompt_of = _prompts(record, support, empty)
         if record.cell.method == "zero":  # a text that the instruction quotes calibrates nothing
             written = instruction.text.casefold()
             left = [e.text.casefold() not in written for e in support]
@@ -179,13 +179,13 @@ def test_calibrations_are_fitted_on_texts_that_the_prompt_does_not_show(
         assert offset - offset.mean() == pytest.approx(fitted.mean() - fitted, abs=1e-3), record.cell.name
         assert set(instruction.calibration.scale) == {1.0}
         assert instruction.calibration_cost.calls == len(calibrating)
-        z = log_softmax(logp(smol, [asked(text) for text in query], instruction.labels) + offset, axis=1)
-        found = np.array([p.probabilities for p in record.predictions])
-        assert found == pytest.approx(np.exp(z), abs=2e-3), record.cell.name
+        z = log_softmax(logp(smol, [prompt_of(text) for text in query], instruction.labels) + offset, axis=1)
+        recorded = np.array([p.probabilities for p in record.predictions])
+        assert recorded == pytest.approx(np.exp(z), abs=2e-3), record.cell.name
 
 
 def _prompts(record: Record, support: Sequence[Example], empty: str):
-    """The prompts that calibrate, and how a text of the query is asked for."""
+    """The calibration prompts, and a function from a text to its prompt."""
     instruction = record.instruction
     if record.cell.method == "icl":
         by_label = sorted(support, key=lambda e: instruction.labels.index(e.label))

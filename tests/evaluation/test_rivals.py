@@ -1,4 +1,4 @@
-"""Rivals and controls on a grid: what they do, recomputed; what they cost; and that the report says so if one wins."""
+"""Rivals and controls on a grid: their recomputed results, their cost, and a report in which one wins."""
 
 import re
 from importlib.util import find_spec
@@ -49,7 +49,7 @@ def scored(name: str, support: Support, query: tuple[Example, ...], **options) -
     return score(predictor, instruction, query)
 
 
-def test_classifiers_go_through_the_grid_as_scikit_learn_gives_them(server: LabellingServer, tmp_path: Path) -> None:  # noqa: F811
+def test_classifiers_in_a_grid_match_scikit_learn(server: LabellingServer, tmp_path: Path) -> None:  # noqa: F811
     path = write_task(tmp_path, "shop")
     grid = settings(server, [path], methods=("tfidf", "tfidf-all", "naive"), n=(6, 9))
     run = evaluate(grid, tmp_path / "run")
@@ -77,7 +77,7 @@ def test_classifiers_go_through_the_grid_as_scikit_learn_gives_them(server: Labe
         assert record.spent.calls == record.instruction.cost.calls == 0
 
 
-def test_a_label_without_an_example_is_never_predicted_and_one_label_is_enough() -> None:
+def test_a_label_without_examples_is_never_predicted() -> None:
     three = Support(("money", "other", "parcel"), SUPPORT.examples)
     query = (Example("my money", "money"), Example("my parcel", "parcel"))
     for prediction in scored("tfidf", three, query).predictions:
@@ -117,7 +117,7 @@ def test_knn_icl_shows_each_text_its_nearest_examples_and_never_itself() -> None
     assert result.usage.calls == 2
 
 
-def test_knn_icl_shows_what_fits() -> None:
+def test_knn_icl_shows_only_examples_that_fit() -> None:
     long = Support(("a", "b"), tuple(Example(f"word {i} " * 40, "ab"[i % 2]) for i in range(8)))
     model = ScriptedModel(score=lambda _, label: -len(label), context_length=400)
     used = kit(Follower(model))
@@ -128,13 +128,13 @@ def test_knn_icl_shows_what_fits() -> None:
     assert 0 < len(shown(model.calls[-1])) < 6
 
 
-def test_knn_icl_says_by_which_similarity() -> None:
+def test_knn_icl_notes_its_similarity() -> None:
     assert method_named("knn-icl").model_dump()["similarity"] in ("embedding", "tfidf")
     with pytest.raises(ConfigError, match="similarity"):
         method_named("knn-icl", {"similarity": "colour"})
 
 
-def test_keywords_are_the_words_of_a_label() -> None:
+def test_keywords_are_typical_words_of_a_label() -> None:
     text = method_named("keywords", {"words": 2}).inducer(kit()).induce(SUPPORT).text
     money, parcel = text.splitlines()
     assert money.startswith("money: ")
@@ -154,7 +154,7 @@ def test_shuffled_gives_each_line_to_another_label(text: str) -> None:
     assert made.cost.calls == 1
 
 
-def test_shuffled_is_refused_where_no_lines_are_about_labels() -> None:
+def test_shuffled_is_refused_without_lines_about_labels() -> None:
     with pytest.raises(UnsupportedError, match="Only 0 of the 2 labels begin a line"):
         method_named("shuffled").inducer(kit(reply="Decide well.")).induce(SUPPORT)
 
@@ -187,7 +187,7 @@ def test_other_task_is_an_instruction_for_other_labels() -> None:
 
 
 @pytest.mark.slow
-def test_the_dry_run_counts_rivals_and_the_report_says_who_wins(server: LabellingServer, tmp_path: Path) -> None:  # noqa: F811
+def test_the_estimate_includes_rivals_and_the_report_names_the_winner(server: LabellingServer, tmp_path: Path) -> None:  # noqa: F811
     tasks = [write_task(tmp_path, name) for name in ("shop", "bank", "club")]
     rivals = ("tfidf", "knn-icl", "keywords", "other-task")
     grid = settings(server, tasks, methods=("naive", "mii", *rivals), options={"knn-icl": {"similarity": "tfidf"}})
@@ -219,7 +219,7 @@ def test_a_method_whose_packages_are_missing_is_refused_before_the_first_cell(
 
 
 @NEEDS_MINILM
-def test_embeddings_know_what_words_do_not() -> None:
+def test_embeddings_generalize_beyond_words() -> None:
     query = (Example("refund the payment please", "money"), Example("my package has not come", "parcel"))
     assert scored("embed", SUPPORT, query).labels == ["money", "parcel"]
 

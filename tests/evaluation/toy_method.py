@@ -1,4 +1,4 @@
-"""A new method, all of it: what a contributor writes. Importing this module adds it to the table."""
+"""A complete new method, as a contributor would write it. Importing this module registers it."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ from promptmii.task import Support
 
 @dataclass(frozen=True)
 class Toy:
-    """Write some texts and keep the longest."""
+    """Writes several texts and keeps the longest."""
 
     writer: Writer
     follower: Follower
@@ -30,7 +30,7 @@ class Toy:
 
 
 class ToyMethod(Method):
-    """Its entry in the table."""
+    """The registered method."""
 
     name = "toy"
     summary = "writes some texts and keeps the longest"

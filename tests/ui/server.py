@@ -1,4 +1,4 @@
-"""The page on a real port, for a real browser."""
+"""Serve the page on a real port, for a real browser."""
 
 import threading
 import time
@@ -19,7 +19,7 @@ TOKEN = "a-token-for-tests"
 def serving(
     home: Path, models: Models, runs: Path = Path("no-runs"), installable: Mapping[str, Embedded] = EMBEDDED
 ) -> Iterator[str]:
-    """Answers until the end of the block; the address without the token."""
+    """Serve within the context, and yield the address without the token."""
     bound = listening_socket(0)
     app = make_app(home, TOKEN, runs=runs, load=models, installable=installable)
     server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off", timeout_graceful_shutdown=1))

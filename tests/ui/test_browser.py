@@ -1,4 +1,4 @@
-"""The page in a real browser: whole flows, by mouse and by keyboard, in light and dark, on narrow and wide screens."""
+"""The page in a real browser: whole flows by mouse and keyboard, both colour schemes, narrow and wide screens."""
 
 import re
 from collections.abc import Iterator
@@ -34,7 +34,7 @@ def browser() -> Iterator[Any]:
 
 
 class Visit:
-    """A browser on the page, and everything that it complained about or asked for."""
+    """A browser on the page, with its console errors and foreign requests."""
 
     def __init__(self, browser: Any, url: str, models: Models, home: Path, **options: Any) -> None:
         self.url, self.models, self.home = url, models, home
@@ -55,16 +55,16 @@ class Visit:
             self.page.keyboard.press(key)
 
     def tab_to(self, name: str) -> None:
-        """Press Tab until the element of that name has the focus, which must be seen."""
+        """Press Tab until the named element has the focus, and check that the focus is visible."""
         for _ in range(80):
             self.press("Tab")
-            if name in (found := self.page.evaluate(FOCUSED))[0]:
-                assert found[1], f"the focus on {name!r} cannot be seen"
+            if name in (focused := self.page.evaluate(FOCUSED))[0]:
+                assert focused[1], f"the focus on {name!r} cannot be seen"
                 return
         raise AssertionError(f"Tab does not lead to {name!r}")
 
     def run(self) -> str:
-        """A finished run of the sample; its address."""
+        """Run the sample and return the address of the finished run."""
         self.page.get_by_role("button", name="Take the sample").click()
         self.page.select_option("#generator", "other")
         self.page.fill("#generator_other", "toy")
@@ -77,7 +77,7 @@ class Visit:
 FOCUSED = """() => {
   const node = document.activeElement;
   const shown = [node, node.parentElement, node.nextElementSibling].filter(Boolean);
-  const seen = shown.some((one) => getComputedStyle(one).outlineStyle !== "none");
+  const seen = shown.some((element) => getComputedStyle(element).outlineStyle !== "none");
   const label = node.labels?.[0]?.innerText ?? "";
   return [`${node.getAttribute("aria-label") ?? ""} ${label} ${node.innerText ?? ""} ${node.value ?? ""}`, seen];
 }"""
@@ -144,7 +144,7 @@ def test_from_a_dropped_table_to_an_exported_edit(visit: Visit, tmp_path: Path) 
     assert page.locator("th.depth-1 a").inner_text() == "Edit"
 
 
-def test_a_form_that_cannot_work_keeps_what_was_typed(visit: Visit) -> None:
+def test_an_invalid_form_keeps_its_input(visit: Visit) -> None:
     page = visit.page
     page.get_by_role("button", name="Take the sample").click()
     page.select_option("#generator", "other")
@@ -239,7 +239,7 @@ def test_everything_works_by_keyboard(visit: Visit) -> None:
     page.wait_for_selector("#labels")
 
 
-def test_the_report_of_a_run_opens_in_the_frame(visit: Visit) -> None:
+def test_the_report_of_a_run_opens_in_the_page(visit: Visit) -> None:
     page = visit.page
     page.click("nav >> text=Reports")
     page.click(".pick")
@@ -274,12 +274,12 @@ def test_every_page_fits_in_both_schemes(browser: Any, visit: Visit, width: int,
     paper = other.page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (lightness(paper) > 128) == (scheme == "dark")  # the choice is kept
     other.page.close()
-    assert [one for one in other.complaints if "404" not in one] == []
+    assert [message for message in other.complaints if "404" not in message] == []
 
 
 COLOURS = "[getComputedStyle(document.body).color, getComputedStyle(document.body).backgroundColor]"
 NAMED = """[...document.querySelectorAll("input:not([type=hidden]), select, textarea")]
-  .every((one) => one.labels.length)"""
+  .every((element) => element.labels.length)"""
 
 
 def lightness(colour: str) -> float:

@@ -1,4 +1,4 @@
-"""The page as a browser asks for it, without one. The model is a toy that reads prompts by their words."""
+"""The page, tested without a browser and with a toy model."""
 
 import html
 import json
@@ -55,28 +55,28 @@ def client(tmp_path: Path, models: Models) -> Iterator[TestClient]:
 
 
 def text_of(page: str) -> str:
-    """What a reader sees."""
+    """The text that a reader sees."""
     return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", page)).split())
 
 
-def begun(client: TestClient, **changes: object) -> str:
-    """The address of a run that was started."""
+def start_run(client: TestClient, **changes: object) -> str:
+    """Start a run and return its address."""
     done = client.post("/trials", data=RUN | changes, follow_redirects=False)
     assert done.status_code == 303, text_of(done.text)
     return done.headers["location"]
 
 
-def ended(client: TestClient, address: str) -> str:
-    """The page of a run that is over."""
+def finished_page(client: TestClient, address: str) -> str:
+    """The page of the run once it has ended."""
     key = address.rsplit("/", 1)[1]
     client.get(f"{address}/events/{key}")
     return client.get(address).text
 
 
 def edited(client: TestClient, address: str, text: str) -> str:
-    """The last thing that a browser is sent of an edit."""
-    begun = client.post(f"{address}/edits", data={"instruction": text}).text
-    stream = re.search(r'sse-connect="([^"]+)"', begun)
+    """Measure an edit and return the last HTML sent about it."""
+    page = client.post(f"{address}/edits", data={"instruction": text}).text
+    stream = re.search(r'sse-connect="([^"]+)"', page)
     assert stream
     events = client.get(stream[1]).text.split("event: job\n")
     assert events[-1].endswith("event: ended\ndata: \n\n")
@@ -84,7 +84,7 @@ def edited(client: TestClient, address: str, text: str) -> str:
 
 
 class TestFences:
-    """Only the browser that was opened with the token, and no page but ours."""
+    """Only a browser with the token gets in, and no other site."""
 
     def test_without_the_token_nothing_is_shown(self, client: TestClient) -> None:
         with TestClient(client.app, base_url=HOST) as other:
@@ -101,11 +101,11 @@ class TestFences:
         assert "samesite=strict" in done.headers["set-cookie"].lower()
 
     @pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example:8766", "192.168.0.7:8766", ""])
-    def test_other_names_of_this_machine_are_refused(self, client: TestClient, host: str) -> None:
+    def test_foreign_host_names_are_refused(self, client: TestClient, host: str) -> None:
         assert client.get("/", headers={"host": host}).status_code == 403
 
     @pytest.mark.parametrize("host", ["127.0.0.1:8766", "[::1]:8766", "localhost"])
-    def test_its_own_names_are_not(self, client: TestClient, host: str) -> None:
+    def test_local_host_names_are_accepted(self, client: TestClient, host: str) -> None:
         assert client.get("/", headers={"host": host}).status_code == 200
 
     @pytest.mark.parametrize(
@@ -118,11 +118,11 @@ class TestFences:
             {"sec-fetch-site": "same-site"},
         ],
     )
-    def test_posts_of_other_pages_do_nothing(self, client: TestClient, headers: dict[str, str]) -> None:
+    def test_posts_from_other_sites_do_nothing(self, client: TestClient, headers: dict[str, str]) -> None:
         assert client.post("/trials", data=RUN, headers=headers).status_code == 403
         assert "Nothing was tried yet" in client.get("/history").text
 
-    def test_nothing_foreign_is_let_in(self, client: TestClient) -> None:
+    def test_pages_load_nothing_from_other_sites(self, client: TestClient) -> None:
         page = client.get("/")
         assert "default-src 'none'" in page.headers["content-security-policy"]
         assert "unsafe" not in page.headers["content-security-policy"]
@@ -135,7 +135,7 @@ class TestFences:
 
 
 class TestData:
-    """A table that is dropped."""
+    """Uploading a table."""
 
     def test_columns_and_labels_are_detected_and_can_be_changed(self, client: TestClient) -> None:
         rows = "".join(f"text {i},{'ab'[i % 2]},{'xyz'[i % 3]}\n" for i in range(30))
@@ -151,18 +151,18 @@ class TestData:
         assert "they must differ" in same
 
     @pytest.mark.parametrize(
-        ("name", "content", "said"),
+        ("name", "content", "message"),
         [
             ("empty.csv", b" ", "empty.csv is empty"),
             ("photo.png", b"\x89PNG", "has the ending"),
             ("broken.parquet", b"PAR", "not a readable"),
         ],
     )
-    def test_what_cannot_be_read_is_said_without_the_folder(
-        self, client: TestClient, tmp_path: Path, name: str, content: bytes, said: str
+    def test_an_unreadable_table_is_reported_without_its_folder(
+        self, client: TestClient, tmp_path: Path, name: str, content: bytes, message: str
     ) -> None:
         page = text_of(client.post("/data", files={"file": (name, content)}).text)
-        assert said in page
+        assert message in page
         assert str(tmp_path) not in page
 
     def test_a_file_with_a_wrong_ending_can_be_renamed(self, client: TestClient) -> None:
@@ -170,7 +170,7 @@ class TestData:
         assert "has the ending" in client.post("/data", files={"file": ("rows.dat", content)}).text
         assert 'value="label" checked' in client.post("/data", files={"file": ("rows.csv", content)}).text
 
-    def test_no_file_is_said(self, client: TestClient) -> None:
+    def test_a_missing_file_is_reported(self, client: TestClient) -> None:
         assert "No file arrived" in client.post("/data", data={"x": "y"}).text
         assert "no longer exists" in client.get("/new?data=nothing").text
 
@@ -181,7 +181,7 @@ class TestData:
         assert EVIL in html.unescape(page)
 
     @pytest.mark.parametrize(
-        ("changes", "said"),
+        ("changes", "message"),
         [
             ({"labels": ["refund"]}, "at least two labels"),
             ({"generator_other": ""}, "Type a model reference"),
@@ -190,8 +190,10 @@ class TestData:
             ({"base_url": "not an address", "generator_other": "openai:m"}, "not an address"),
         ],
     )
-    def test_a_form_that_cannot_work_says_why(self, client: TestClient, changes: dict[str, object], said: str) -> None:
-        assert said in text_of(client.post("/trials", data=RUN | changes).text)
+    def test_an_invalid_form_is_refused_with_the_reason(
+        self, client: TestClient, changes: dict[str, object], message: str
+    ) -> None:
+        assert message in text_of(client.post("/trials", data=RUN | changes).text)
         assert "Nothing was tried yet" in client.get("/history").text
 
 
@@ -202,8 +204,8 @@ class TestRun:
         self, client: TestClient, models: Models, tmp_path: Path
     ) -> None:
         prices = {"price_prompt": "1", "price_completion": "2"}
-        address = begun(client, **prices)
-        page = text_of(ended(client, address))
+        address = start_run(client, **prices)
+        page = text_of(finished_page(client, address))
         trial = Store(tmp_path / "home").trial(address.rsplit("/", 1)[1])
         assert trial is not None
         assert trial.own is not None
@@ -222,55 +224,55 @@ class TestRun:
         assert models.loaded == ["toy"]
         assert "Sample: support tickets" in client.get("/history").text
 
-    def test_it_is_what_the_library_measures(self, client: TestClient, models: Models, tmp_path: Path) -> None:
+    def test_a_trial_equals_the_result_of_the_library(self, client: TestClient, models: Models, tmp_path: Path) -> None:
         from promptmii import pipeline
         from promptmii.config import Endpoint
 
-        address = begun(client)
-        ended(client, address)
+        address = start_run(client)
+        finished_page(client, address)
         trial = Store(tmp_path / "home").trial(address.rsplit("/", 1)[1])
-        found = pipeline.induce(
+        induced = pipeline.induce(
             demo_path(), n=12, evaluate=40, generator="toy", models=lambda reference: models(Endpoint(), reference)
         )
         assert trial is not None
         assert [answers.instruction.measured for answers in trial.answers] == [
-            row.instruction.measured for row in found.rows
+            row.instruction.measured for row in induced.rows
         ]
-        assert trial.differences == tuple(found.differences.values())
+        assert trial.differences == tuple(induced.differences.values())
 
     def test_the_next_run_begins_with_the_models_of_the_last(self, client: TestClient) -> None:
-        address = begun(client, follower="other", follower_other="judge")
+        address = start_run(client, follower="other", follower_other="judge")
         key = address.rsplit("/", 1)[1]
-        ended(client, address)
+        finished_page(client, address)
         page = client.get(f"/new?data=sample&like={key}").text
         selects = re.findall(r'<select id="(generator|follower)".*?value="(\w+)" selected', page, re.DOTALL)
         assert selects == [("generator", "toy"), ("follower", "judge")]
 
     def test_a_writer_with_a_style_follows_without_it(self, client: TestClient, models: Models) -> None:
-        address = begun(client, generator_other="toy#ours")
-        ended(client, address)
+        address = start_run(client, generator_other="toy#ours")
+        finished_page(client, address)
         assert "Open the edit" in edited(client, address, f"{RULES}\n- defect: parcel")
         assert models.loaded == ["toy"]
 
-    def test_a_prompt_of_ones_own_is_measured_beside(self, client: TestClient) -> None:
-        address = begun(client, start="- refund: money back.\r\n- delivery: a parcel.")
-        page = text_of(ended(client, address))
+    def test_the_users_own_prompt_is_measured_too(self, client: TestClient) -> None:
+        address = start_run(client, start="- refund: money back.\r\n- delivery: a parcel.")
+        page = text_of(finished_page(client, address))
         assert re.search(r"Your own prompt \.\d+", page)
-        said = edited(client, address, RULES + "\n- defect: parcel")
-        link = re.search(r'href="(/trials/[^"]+)"', said)
+        sent = edited(client, address, RULES + "\n- defect: parcel")
+        link = re.search(r'href="(/trials/[^"]+)"', sent)
         assert link
         assert "Your own prompt" in client.get(link[1]).text
 
     def test_labels_without_a_tick_are_left_out(self, client: TestClient, tmp_path: Path) -> None:
-        address = begun(client, labels=["refund", "billing"], n="4", evaluate="10")
-        ended(client, address)
+        address = start_run(client, labels=["refund", "billing"], n="4", evaluate="10")
+        finished_page(client, address)
         trial = Store(tmp_path / "home").trial(address.rsplit("/", 1)[1])
         assert trial is not None
         assert set(trial.gold) == {"refund", "billing"}
 
     def test_the_matrix_and_the_rows_behind_a_cell_agree(self, client: TestClient, tmp_path: Path) -> None:
-        address = begun(client)
-        page = ended(client, address)
+        address = start_run(client)
+        page = finished_page(client, address)
         trial = Store(tmp_path / "home").trial(address.rsplit("/", 1)[1])
         assert trial is not None
         for index, answers in enumerate(trial.answers):
@@ -286,8 +288,8 @@ class TestRun:
         assert page.count('class="cell-text"') == wrong
 
     def test_an_export_is_what_the_instruction_exports(self, client: TestClient, tmp_path: Path) -> None:
-        address = begun(client)
-        page = ended(client, address)
+        address = start_run(client)
+        page = finished_page(client, address)
         path = tmp_path / "home" / address.removeprefix("/") / "instruction.json"
         instruction = Instruction.load(path)
         targets = re.findall(rf'href="{address}/export/([^"]+)"', page)
@@ -302,24 +304,24 @@ class TestRun:
         assert client.get(f"{address}/export/nothing").status_code == 404
 
     def test_a_typed_text_gets_its_label_with_probabilities(self, client: TestClient) -> None:
-        address = begun(client)
-        ended(client, address)
+        address = start_run(client)
+        finished_page(client, address)
         answer = text_of(client.post(f"{address}/label", data={"text": "the courier lost my parcel"}).text)
         assert answer.startswith("delivery delivery")
         assert all(label in answer for label in LABELS)
         assert "Type a text first" in client.post(f"{address}/label", data={"text": " "}).text
 
-    def test_what_fails_is_said_and_kept(self, client: TestClient) -> None:
-        page = text_of(ended(client, begun(client, n="100")))
+    def test_a_failure_is_shown_and_saved(self, client: TestClient) -> None:
+        page = text_of(finished_page(client, start_run(client, n="100")))
         assert "100 examples were asked for" in page
         assert "Try again" in page
         assert "failed" in client.get("/history").text
 
     def test_hostile_instructions_stay_text(self, client: TestClient) -> None:
-        address = begun(client)
-        ended(client, address)
-        said = edited(client, address, f"- refund: {EVIL}</textarea>")
-        link = re.search(r'href="(/trials/[^"]+)"', said)
+        address = start_run(client)
+        finished_page(client, address)
+        sent = edited(client, address, f"- refund: {EVIL}</textarea>")
+        link = re.search(r'href="(/trials/[^"]+)"', sent)
         assert link
         page = client.get(link[1]).text
         assert "<img" not in page
@@ -327,12 +329,12 @@ class TestRun:
 
 
 class TestEdit:
-    """A line is changed, and rows change with it."""
+    """Editing an instruction."""
 
-    def test_rows_that_change_are_shown_and_the_edit_is_kept(self, client: TestClient, tmp_path: Path) -> None:
-        address = begun(client)
-        ended(client, address)
-        said = edited(client, address, RULES.replace("money back, return, send back, refund, cancel", "coins"))
+    def test_changed_rows_are_shown_and_the_edit_is_saved(self, client: TestClient, tmp_path: Path) -> None:
+        address = start_run(client)
+        finished_page(client, address)
+        sent = edited(client, address, RULES.replace("money back, return, send back, refund, cancel", "coins"))
         store = Store(tmp_path / "home")
         parent, child = store.trial(address.rsplit("/", 1)[1]), next(store.trials())
         assert parent is not None
@@ -341,13 +343,13 @@ class TestEdit:
         assert child.own is not None
         changed = [i for i in range(40) if child.own.labels[i] != parent.own.labels[i]]
         assert changed
-        assert said.count('class="mark"') == len(changed)
-        assert all(html.escape(parent.query[i].text, quote=False)[:40] in html.unescape(said) for i in changed)
+        assert sent.count('class="mark"') == len(changed)
+        assert all(html.escape(parent.query[i].text, quote=False)[:40] in html.unescape(sent) for i in changed)
         worse = sum(parent.own.labels[i] == parent.query[i].label for i in changed)
-        assert f"{worse} wrong now" in text_of(said)
+        assert f"{worse} wrong now" in text_of(sent)
         measured = child.own.instruction.measured
         assert measured is not None
-        assert f"{measured.macro_f1:.3f}"[1:] in said
+        assert f"{measured.macro_f1:.3f}"[1:] in sent
         assert [answers.name for answers in child.answers][-2:] == ["Before the edit", "After the edit"]
         page = text_of(client.get(f"/trials/{child.key}").text)
         assert "removed: - refund: money back" in page
@@ -357,8 +359,8 @@ class TestEdit:
         assert listed.index(parent.key) < listed.index(child.key)
 
     def test_an_unchanged_text_changes_nothing(self, client: TestClient, tmp_path: Path) -> None:
-        address = begun(client)
-        ended(client, address)
+        address = start_run(client)
+        finished_page(client, address)
         assert "Every row keeps its label" in edited(client, address, RULES)
         child, parent = Store(tmp_path / "home").trials()
         assert child.own is not None
@@ -367,17 +369,17 @@ class TestEdit:
         assert child.own.probabilities == parent.own.probabilities
 
     def test_an_empty_text_is_not_measured(self, client: TestClient) -> None:
-        address = begun(client)
-        ended(client, address)
+        address = start_run(client)
+        finished_page(client, address)
         assert "The edited text is empty" in edited(client, address, " ")
 
     @pytest.mark.slow
-    def test_the_next_edit_takes_the_place_of_one_under_way_and_no_model_is_loaded_twice(
+    def test_a_new_edit_replaces_a_running_one_and_loads_no_model_again(
         self, client: TestClient, models: Models, tmp_path: Path
     ) -> None:
         models.delay = 0.005
-        address = begun(client)
-        ended(client, address)
+        address = start_run(client)
+        finished_page(client, address)
         client.post(f"{address}/edits", data={"instruction": "first"})
         edited(client, address, "second")
         texts = [trial.own.instruction.text for trial in Store(tmp_path / "home").trials() if trial.own]
@@ -386,18 +388,18 @@ class TestEdit:
 
 
 class TestJobs:
-    """What goes on while nobody looks."""
+    """Jobs in the background."""
 
-    def test_a_page_that_is_loaded_again_finds_its_job_and_can_stop_it(
+    def test_a_reloaded_page_finds_its_job_and_can_stop_it(
         self, client: TestClient, models: Models, tmp_path: Path
     ) -> None:
         models.delay = 0.02
-        address = begun(client)
+        address = start_run(client)
         written = _until(lambda: client.get(address).text, lambda page: "Tickets of a shop" in page)
         assert "sse-connect" in written
         assert "Running" in client.get("/history").text
         client.post(f"{address}/cancel")
-        page = ended(client, address)
+        page = finished_page(client, address)
         assert "You stopped this run" in page
         assert "Tickets of a shop" in page
         assert "stopped" in client.get("/history").text
@@ -406,7 +408,7 @@ class TestJobs:
     @pytest.mark.slow
     def test_progress_is_sent_as_it_comes(self, client: TestClient, models: Models) -> None:
         models.delay = 0.01
-        address = begun(client)
+        address = start_run(client)
         stream = client.get(f"{address}/events/{address.rsplit('/', 1)[1]}").text
         seen = [text_of(event) for event in stream.split("event: job\n")[1:]]
         assert len(seen) > 5
@@ -414,21 +416,19 @@ class TestJobs:
         assert "Tickets of a shop" in seen[-1]
 
     @pytest.mark.slow
-    def test_jobs_wait_for_each_other_and_a_waiting_one_can_be_stopped(
-        self, client: TestClient, models: Models
-    ) -> None:
+    def test_jobs_run_in_turn_and_a_waiting_one_can_be_stopped(self, client: TestClient, models: Models) -> None:
         models.delay = 0.01
-        first, second = begun(client), begun(client)
+        first, second = start_run(client), start_run(client)
         assert "Waiting for the run before this one" in client.get(second).text
         client.post(f"{second}/cancel")
-        assert "Side by side" in ended(client, first)
-        assert "You stopped this run" in ended(client, second)
+        assert "Side by side" in finished_page(client, first)
+        assert "You stopped this run" in finished_page(client, second)
 
-    def test_a_run_that_the_end_of_the_page_cut_short_says_so(
+    def test_a_run_interrupted_by_the_end_of_the_server_says_so(
         self, client: TestClient, models: Models, tmp_path: Path
     ) -> None:
         models.delay = 0.02
-        address = begun(client)
+        address = start_run(client)
         _until(lambda: client.get(address).text, lambda page: "Tickets of a shop" in page)
         with TestClient(make_app(tmp_path / "home", "new", load=models), base_url=HOST) as other:
             other.get("/?token=new")
@@ -440,10 +440,10 @@ class TestJobs:
         client.post(f"{address}/cancel")
 
     def test_a_typed_text_waits_for_the_run_before_it(self, client: TestClient, models: Models) -> None:
-        address = begun(client)
-        ended(client, address)
+        address = start_run(client)
+        finished_page(client, address)
         models.delay = 0.005
-        begun(client)
+        start_run(client)
         answers: list[str] = []
         asking = threading.Thread(
             target=lambda: answers.append(client.post(f"{address}/label", data={"text": "a parcel"}).text)
@@ -464,7 +464,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 
 @pytest.fixture
 def bare(tmp_path: Path, models: Models, hub: Hub) -> Iterator[TestClient]:  # noqa: ARG001
-    """The page on a machine without a model."""
+    """The page on a machine without models."""
     app = make_app(tmp_path / "home", "token", load=models, installable={"tiny": TINY})
     with TestClient(app, base_url=HOST) as client:
         client.get("/?token=token")
@@ -472,12 +472,12 @@ def bare(tmp_path: Path, models: Models, hub: Hub) -> Iterator[TestClient]:  # n
 
 
 class TestInstalling:
-    def test_a_model_is_fetched_and_can_then_be_chosen(self, bare: TestClient) -> None:
+    def test_an_installed_model_can_be_chosen(self, bare: TestClient) -> None:
         page = bare.get("/new?data=sample").text
         assert 'value="tiny"  disabled' in page
         assert 'hx-post="/models/tiny"' in page
-        begun = bare.post("/models/tiny").text
-        stream = re.search(r'sse-connect="([^"]+)"', begun)
+        page = bare.post("/models/tiny").text
+        stream = re.search(r'sse-connect="([^"]+)"', page)
         assert stream
         events = bare.get(stream[1]).text.split("event: ")[1:]
         seen = [text_of(event) for event in events if event.startswith("job")]
@@ -490,7 +490,7 @@ class TestInstalling:
         assert TINY.path.read_bytes() == DATA
 
     @pytest.mark.slow
-    def test_it_is_stopped_and_goes_on(self, bare: TestClient, hub: Hub) -> None:
+    def test_an_installation_can_be_stopped_and_resumed(self, bare: TestClient, hub: Hub) -> None:
         hub.pause = 0.05
         bare.post("/models/tiny")
         _until(lambda: bare.get("/new?data=sample").text, lambda page: bool(re.search(r"[1-9][\d.]* of 3 MB", page)))
@@ -503,7 +503,7 @@ class TestInstalling:
         assert hub.requests[-1].split("=")[-1] != "0-"
 
     @pytest.mark.slow
-    def test_a_hub_that_breaks_off_is_said(self, bare: TestClient, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_broken_download_is_reported(self, bare: TestClient, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("PIP_NO_INDEX", "1")
         hub.most = 1000
         bare.post("/models/tiny")
@@ -512,16 +512,16 @@ class TestInstalling:
         assert bare.post("/models/nothing").status_code == 404
 
 
-def _until(look, enough, patience: float = 20.0) -> str:
-    end = time.monotonic() + patience
+def _until(look, enough, timeout: float = 20.0) -> str:
+    end = time.monotonic() + timeout
     while time.monotonic() < end:
-        if enough(found := look()):
-            return found
+        if enough(page := look()):
+            return page
         time.sleep(0.02)
-    raise AssertionError(found)
+    raise AssertionError(page)
 
 
-def test_ten_thousand_rows_come_a_page_at_a_time(client: TestClient, tmp_path: Path) -> None:
+def test_ten_thousand_rows_are_sent_page_by_page(client: TestClient, tmp_path: Path) -> None:
     address = many_rows(tmp_path / "home")
     page = client.get(address).text
     assert len(page) < 100_000
@@ -546,13 +546,13 @@ def test_many_labels_have_a_matrix(client: TestClient, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_report_opens_in_the_frame(client: TestClient, tmp_path: Path) -> None:
+def test_a_report_opens_in_the_page(client: TestClient, tmp_path: Path) -> None:
     write_run(tmp_path / "runs" / "first", 4, ("naive", "mii"), (5,), 1, rows=20)
     listed = client.get("/reports").text
     assert "first" in listed
     run = html.unescape(re.search(r'name="run" value="([^"]+)"', listed)[1])  # type: ignore[index]
-    begun = client.post("/reports", data={"run": run})
-    frame = _until(lambda: client.get(str(begun.url)).text, lambda page: "<iframe" in page, 90)
+    response = client.post("/reports", data={"run": run})
+    frame = _until(lambda: client.get(str(response.url)).text, lambda page: "<iframe" in page, 90)
     inside = client.get(re.search(r'<iframe[^>]+src="([^"]+)"', frame)[1])  # type: ignore[index]
     assert inside.status_code == 200
     assert "content-security-policy" not in inside.headers  # the report brings its own
@@ -561,7 +561,7 @@ def test_a_report_opens_in_the_frame(client: TestClient, tmp_path: Path) -> None
     assert "no run folder" in _until(lambda: client.get(nothing).text, lambda page: "Drawing" not in page)
 
 
-def test_a_port_in_use_is_said() -> None:
+def test_a_port_in_use_is_an_error() -> None:
     with listening_socket(0) as bound:
         bound.listen()
         with pytest.raises(ConfigError, match="--port"):

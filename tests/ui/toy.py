@@ -1,4 +1,4 @@
-"""A writer and follower for the page: it reads prompts by their words, and rules change what it says."""
+"""A toy writer and follower: it matches the words of the text with those of the instruction."""
 
 import re
 import time
@@ -22,7 +22,7 @@ def words(text: str) -> set[str]:
 
 
 def score(chat: Chat, option: str) -> float:
-    """High where the lines of the prompt that name the option share words with the text."""
+    """High if the lines of the prompt that name the option share words with the text."""
     lines = [line for line in chat[-1]["content"].splitlines() if line.strip()]
     text = words(lines[-1])
     known = set[str]().union(*(words(line) for line in lines[:-1] if line.startswith(f"- {option}:")))
@@ -30,7 +30,7 @@ def score(chat: Chat, option: str) -> float:
 
 
 class Toy(ScriptedModel):
-    """As slow as a test wants it."""
+    """A model with a delay that the test sets."""
 
     def __init__(self, name: str, delay: float, reply: str = RULES) -> None:
         super().__init__(reply=[reply], score=score, name=name, context_length=100_000)
@@ -48,7 +48,7 @@ class Toy(ScriptedModel):
 
 
 class Models:
-    """Finds a toy for every reference, and counts."""
+    """Opens a toy for every reference, and counts them."""
 
     def __init__(self) -> None:
         self.delay = 0.0

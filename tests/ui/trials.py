@@ -1,4 +1,4 @@
-"""Trials that no model had to make."""
+"""Synthetic trials."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,13 +20,13 @@ def many_rows(home: Path, n: int = 10_000, labels: Sequence[str] = ("delivery", 
         data_key="",
     )  # fmt: skip
     instruction = Instruction(text="Say.", labels=tuple(labels), method="mii", measured=measured)
-    said = Answers(
+    answers = Answers(
         name="The instruction",
         instruction=instruction,
         labels=tuple(labels[i * i % len(labels)] for i in range(n)),
         probabilities=(0.9,) * n,
         seconds=1.0,
     )
-    trial = store.new(SAMPLE, InduceSettings()).model_copy(update={"query": rows, "answers": (said,)})
+    trial = store.new(SAMPLE, InduceSettings()).model_copy(update={"query": rows, "answers": (answers,)})
     store.save(trial)
     return f"/trials/{trial.key}"

@@ -1,4 +1,4 @@
-"""Rows that get no label because it would be too unsure."""
+"""Thresholds below which a row gets no label."""
 
 import random
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.workbench.keyword import keyword
-from tests.workbench.test_growing import Dying
+from tests.workbench.test_growing_table import Dying
 
 from promptmii import Follower, Naive, ScriptedModel, Support, workbench
 from promptmii.errors import ConfigError, DataError, OutputError, UnsupportedError
@@ -19,7 +19,7 @@ SURE, UNSURE = "a refund", "who knows"
 ROWS = st.lists(st.tuples(st.floats(0.01, 1), st.booleans()), min_size=1, max_size=60)
 
 
-def test_a_row_below_the_threshold_keeps_its_label_beside() -> None:
+def test_a_row_below_the_threshold_has_an_unsure_label() -> None:
     done = workbench.predict(
         INSTRUCTION, [SURE, UNSURE, ""], Follower(ScriptedModel(score=keyword)), abstain=workbench.Abstain(0.6)
     )
@@ -32,13 +32,13 @@ def test_a_row_below_the_threshold_keeps_its_label_beside() -> None:
     assert (done.tally.labelled, done.tally.unsure, done.tally.failed) == (1, 1, 0)
 
 
-def test_without_a_threshold_there_is_no_column_for_it() -> None:
+def test_without_a_threshold_there_is_no_unsure_column() -> None:
     done = workbench.predict(INSTRUCTION, [UNSURE], Follower(ScriptedModel(score=keyword)))
     assert "unsure_label" not in done.columns
     assert done.rows[0]["predicted_label"] == "delivery"
 
 
-def test_a_threshold_is_chosen_on_held_back_rows_and_only_once(tmp_path) -> None:
+def test_a_threshold_is_chosen_on_held_back_rows(tmp_path) -> None:
     labelled = [{"text": f"{SURE} {i}", "label": "refund"} for i in range(30)]
     labelled += [{"text": f"{UNSURE} {i}", "label": ("refund", "delivery")[i % 2]} for i in range(30)]
     wanted = workbench.Abstain(precision=0.9, held_back=labelled)
@@ -58,7 +58,7 @@ def test_a_threshold_is_chosen_on_held_back_rows_and_only_once(tmp_path) -> None
 @pytest.mark.parametrize(
     "options", [{"threshold": 0.5, "precision": 0.9, "held_back": "a"}, {"precision": 0.9}, {"threshold": 1.2}]
 )
-def test_what_makes_no_threshold_is_refused(options) -> None:
+def test_invalid_options_are_refused(options) -> None:
     with pytest.raises(ConfigError, match=r"--threshold|--precision|expected more than 0"):
         workbench.Abstain(**options)
 
@@ -70,13 +70,13 @@ def test_a_threshold_needs_probabilities_before_any_call() -> None:
     assert not model.calls
 
 
-def test_a_precision_that_nothing_reaches_is_said() -> None:
+def test_an_unreachable_precision_is_an_error() -> None:
     with pytest.raises(DataError, match=r"No threshold gives 90.0% precision on 4 held-back rows; the best is 50.0%"):
         choose_threshold([0.9, 0.8, 0.7, 0.6], [False, True, False, True], 0.9)
 
 
 @given(ROWS, st.floats(0.1, 1))
-def test_what_a_threshold_keeps_is_as_precise_as_was_asked_and_no_lower_one_is(rows, target) -> None:
+def test_the_threshold_is_the_lowest_that_reaches_the_precision(rows, target) -> None:
     probabilities, right = zip(*rows, strict=True)
 
     def share(value: float) -> float:
@@ -88,25 +88,25 @@ def test_what_a_threshold_keeps_is_as_precise_as_was_asked_and_no_lower_one_is(r
         with pytest.raises(DataError):
             choose_threshold(probabilities, right, target)
         return
-    found = choose_threshold(probabilities, right, target)
-    assert found.chosen is not None
-    assert min(reachable) - 1e-6 <= found.value <= min(reachable)
-    assert 0 <= found.chosen.low <= found.chosen.precision <= found.chosen.high <= 1
+    threshold = choose_threshold(probabilities, right, target)
+    assert threshold.chosen is not None
+    assert min(reachable) - 1e-6 <= threshold.value <= min(reachable)
+    assert 0 <= threshold.chosen.low <= threshold.chosen.precision <= threshold.chosen.high <= 1
 
 
-def test_the_interval_holds_the_precision_on_new_rows() -> None:
-    """Of calibrated probabilities the true precision above a threshold is known: their mean."""
+def test_the_interval_covers_the_precision_on_new_rows() -> None:
+    """With calibrated probabilities, the true precision above a threshold is their mean."""
     stream = random.Random(0)
     inside = 0
     for _ in range(100):
         p = [stream.uniform(0.5, 1) for _ in range(200)]
-        found = choose_threshold(p, [stream.random() < one for one in p], 0.9)
-        assert found.chosen is not None
-        inside += found.chosen.low <= (found.value + 1) / 2 <= found.chosen.high
+        threshold = choose_threshold(p, [stream.random() < probability for probability in p], 0.9)
+        assert threshold.chosen is not None
+        inside += threshold.chosen.low <= (threshold.value + 1) / 2 <= threshold.chosen.high
     assert inside >= 90
 
 
-def test_other_held_back_rows_are_another_run(tmp_path: Path) -> None:
+def test_other_held_back_rows_do_not_resume_the_run(tmp_path: Path) -> None:
     held_back = pd.DataFrame({"text": [f"{SURE} {i}" for i in range(40)], "label": ["refund", "delivery"] * 20})
     held_back["on"] = pd.Timestamp("2026-01-01")
     new, output = [f"{SURE} {i}" for i in range(60)], tmp_path / "out.csv"

@@ -1,4 +1,4 @@
-"""The Batch API: submit, leave, come back, collect, against a server that speaks it."""
+"""Labelling through the Batch API of a test server."""
 
 import csv
 import json
@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 
 from promptmii import Instruction
 from promptmii.cli import app
-from promptmii.workbench.growing import run_folder
+from promptmii.workbench.growing_table import run_folder
 
 TEXTS = [f"where is my parcel number {i}, please" for i in range(30)]
 
@@ -33,8 +33,8 @@ def made(tmp_path: Path) -> Path:
 
 def predict(made: Path, server: FaultyServer, *options: str) -> Result:
     output = made.with_name("out.csv")
-    asked = ["--follower", "openai:m", "--base-url", server.url, "-o", str(output), "--price", "1,1"]
-    return CliRunner().invoke(app, ["predict", str(made), str(made.with_name("new.txt")), *asked, *options])
+    common = ["--follower", "openai:m", "--base-url", server.url, "-o", str(output), "--price", "1,1"]
+    return CliRunner().invoke(app, ["predict", str(made), str(made.with_name("new.txt")), *common, *options])
 
 
 def labels(made: Path) -> list[str]:
@@ -43,12 +43,12 @@ def labels(made: Path) -> list[str]:
 
 
 @pytest.mark.slow
-def test_the_same_command_submits_waits_and_collects_at_half_the_price(made: Path, server: BatchServer) -> None:
+def test_one_command_submits_waits_and_collects_at_half_the_price(made: Path, server: BatchServer) -> None:
     submitted = predict(made, server, "--batch-api")
     assert submitted.exit_code == 5, submitted.output
     assert "30 requests submitted, for " in submitted.stderr  # equal texts are one request
     direct = len(server.bodies)
-    assert direct == 1  # the hello that shows which parameters are taken
+    assert direct == 1  # the request that finds out which parameters the server supports
     waiting = predict(made, server, "--batch-api")
     assert waiting.exit_code == 5
     assert "30 requests under way, 0 done" in waiting.stderr
@@ -71,7 +71,7 @@ def test_the_same_command_submits_waits_and_collects_at_half_the_price(made: Pat
 
 
 @pytest.mark.slow
-def test_errors_and_expired_requests_are_failures_and_submitted_again(made: Path, server: BatchServer) -> None:
+def test_failed_and_expired_requests_are_submitted_again(made: Path, server: BatchServer) -> None:
     assert predict(made, server, "--batch-api").exit_code == 5
     server.work("batch_1", most=20, fail=("number 3,",))
     failed = predict(made, server, "--batch-api")
@@ -93,7 +93,7 @@ def test_errors_and_expired_requests_are_failures_and_submitted_again(made: Path
 
 
 @pytest.mark.slow
-def test_a_batch_whose_creation_was_not_noted_is_not_paid_twice(made: Path, server: BatchServer) -> None:
+def test_a_batch_whose_creation_went_unanswered_is_not_paid_twice(made: Path, server: BatchServer) -> None:
     server.lose_next_answer = True
     first = predict(made, server, "--batch-api")
     assert first.exit_code == 5, first.output
@@ -102,7 +102,7 @@ def test_a_batch_whose_creation_was_not_noted_is_not_paid_twice(made: Path, serv
     assert predict(made, server, "--batch-api").exit_code == 0
 
 
-def test_a_refused_batch_is_told_and_can_be_submitted_anew(made: Path, server: BatchServer) -> None:
+def test_a_refused_batch_is_reported_and_can_be_submitted_again(made: Path, server: BatchServer) -> None:
     predict(made, server, "--batch-api")
     server.refuse("batch_1", "Enqueued token limit reached")
     refused = predict(made, server, "--batch-api")
@@ -113,7 +113,7 @@ def test_a_refused_batch_is_told_and_can_be_submitted_anew(made: Path, server: B
 
 
 @pytest.mark.slow
-def test_labels_are_chosen_in_batches_too(made: Path, server: BatchServer) -> None:
+def test_choose_mode_works_in_batches(made: Path, server: BatchServer) -> None:
     Instruction.load(made).model_copy(update={"mode": "choose"}).save(made, force=True)
     assert predict(made, server, "--batch-api").exit_code == 5
     server.work("batch_1")
@@ -132,7 +132,7 @@ def test_labels_are_chosen_in_batches_too(made: Path, server: BatchServer) -> No
         (["--follower", "smol"], 2, "needs an openai: model"),
     ],
 )
-def test_what_a_batch_cannot_do_is_said_before_it_is_sent(
+def test_invalid_batches_are_refused_before_submission(
     made: Path, server: BatchServer, options: list[str], code: int, message: str
 ) -> None:
     refused = predict(made, server, "--batch-api", *options)
@@ -141,8 +141,8 @@ def test_what_a_batch_cannot_do_is_said_before_it_is_sent(
     assert not server.batches
 
 
-def test_a_server_without_the_api_is_told(made: Path) -> None:
-    with serving(FaultyServer(default="say:delivery")) as plain:
-        refused = predict(made, plain, "--batch-api")
+def test_a_server_without_the_api_is_refused(made: Path) -> None:
+    with serving(FaultyServer(default="say:delivery")) as faulty:
+        refused = predict(made, faulty, "--batch-api")
         assert refused.exit_code == 3
         assert "There is no Batch API" in refused.stderr

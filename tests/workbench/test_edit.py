@@ -1,4 +1,4 @@
-"""A text changed by hand, before and after."""
+"""Edited instructions, measured before and after."""
 
 from pathlib import Path
 
@@ -8,61 +8,61 @@ from tests.workbench.test_compare import LABELS, ROWS, made, obedient
 import promptmii
 from promptmii import Example, Instruction, Naive, ScriptedModel, Support
 from promptmii.errors import ConfigError, DataError
-from promptmii.workbench.edit import edited, own_rows
+from promptmii.workbench.edit import rows_for, with_text
 
 
-def test_before_and_after_are_calibrated_on_the_rows_it_was_made_from() -> None:
+def test_before_and_after_are_calibrated_on_the_rows_of_the_instruction() -> None:
     before = made(8)
-    assert not edited(before, "always refund, always delivery").calibrates
-    found = promptmii.edit(before, "always refund, always delivery", ROWS, ScriptedModel(score=obedient))
-    new, old = found.rows
+    assert not with_text(before, "always refund, always delivery").calibrates
+    comparison = promptmii.edit(before, "always refund, always delivery", ROWS, ScriptedModel(score=obedient))
+    new, old = comparison.rows
     assert (new.name, old.name) == ("after", "before")
     assert new.instruction.calibrates
     assert new.instruction.calibration_cost.calls == 8
     assert old.instruction.calibration == before.calibration
     assert new.scored.n == 16
-    assert found.differences["before"].mean < 0
+    assert comparison.differences["before"].mean < 0
     assert "edited by hand" in new.instruction.provenance.notes
 
 
-def test_the_short_way_takes_files_and_writes_none(tmp_path: Path) -> None:
+def test_edit_reads_an_instruction_file_and_writes_none(tmp_path: Path) -> None:
     path = made(8).save(tmp_path / "made.json")
     before = path.read_bytes()
-    found = promptmii.edit(path, "always refund, always delivery", ROWS, ScriptedModel(score=obedient))
-    assert [row.name for row in found.rows] == ["after", "before"]
-    assert found.rows[0].instruction.text == "always refund, always delivery"
-    assert found.rows[0].instruction.measured is not None
+    comparison = promptmii.edit(path, "always refund, always delivery", ROWS, ScriptedModel(score=obedient))
+    assert [row.name for row in comparison.rows] == ["after", "before"]
+    assert comparison.rows[0].instruction.text == "always refund, always delivery"
+    assert comparison.rows[0].instruction.measured is not None
     assert path.read_bytes() == before
 
 
-def test_the_kind_of_calibration_stays(tmp_path) -> None:
+def test_an_edit_keeps_the_kind_of_calibration(tmp_path) -> None:
     before = made(8)
     assert before.calibration is not None
     kind = before.calibration.model_copy(update={"kind": "supervised"})
     supervised = before.model_copy(update={"calibration": kind})
-    found = promptmii.edit(supervised, "Look for it.", ROWS, ScriptedModel(score=obedient))
-    assert found.rows[0].instruction.calibration is not None
-    assert found.rows[0].instruction.calibration.kind == "supervised"
+    comparison = promptmii.edit(supervised, "Look for it.", ROWS, ScriptedModel(score=obedient))
+    assert comparison.rows[0].instruction.calibration is not None
+    assert comparison.rows[0].instruction.calibration.kind == "supervised"
     plain = made(8).model_copy(update={"calibration": None})
-    found = promptmii.edit(plain, "Look for it.", ROWS, ScriptedModel(score=obedient))
-    assert found.rows[0].instruction.calibration is None, "it had none, so the edited one gets none"
-    after = edited(supervised, "Look for it.")
+    comparison = promptmii.edit(plain, "Look for it.", ROWS, ScriptedModel(score=obedient))
+    assert comparison.rows[0].instruction.calibration is None, "it had none, so the edited one gets none"
+    after = with_text(supervised, "Look for it.")
     assert Instruction.load(after.save(tmp_path / "a.json")).calibration is None
 
 
-def test_rows_are_drawn_where_none_is_known() -> None:
+def test_examples_are_drawn_if_the_table_has_no_rows_of_the_instruction() -> None:
     rows = [{"text": f"other {label} {i}", "label": label} for i in range(20) for label in LABELS]
-    found = promptmii.edit(made(8), "Look for it.", rows, ScriptedModel(score=obedient))
-    assert found.rows[0].instruction.calibrates
-    assert found.rows[0].scored.n == 40 - 20
+    comparison = promptmii.edit(made(8), "Look for it.", rows, ScriptedModel(score=obedient))
+    assert comparison.rows[0].instruction.calibrates
+    assert comparison.rows[0].scored.n == 40 - 20
 
 
-def test_what_cannot_be_edited_is_said() -> None:
+def test_invalid_edits_are_refused() -> None:
     with pytest.raises(DataError, match="edited text is empty"):
-        edited(made(4), " \n")
+        with_text(made(4), " \n")
     plain = Naive().induce(Support(LABELS, (Example("a", "refund"),)))
     with pytest.raises(ConfigError, match="it names none that it was made from"):
-        own_rows(plain)
+        rows_for(plain)
     gone = plain.provenance.model_copy(update={"source": "gone.csv"})
     with pytest.raises(ConfigError, match=r"made from, gone\.csv, cannot be read"):
-        own_rows(plain.model_copy(update={"provenance": gone}))
+        rows_for(plain.model_copy(update={"provenance": gone}))

@@ -1,4 +1,4 @@
-"""New labels for an instruction."""
+"""Instructions extended with new labels."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -28,61 +28,61 @@ def model(reply: str | Failure = "**Billing:** the invoice is wrong\nand more") 
     return ScriptedModel([reply], keyword)
 
 
-def test_old_lines_stay_and_new_labels_get_lines_in_their_style() -> None:
+def test_old_lines_stay_and_new_lines_have_their_style() -> None:
     follower, kept = model(), list[Instruction]()
-    found = extend(made(), NEW, follower, old=OLD, keep=kept.append)
-    assert found.instruction.text == TEXT + "\n- billing: the invoice is wrong"
-    assert found.instruction.labels == (*LABELS, "billing")
-    assert found.new_labels == ("billing",)
+    extended = extend(made(), NEW, follower, old=OLD, keep=kept.append)
+    assert extended.instruction.text == TEXT + "\n- billing: the invoice is wrong"
+    assert extended.instruction.labels == (*LABELS, "billing")
+    assert extended.new_labels == ("billing",)
     request = follower.calls[0][0]["content"]
     assert TEXT.strip() in request
     assert request.count("a billing") == 3, "half of the new rows write, the other half measure"
-    assert kept[0].text == found.instruction.text
+    assert kept[0].text == extended.instruction.text
     assert kept[0].measured is None
-    assert found.instruction.calibrates
-    assert found.instruction.calibration_cost.calls == 6 + 3
+    assert extended.instruction.calibrates
+    assert extended.instruction.calibration_cost.calls == 6 + 3
 
 
-def test_all_is_measured_before_and_after_and_the_old_labels_apart() -> None:
-    found = extend(made(), NEW, model(), old=OLD)
-    after, before = found.comparison.rows
+def test_before_and_after_are_measured_and_old_labels_separately() -> None:
+    extended = extend(made(), NEW, model(), old=OLD)
+    after, before = extended.comparison.rows
     assert (after.macro_f1, before.macro_f1) == (1.0, pytest.approx(2 / 3, abs=0.15))
     assert {row.text for row in after.scored.query}.isdisjoint(row.text for row in OLD[:6])
-    assert found.old_labels is not None
-    assert found.old_labels.mean == pytest.approx(0, abs=0.2)
+    assert extended.old_labels is not None
+    assert extended.old_labels.mean == pytest.approx(0, abs=0.2)
 
 
 def test_the_instruction_may_be_a_file(tmp_path: Path) -> None:
     path = made().save(tmp_path / "made.json")
-    found = promptmii.extend(path, NEW, model(), old=OLD)
-    assert isinstance(found, promptmii.Extended)
-    assert found.new_labels == ("billing",)
+    extended = promptmii.extend(path, NEW, model(), old=OLD)
+    assert isinstance(extended, promptmii.Extended)
+    assert extended.new_labels == ("billing",)
     assert Instruction.load(path) == made()
 
 
 def test_without_old_rows_nothing_is_calibrated() -> None:
-    found = extend(made(), NEW, model())
-    assert found.instruction.calibration is None
-    assert NO_OLD_ROWS in found.instruction.provenance.notes
-    assert found.old_labels is None
+    extended = extend(made(), NEW, model())
+    assert extended.instruction.calibration is None
+    assert NO_OLD_ROWS in extended.instruction.provenance.notes
+    assert extended.old_labels is None
 
 
 def test_a_label_in_another_spelling_is_not_new() -> None:
     rows = [*NEW, Example("where is it", "Delivery"), Example("still not here", "DELIVERY")]
-    found = extend(made(), rows, model())
-    assert found.instruction.labels == (*LABELS, "billing")
+    extended = extend(made(), rows, model())
+    assert extended.instruction.labels == (*LABELS, "billing")
     with pytest.raises(ConfigError, match="no label that the instruction lacks"):
         extend(made(), rows[-2:], model())
 
 
-def test_a_line_that_is_not_written_is_an_error() -> None:
+def test_a_missing_line_is_an_error() -> None:
     for reply in ("", Failure(FailureKind.TIMEOUT, "slow")):
         with pytest.raises(EndpointError):
             extend(made(), NEW, model(reply))
 
 
-def test_what_is_saved_can_be_loaded(tmp_path) -> None:
-    found = extend(made(), [replace(row, label="new: label") for row in NEW], model("words"), old=OLD)
-    assert found.instruction.text.endswith("- new: label: words")
-    loaded = Instruction.load(found.instruction.save(tmp_path / "a.json"))
-    assert loaded == found.instruction
+def test_an_extended_instruction_can_be_saved_and_loaded(tmp_path) -> None:
+    extended = extend(made(), [replace(row, label="new: label") for row in NEW], model("words"), old=OLD)
+    assert extended.instruction.text.endswith("- new: label: words")
+    loaded = Instruction.load(extended.instruction.save(tmp_path / "a.json"))
+    assert loaded == extended.instruction

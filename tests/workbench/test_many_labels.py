@@ -40,17 +40,17 @@ class Bank(ScriptedModel):
 
 
 @pytest.mark.slow
-def test_every_command_compares_the_shortlist(tmp_path: Path) -> None:
+def test_every_command_compares_only_the_shortlist(tmp_path: Path) -> None:
     bank = Bank()
     settings = {"generator": "scripted", "follower": "scripted", "n": 154, "evaluate": 77, "shortlist": "tfidf"}
-    found = promptmii.induce(ROWS, output=tmp_path / "bank.json", models=lambda _: bank, **settings)
-    made = found.instruction
+    induced = promptmii.induce(ROWS, output=tmp_path / "bank.json", models=lambda _: bank, **settings)
+    made = induced.instruction
     assert made.text == LINES, "a draft has room for a line per label"
     assert not any("cut at" in note for note in made.provenance.notes)
     assert made.shortlist is not None
     size = made.shortlist.size
     assert size < 20
-    assert any(f"shortlist of {size} labels by tfidf" in note for note in found.notes)
+    assert any(f"shortlist of {size} labels by tfidf" in note for note in induced.notes)
     assert made.measured is not None
     assert (made.measured.macro_f1, made.measured.shortlist_recall) == (1.0, 1.0)
 

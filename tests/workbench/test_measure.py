@@ -1,4 +1,4 @@
-"""Instructions measured and calibrated again on rows of a table."""
+"""Scoring and recalibration on the rows of a table."""
 
 import pytest
 from tests.workbench.keyword import keyword
@@ -10,7 +10,7 @@ from promptmii.instruction import CalibrationKind
 from promptmii.models.base import Failure, FailureKind
 
 
-def test_rows_are_scored_as_they_were_read_when_the_instruction_was_made() -> None:
+def test_rows_are_read_with_the_columns_of_the_instruction() -> None:
     def last(chat, option):
         return float(option in chat[-1]["content"].rpartition("||")[2])
 
@@ -32,7 +32,7 @@ def test_rows_are_scored_as_they_were_read_when_the_instruction_was_made() -> No
     assert any("unknown" in note or "2" in note for note in notes)
 
 
-def test_rows_that_the_instruction_was_made_from_do_not_measure_it() -> None:
+def test_rows_of_the_instruction_do_not_measure_it() -> None:
     rows = [{"text": f"a {label} {i}", "label": label} for i in range(4) for label in ("delivery", "refund")]
     support = Support(("delivery", "refund"), tuple(Example(row["text"], row["label"]) for row in rows[:6]))
     follower = Follower(ScriptedModel(score=keyword))
@@ -45,7 +45,7 @@ def test_rows_that_the_instruction_was_made_from_do_not_measure_it() -> None:
         workbench.score(made, rows[:6], follower)
 
 
-def test_an_edited_instruction_is_calibrated_again(tmp_path) -> None:
+def test_an_edited_instruction_can_be_recalibrated(tmp_path) -> None:
     rows = [{"text": f"a {label} {i}", "label": label} for i in range(4) for label in ("delivery", "refund")]
     support = Support(("delivery", "refund"), tuple(Example(row["text"], row["label"]) for row in rows[:2]))
     follower = Follower(ScriptedModel(score=keyword), "choose", "support")
@@ -61,7 +61,7 @@ def test_an_edited_instruction_is_calibrated_again(tmp_path) -> None:
     assert Instruction.load(fitted.save(path, force=True)) == fitted
 
 
-def test_the_score_stays_where_nothing_is_fitted() -> None:
+def test_the_score_stays_if_nothing_is_fitted() -> None:
     rows = [{"text": f"a {label} {i}", "label": label} for i in range(4) for label in ("delivery", "refund")]
     made = Naive().induce(Support(("delivery", "refund"), ()))
     writes, compares = Follower(ScriptedModel(["refund"]), "generate"), Follower(ScriptedModel(score=keyword))
@@ -84,7 +84,7 @@ def test_rows_that_calibrate_nothing_may_still_measure() -> None:
         workbench.score(fitted, rows, compares)
 
 
-def test_labels_are_told_in_every_spelling_when_an_instruction_is_scored() -> None:
+def test_labels_are_recognized_in_every_spelling() -> None:
     made = Naive().induce(Support(("0", "1", "refund"), ()))
     rows = [{"text": f"text {i}", "label": label} for i, label in enumerate(["0.0", "1.0", " Refund", "REFUND"])]
     measured = workbench.score(made, rows, Follower(ScriptedModel(score=keyword)))
@@ -95,7 +95,7 @@ def test_labels_are_told_in_every_spelling_when_an_instruction_is_scored() -> No
         workbench.score(made, [("a", "x"), ("b", "y")], Follower(ScriptedModel(score=keyword)))
 
 
-def test_a_failed_call_is_a_failed_row_and_a_refused_score(tmp_path) -> None:
+def test_a_failed_call_fails_its_row_and_refuses_the_score(tmp_path) -> None:
     def flaky(chat, option):
         return Failure(FailureKind.TIMEOUT, "too slow") if "slow" in chat[-1]["content"] else keyword(chat, option)
 

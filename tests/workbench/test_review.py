@@ -1,4 +1,4 @@
-"""Rows worth a look."""
+"""Rows for a human to check."""
 
 import csv
 import random
@@ -16,55 +16,55 @@ MADE = Naive().induce(Support(LABELS, ()))
 
 
 def noisy(chat, option):
-    """Prefers the right label, more or less, and `billing` throughout."""
+    """Prefers the right label, with noise and a bias towards `billing`."""
     text = chat[-1]["content"].splitlines()[-1]
     return 3.0 * (option in text) + (option == "billing") + random.Random(text + option).random()
 
 
-def test_swapped_labels_are_found_and_right_ones_are_left() -> None:
+def test_swapped_labels_are_suspected_and_right_ones_are_not() -> None:
     rows = [Example(f"a {label} {i}", label) for i in range(30) for label in LABELS]
     swapped = {4: "refund", 30: "delivery", 60: "billing"}
     swapped = {i: label for i, label in swapped.items() if rows[i].label != label}
     data = [Example(row.text, swapped.get(i, row.label)) for i, row in enumerate(rows)]
-    found = review(MADE, data, ScriptedModel(score=noisy), most=10)
-    errors = [row for row in found.rows if row.reason == LABEL_ERROR]
+    result = review(MADE, data, ScriptedModel(score=noisy), most=10)
+    errors = [row for row in result.rows if row.reason == LABEL_ERROR]
     assert {row.text for row in errors} == {rows[i].text for i in swapped}
     assert {row.suggested_label for row in errors} == {rows[i].label for i in swapped}
-    assert found.n == 90
-    assert len(found.rows) == 10
+    assert result.n == 90
+    assert len(result.rows) == 10
 
 
-def test_wrong_rows_come_before_unsure_ones() -> None:
+def test_wrong_rows_come_before_unsure_rows() -> None:
     rows = [Example("a billing", "billing"), Example("a thing", "refund"), Example("a delivery", "delivery")]
-    found = review(MADE, rows, ScriptedModel(score=keyword))
-    assert (found.rows[0].text, found.rows[0].reason) == ("a thing", WRONG)
-    assert [row.reason for row in found.rows] == [WRONG, UNSURE, UNSURE]
+    result = review(MADE, rows, ScriptedModel(score=keyword))
+    assert (result.rows[0].text, result.rows[0].reason) == ("a thing", WRONG)
+    assert [row.reason for row in result.rows] == [WRONG, UNSURE, UNSURE]
 
 
-def test_a_table_without_labels_gives_the_rows_it_is_least_sure_of() -> None:
+def test_a_table_without_labels_gives_the_least_certain_rows() -> None:
     texts = ["a refund here", "what is this", "a refund or delivery"]
-    found = review(MADE, texts, ScriptedModel(score=keyword), most=2)
-    assert [row.text for row in found.rows] == ["what is this", "a refund or delivery"]
-    assert {row.reason for row in found.rows} == {UNSURE}
-    assert any("read without labels" in note for note in found.notes)
+    result = review(MADE, texts, ScriptedModel(score=keyword), most=2)
+    assert [row.text for row in result.rows] == ["what is this", "a refund or delivery"]
+    assert {row.reason for row in result.rows} == {UNSURE}
+    assert any("read without labels" in note for note in result.notes)
     with pytest.raises(DataError, match="label"):
         review("Decide it well.", texts, ScriptedModel(score=keyword))
 
 
-def test_failed_calls_are_told_apart() -> None:
+def test_failed_calls_have_their_own_reason() -> None:
     def flaky(chat, option):
         return Failure(FailureKind.TIMEOUT, "slow") if "slow" in chat[-1]["content"] else keyword(chat, option)
 
     rows = [Example("slow refund", "refund"), Example("a delivery", "delivery")]
-    found = review(MADE, rows, Follower(ScriptedModel(score=flaky)))
-    assert {row.text: row.reason for row in found.rows} == {"a delivery": UNSURE, "slow refund": FAILED}
+    result = review(MADE, rows, Follower(ScriptedModel(score=flaky)))
+    assert {row.text: row.reason for row in result.rows} == {"a delivery": UNSURE, "slow refund": FAILED}
 
 
-def test_the_csv_is_data_again() -> None:
+def test_the_csv_can_be_read_as_a_table() -> None:
     rows = [Example('a "refund",\nplease', "refund"), Example("a delivery", "refund"), Example("delivery", "delivery")]
     rows.append(Example("refund\rrefund", "refund"))
-    found = review(MADE, rows, ScriptedModel(score=keyword))
-    again = list(csv.DictReader(found.csv().splitlines(keepends=True)))
+    result = review(MADE, rows, ScriptedModel(score=keyword))
+    again = list(csv.DictReader(result.csv().splitlines(keepends=True)))
     assert {(row["text"], row["label"], row["suggested_label"]) for row in again} == {
         ('a "refund",\nplease', "refund", "refund"),
         ("a delivery", "refund", "delivery"),
@@ -73,18 +73,18 @@ def test_the_csv_is_data_again() -> None:
     }
 
 
-def test_generate_mode_gives_wrong_rows_alone() -> None:
+def test_generate_mode_gives_only_wrong_rows() -> None:
     rows = [Example("a refund", "refund"), Example("a delivery", "delivery")]
-    found = review(MADE, rows, Follower(ScriptedModel(["refund"]), "generate"))
-    assert [(row.reason, row.probability) for row in found.rows] == [(WRONG, None)]
-    assert "without probabilities: label errors and unsure rows cannot be told" in found.notes
+    result = review(MADE, rows, Follower(ScriptedModel(["refund"]), "generate"))
+    assert [(row.reason, row.probability) for row in result.rows] == [(WRONG, None)]
+    assert "without probabilities: label errors and unsure rows cannot be told" in result.notes
 
 
-def test_every_failed_call_counts_though_other_rows_are_more_telling() -> None:
+def test_failed_calls_count_even_if_other_rows_rank_higher() -> None:
     def flaky(chat, option):
         return Failure(FailureKind.TIMEOUT, "slow") if "slow" in chat[-1]["content"] else keyword(chat, option)
 
     rows = [Example("slow refund", "refund"), Example("a delivery", "delivery")]
     rows += [Example(f"a delivery {i}", "refund") for i in range(2)]
-    found = review(MADE, rows, ScriptedModel(score=flaky), most=2)
-    assert ([row.reason for row in found.rows], found.n_failed) == ([WRONG, WRONG], 1)
+    result = review(MADE, rows, ScriptedModel(score=flaky), most=2)
+    assert ([row.reason for row in result.rows], result.n_failed) == ([WRONG, WRONG], 1)

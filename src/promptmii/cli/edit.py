@@ -46,17 +46,17 @@ def edit(
     from promptmii.files import check_writable, write_text
     from promptmii.instruction import Instruction
     from promptmii.workbench import compare
-    from promptmii.workbench.edit import edited, own_rows
+    from promptmii.workbench.edit import rows_for, with_text
 
     path = output or instruction
     check_writable(path, force=force or output is None)
     before = Instruction.load(instruction)
-    table = own_rows(before, data)
+    table = rows_for(before, data)
     text = _edited(before.text)
     if text == before.text:
         say("The text is unchanged; nothing was measured.")
         return
-    after = edited(before, text)
+    after = with_text(before, text)
     if output is None:
         backup = instruction.with_name(f"{instruction.name}~")
         write_text(backup, instruction.read_text("utf-8"), force=True)
@@ -117,13 +117,13 @@ def extend(
     from promptmii.files import check_writable
     from promptmii.instruction import Instruction
     from promptmii.workbench import extend as add_labels
-    from promptmii.workbench.edit import own_rows
+    from promptmii.workbench.edit import rows_for
 
     path, force = output or instruction, force or output is None
     check_writable(path, force=force)
     before = Instruction.load(instruction)
     try:
-        old_rows = own_rows(before, old)
+        old_rows = rows_for(before, old)
     except ConfigError as error:
         old_rows = None
         say(f"{error} Without --old ROWS, nothing is calibrated.")

@@ -132,7 +132,7 @@ def _source(argument: str, form: str) -> Generator[str | Path | list[str]]:
     Rows are read twice, first to find unreadable ones before anything is sent. So standard input is copied to a
     temporary file, not held in memory.
     """
-    from promptmii.workbench.given import is_path
+    from promptmii.workbench.inputs import is_path
 
     if form not in FORMATS:
         raise ConfigError(f"--format is {form!r}; expected one of {', '.join(FORMATS)}.")

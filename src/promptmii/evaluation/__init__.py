@@ -1,4 +1,4 @@
-"""Every method of the paper on a grid of tasks, recorded cell by cell."""
+"""Evaluate methods on a grid of tasks, recording each cell as it finishes."""
 
 from promptmii.evaluation.estimate import MethodEstimate, estimate
 from promptmii.evaluation.run import evaluate

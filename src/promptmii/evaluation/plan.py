@@ -1,4 +1,4 @@
-"""A grid: its settings and its cells, each under a key that hashes everything its result depends on."""
+"""Plan a grid: its settings, and its cells. A cell's key hashes everything that its result depends on."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ from promptmii.task import Task, content_key
 
 
 def default_methods() -> tuple[str, ...]:
-    """The methods of a grid that names none."""
+    """The methods of a grid that does not name any."""
     return tuple(name for name, method in METHODS.items() if method.by_default)
 
 
@@ -37,40 +37,40 @@ class EvaluateSettings(Settings):
     tasks: tuple[str, ...] = Field(min_length=1)
     """Task files, folders of them, `hub:...`, `suite`, or a corpus (held-out split, or `FOLDER:validation`)."""
     only: tuple[str, ...] = ()
-    """Names of the tasks to take from these sources; none: all of them."""
+    """Names of the tasks to take from the sources; empty for all."""
     methods: tuple[str, ...] = Field(default_factory=default_methods, min_length=1)
     n: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(5, 10, 20, 50, 100), min_length=1)
     seeds: int = Field(default=3, ge=1, le=1000)
-    """Draws of the support, from seed 0 up. All of them share one query."""
+    """Number of draws of the support, with seeds from 0. They share one query."""
     evaluate: int = Field(default=200, ge=1)
-    """Test rows of each task."""
+    """Test rows per task."""
     nameless: bool = False
-    """Replace label names by meaningless ones (A, 7, class 3), to see what an instruction carries by itself."""
+    """Replace label names by meaningless ones (A, 7, class 3), to measure what the instruction alone contributes."""
     generators: tuple[str, ...] = Field(default=(WRITER,), min_length=1)
-    """Models under test: they write for the methods that are `WrittenBy.GENERATOR`."""
+    """Models that write for the `WrittenBy.GENERATOR` methods: the models under test."""
     followers: tuple[str, ...] = Field(default=(DEFAULT,), min_length=1)
     untrained: tuple[str, ...] = ()
-    """Models as they were published, for `WrittenBy.UNTRAINED`; without any, each follower writes for itself."""
+    """Untrained models that write for the `WrittenBy.UNTRAINED` methods. By default each follower writes for itself."""
     searcher: str | None = None
-    """Model that proposes in searches, for `WrittenBy.SEARCHER`; `None`: each follower proposes for itself."""
+    """Model that proposes in the `WrittenBy.SEARCHER` methods. By default each follower proposes for itself."""
     mode: Mode = "choose"
     calibration: CalibrationKind | Literal["auto"] = "auto"
     budget: int | None = Field(default=None, ge=8)
     """Maximum length of an instruction, in tokens."""
     template: str | None = None
-    """File with a template for the generators."""
+    """Template file for the generators."""
     workers: int = Field(default=16, ge=1)
-    """Cells in progress at once, so that local models write for several in one batch."""
+    """Concurrent cells. Local models write for several of them in one batch."""
     options: dict[str, dict[str, Any]] = Field(default_factory=dict[str, dict[str, Any]])
-    """Options of single methods by their names: `{"ape": {"calls": 500}}`."""
+    """Options by method: `{"ape": {"calls": 500}}`."""
     columns: Columns = Columns()
     endpoint: Endpoint = Endpoint()
     serve: ServeSettings | None = None
-    """Starts servers for the models named `openai:<model>`: `"vllm"`, `"llama.cpp"`, or a table. With `ray` on the
-    nodes of the cluster, each where the GPUs are that it needs."""
+    """Start servers for the models named `openai:<model>`: `"vllm"`, `"llama.cpp"`, or a table. With `ray`, each runs
+    on a node of the cluster with enough GPUs."""
     ray: RayOptions | None = None
     also: tuple[dict[str, Any], ...] = ()
-    """More grids in the same run, each given by the settings in which it differs from this one."""
+    """More grids in the same run, each given by the settings that differ from this one."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -86,9 +86,9 @@ class EvaluateSettings(Settings):
 
     @property
     def parts(self) -> tuple[Self, ...]:
-        """This grid and those of `also`, each complete."""
-        own = self.model_dump(exclude={"also"}, exclude_unset=True)
-        return (self.model_copy(update={"also": ()}), *(self.of(**merged(own, part)) for part in self.also))
+        """This grid and those of `also`, with all their settings."""
+        base = self.model_dump(exclude={"also"}, exclude_unset=True)
+        return (self.model_copy(update={"also": ()}), *(self.of(**merged(base, part)) for part in self.also))
 
     def method(self, name: str) -> Method:
         """A method with its options. Raises `ConfigError`."""
@@ -96,34 +96,38 @@ class EvaluateSettings(Settings):
 
 
 SHARED = {"also", "columns", "endpoint", "ray", "serve", "tasks", "workers"}
-"""Settings that a grid of `also` cannot change: sources are read, and models are loaded, once for all of them."""
+"""Settings that a grid of `also` cannot change, because all grids share the sources and models."""
 
 
 @dataclass(frozen=True)
 class PlannedCell:
-    """A cell to run."""
+    """A cell to run, with its key and settings."""
 
     key: str
     cell: Cell
     calibration: CalibrationKind
     settings: EvaluateSettings
-    """The settings of the grid that the cell belongs to."""
+    """The settings of the cell's grid."""
 
 
 def grid_tasks(settings: EvaluateSettings) -> dict[str, Task]:
-    """The tasks of all grids by name, in order. Raises `DataError`, also for two tasks of one name."""
+    """The tasks of all grids by name, in order. Raises `DataError`, for example if two tasks have the same name."""
     for part in settings.parts:
         _check_styles(part)  # before anything is loaded
     columns = settings.columns
     load = partial(load_task, text=columns.text, label=columns.label, labels=columns.labels)
-    some = [part.only for part in settings.parts]
-    only = [name for names in some for name in names] if all(some) else ()
-    read = read_tasks(settings.tasks, load=load, only=only)
-    tasks = [task if not part.nameless else nameless(task) for part in settings.parts for task in _own(part, read)]
-    return {task.name: task for task in tasks}
+    selections = [part.only for part in settings.parts]
+    only = [name for names in selections for name in names] if all(selections) else ()
+    loaded = read_tasks(settings.tasks, load=load, only=only)
+    tasks: dict[str, Task] = {}
+    for part in settings.parts:
+        for task in _selected(part, loaded):
+            task = nameless(task) if part.nameless else task
+            tasks[task.name] = task
+    return tasks
 
 
-def _own(part: EvaluateSettings, tasks: Mapping[str, Task]) -> list[Task]:
+def _selected(part: EvaluateSettings, tasks: Mapping[str, Task]) -> list[Task]:
     return [task for name, task in tasks.items() if not part.only or shown_name(name) in part.only]
 
 
@@ -139,33 +143,33 @@ def _all_writers(settings: EvaluateSettings) -> list[str]:
 
 
 def plan(settings: EvaluateSettings, tasks: Mapping[str, Task], cards: Mapping[str, ModelCard]) -> list[PlannedCell]:
-    """Every cell once, grid by grid. Those that write come first, because writing is fastest in one batch.
+    """Every cell once, grid by grid. In each grid, cells that write come first: writing is fastest in one batch.
 
     Raises `ConfigError` for a method that fits no task.
     """
     jobs: dict[str, PlannedCell] = {}
     for part in settings.parts:
-        own = [task for task in _own(part, tasks) if is_nameless(task.name) == part.nameless]
-        for job in _planned(part, own, cards):
+        part_tasks = [task for task in _selected(part, tasks) if is_nameless(task.name) == part.nameless]
+        for job in _plan_part(part, part_tasks, cards):
             jobs.setdefault(job.key, job)
     return list(jobs.values())
 
 
-def _planned(settings: EvaluateSettings, tasks: Sequence[Task], cards: Mapping[str, ModelCard]) -> list[PlannedCell]:
+def _plan_part(settings: EvaluateSettings, tasks: Sequence[Task], cards: Mapping[str, ModelCard]) -> list[PlannedCell]:
     jobs: list[PlannedCell] = []
     methods = [settings.method(name) for name in settings.methods]
-    for each in methods:
-        each.check()
-        suited = [task for task in tasks if task.instruction or not each.needs_human]
-        if not suited:
+    for method in methods:
+        method.check()
+        suitable = [task for task in tasks if task.instruction or not method.needs_human]
+        if not suitable:
             raise ConfigError(
-                f"The method {each.name} needs a human-written instruction, but no task has one. "
+                f"The method {method.name} needs a human-written instruction, but no task has one. "
                 'Give it in a task file: {"instruction": "...", "data": [...]}.'
             )
         for follower in settings.followers:
-            jobs += _jobs(settings, each, follower, suited, cards)
-    silent = {method.name for method in methods if method.written_by is WrittenBy.NOBODY}
-    return sorted(jobs, key=lambda job: job.cell.method in silent)
+            jobs += _jobs(settings, method, follower, suitable, cards)
+    writes_nothing = {method.name for method in methods if method.written_by is WrittenBy.NOBODY}
+    return sorted(jobs, key=lambda job: job.cell.method in writes_nothing)
 
 
 def _jobs(
@@ -174,8 +178,9 @@ def _jobs(
     calibration: CalibrationKind = "none"
     if method.asks_follower:
         calibration = resolve_calibration(settings.calibration, settings.mode, cards[follower])
-    depends = not method.reads_all and (method.reads_examples or READS[calibration] is Reads.SUPPORT)
-    draws = [(n, seed) for n in settings.n for seed in range(settings.seeds)] if depends else [(0, 0)]
+    draws = [(0, 0)]
+    if not method.reads_all and (method.reads_examples or READS[calibration] is Reads.SUPPORT):
+        draws = [(n, seed) for n in settings.n for seed in range(settings.seeds)]
     for task, (n, seed), writer in product(tasks, draws, _writers(settings, method, follower)):
         cell = Cell(
             task=task.name, method=method.name, n=n, seed=seed, generator=writer, follower=follower, mode=settings.mode
@@ -184,6 +189,7 @@ def _jobs(
 
 
 def _writers(settings: EvaluateSettings, method: Method, follower: str) -> Sequence[str | None]:
+    """The models that write for the method, or a single `None` if nothing is written."""
     match method.written_by:
         case WrittenBy.NOBODY:
             return [None]
@@ -228,6 +234,6 @@ def _key(
 
 
 def _behaviour(card: ModelCard) -> Any:
-    """What a result depends on of a model: the revision alone, unless the same weights may be used in several ways."""
+    """The model's part of the key: its revision, and for a served model the context length, which the server sets."""
     served = card.reference.startswith("openai:")
     return [card.revision, {"context_length": card.context_length}] if served else card.revision

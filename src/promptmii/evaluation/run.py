@@ -1,7 +1,7 @@
 """Run the cells of a grid that are not recorded yet, in this process or on a Ray cluster, and record them.
 
-Workers of a cluster hold models, not results: a finished cell goes to the driver at once. Ray restarts a worker that
-dies and runs its open cells again. The workers share the limit of concurrent requests.
+Cluster workers hold models but no results: they send a finished cell to the driver at once. Ray restarts workers that
+die and reruns their unfinished cells. The workers share the limit of concurrent requests.
 """
 
 from collections.abc import Generator, Mapping, Sequence
@@ -12,8 +12,8 @@ from typing import Any
 
 from promptmii.config import Endpoint, RayOptions
 from promptmii.errors import ModelError, PromptMIIError
-from promptmii.evaluation.bench import Bench, FinishedCell
 from promptmii.evaluation.plan import EvaluateSettings, PlannedCell, grid_tasks, plan, references
+from promptmii.evaluation.runner import CellRunner, FinishedCell
 from promptmii.files import locked, write_text
 from promptmii.models.base import ModelCard
 from promptmii.models.cache import forget
@@ -25,8 +25,8 @@ from promptmii.serving import served
 from promptmii.styles import split_style
 from promptmii.task import Task
 
-RESTARTS = 8
-"""A worker that dies more often does not do so by accident."""
+MAX_RESTARTS = 8
+"""A worker that dies more often has a systematic fault."""
 
 
 def evaluate(
@@ -37,12 +37,12 @@ def evaluate(
     forget_answers: bool = False,
     progress: Progress = QUIET,
 ) -> Run:
-    """Run the cells of the grid that the run folder does not hold yet, and with `retry_failed` those that failed.
+    """Run the cells of the grid that the run folder lacks, and with `retry_failed` those that failed.
 
-    With `forget_answers` the kept answers of models are deleted first, so unfinished cells pay for theirs again.
+    `forget_answers` deletes the cached answers of models first, so unfinished cells pay for all their calls.
 
-    Raises `DataError`, `ConfigError` and `ModelError` before the first cell and then leaves no new folder behind, and
-    `OutputError` if the folder cannot be written or another process writes to it. A failed cell is recorded as failed.
+    Raises `DataError`, `ConfigError` and `ModelError` before the first cell, and then leaves no new folder behind.
+    Raises `OutputError` if the folder cannot be written or another process writes to it. A cell that fails is recorded.
     """
     progress.step("Reading the tasks")
     tasks = grid_tasks(settings)
@@ -63,48 +63,49 @@ def evaluate(
         with closing(executor.run(todo, tasks)) as cells:
             for cell in cells:
                 recorder.add(cell.record, cell.query)
-                _tell(cell.record, progress)
+                _report(cell.record, progress)
         return Run.read(folder)
 
 
-def _tell(record: Record, progress: Progress) -> None:
+def _report(record: Record, progress: Progress) -> None:
     measured = record.instruction.measured if record.instruction else None
     if measured is None:
         progress.note(f"Failed: {record.cell.name}: {record.error}")
-    progress.advance(1, f"{record.cell.name}: " + (f"macro-F1 {measured.macro_f1:.3f}" if measured else "failed"))
+    outcome = f"macro-F1 {measured.macro_f1:.3f}" if measured else "failed"
+    progress.advance(1, f"{record.cell.name}: {outcome}")
 
 
-def _executor(settings: EvaluateSettings, endpoint: Endpoint, folder: Path) -> "Bench | RayExecutor":
+def _executor(settings: EvaluateSettings, endpoint: Endpoint, folder: Path) -> "CellRunner | RayExecutor":
     settings = settings.model_copy(update={"endpoint": endpoint})
-    return RayExecutor(settings, settings.ray, folder) if settings.ray else Bench(settings, folder)
+    return RayExecutor(settings, settings.ray, folder) if settings.ray else CellRunner(settings, folder)
 
 
 def is_open(record: Record | None, retry_failed: bool) -> bool:
-    """A cell with this record is still to be run."""
+    """Whether a cell with this record still has to run."""
     return record is None or (retry_failed and record.status == "failed")
 
 
-class RemoteBench:
-    """The bench of a worker process. It returns errors: not all of them survive being raised across processes."""
+class RemoteRunner:
+    """The runner in a worker process. It returns errors, because some cannot be raised across processes."""
 
     def __init__(self, settings: str, folder: str, cpus: float) -> None:
-        """Settings come as JSON, so that the worker validates them. Models are loaded at their first use."""
+        """Settings come as JSON, so that the worker validates them."""
         _use_cores(cpus)
-        # Machines without a shared file system do not see the run folder, and remember nothing.
-        known = Path(folder) if Path(folder).is_dir() else None
-        self._bench = Bench(EvaluateSettings.model_validate_json(settings), known)
+        # A machine without a shared file system does not see the run folder, so it caches nothing.
+        cache_folder = Path(folder) if Path(folder).is_dir() else None
+        self._runner = CellRunner(EvaluateSettings.model_validate_json(settings), cache_folder)
 
     def card(self, reference: str) -> ModelCard | PromptMIIError:
-        """The card of a model, or why there is none."""
+        """The card of a model, or the error of loading it."""
         try:
-            return self._bench.card(reference)
+            return self._runner.card(reference)
         except PromptMIIError as error:
             return error
 
     def run(self, job: PlannedCell, task: Task) -> FinishedCell | PromptMIIError:
-        """One cell. Ray calls this on several threads."""
+        """Run one cell. Ray calls this on several threads."""
         try:
-            return self._bench.cell(job, task)
+            return self._runner.cell(job, task)
         except PromptMIIError as error:
             return error
 
@@ -118,44 +119,44 @@ def _use_cores(cpus: float) -> None:
 
 
 class RayExecutor:
-    """Workers on a Ray cluster, in place of the one `Bench` of this process."""
+    """Runs cells on a Ray cluster, with the interface of `CellRunner`."""
 
     def __init__(self, settings: EvaluateSettings, options: RayOptions, folder: Path) -> None:
-        """Connect to the cluster, or start one here. Raises `ConfigError` if it is missing or too small."""
+        """Connect to the cluster, or start a local one. Raises `ConfigError` if it is missing or too small."""
         share = max(1, settings.endpoint.concurrency // options.workers)
-        # The environment of a worker elsewhere is another one.
+        # Remote workers have a different environment, so the address must not depend on it.
         servers = ",".join(addresses(settings.endpoint.base_url))
         endpoint = settings.endpoint.model_copy(update={"concurrency": share, "base_url": servers})
         resolved = settings.model_copy(update={"endpoint": endpoint}).model_dump_json()
-        self._at_once = settings.workers
-        self._benches = RayActors(
+        self._cells_per_worker = settings.workers
+        self._runners = RayActors(
             options,
-            RemoteBench,
+            RemoteRunner,
             *(resolved, str(folder.absolute()), options.cpus),
             max_concurrency=settings.workers + 1,
-            max_restarts=RESTARTS,
-            max_task_retries=RESTARTS,
+            max_restarts=MAX_RESTARTS,
+            max_task_retries=MAX_RESTARTS,
         )
 
     def close(self) -> None:
-        """End the workers, and the cluster if it was started here."""
-        self._benches.close()
+        """Stop the workers, and the cluster if it was started here."""
+        self._runners.close()
 
     def card(self, reference: str) -> ModelCard:
-        """See `Bench`."""
-        return unwrapped(self._benches.ray.get(self._benches.actors[0].card.remote(reference)))
+        """See `CellRunner`."""
+        return unwrapped(self._runners.ray.get(self._runners.actors[0].card.remote(reference)))
 
     def run(self, jobs: Sequence[PlannedCell], tasks: Mapping[str, Task]) -> Generator[FinishedCell]:
-        """See `Bench`. Raises `ModelError` if a worker keeps dying."""
-        ray = self._benches.ray
-        sent = {job.cell.task: ray.put(tasks[job.cell.task]) for job in jobs}
-        pool = ray.util.ActorPool(self._benches.actors * self._at_once)
+        """See `CellRunner`. Raises `ModelError` if a worker keeps dying."""
+        ray = self._runners.ray
+        task_refs = {job.cell.task: ray.put(tasks[job.cell.task]) for job in jobs}
+        pool = ray.util.ActorPool(self._runners.actors * self._cells_per_worker)
 
-        def submit(bench: Any, job: PlannedCell) -> Any:
-            return bench.run.remote(job, sent[job.cell.task])
+        def submit(runner: Any, job: PlannedCell) -> Any:
+            return runner.run.remote(job, task_refs[job.cell.task])
 
         try:
-            for done in pool.map_unordered(submit, jobs):
-                yield unwrapped(done)
+            for result in pool.map_unordered(submit, jobs):
+                yield unwrapped(result)
         except ray.exceptions.RayActorError as error:
-            raise ModelError(f"A worker died more than {RESTARTS} times; the last time: {error}") from error
+            raise ModelError(f"A worker died more than {MAX_RESTARTS} times; the last time: {error}") from error

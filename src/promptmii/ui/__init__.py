@@ -1,4 +1,4 @@
-"""The page: `promptmii ui`. A thin cover of `pipeline` and `workbench` for a browser on this machine.
+"""The browser page, `promptmii ui`: a thin layer over `pipeline` and `workbench`.
 
-`app` routes, `work` does what jobs do, `jobs` runs them one after another, `store` keeps what was tried.
+`app` has the routes, `work` the work of jobs, `jobs` the queue that runs them, and `store` the history.
 """

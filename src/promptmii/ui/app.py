@@ -1,4 +1,4 @@
-"""The application: its routes, and the server that answers this machine alone."""
+"""The web application: its routes, and a server for this machine only."""
 
 import socket
 from collections.abc import Mapping
@@ -17,15 +17,15 @@ from promptmii.config import Endpoint
 from promptmii.errors import ConfigError, PromptMIIError
 from promptmii.models.embedded import EMBEDDED, Embedded
 from promptmii.ui import reports, start, trials
-from promptmii.ui.desk import Desk
+from promptmii.ui.context import AppContext
 from promptmii.ui.guard import Guard
 from promptmii.ui.store import Store
 from promptmii.ui.work import Work
-from promptmii.workbench.followers import KeptModels, Load
+from promptmii.workbench.followers import Load, ModelPool
 
 LOOPBACK = "127.0.0.1"
-NOWHERE = "Not Found"
-"""Starlette's message for an unknown address."""
+NOT_FOUND = "Not Found"
+"""Starlette's message for an unknown path."""
 
 
 def make_app(
@@ -36,10 +36,10 @@ def make_app(
     load: Load = Endpoint.load,
     installable: Mapping[str, Embedded] = EMBEDDED,
 ) -> Starlette:
-    """The page. It keeps its history in `home`, and serves whoever knows the token.
+    """The application. It stores its history in `home` and accepts requests with the token.
 
-    `load` finds models, such as a `ScriptedModel` in a test; `installable` are the embedded ones on offer. Raises
-    `OutputError` if `home` cannot be created.
+    `load` opens models; `installable` are the embedded models it offers. Raises `OutputError` if `home` cannot be
+    created.
     """
     store = Store(home)
     routes = [
@@ -69,29 +69,29 @@ def make_app(
     app = Starlette(
         routes=routes,
         middleware=[Middleware(Guard, token=token)],
-        exception_handlers={PromptMIIError: _told, 404: _missing, Exception: _unexpected},
+        exception_handlers={PromptMIIError: _refused, 404: _not_found, Exception: _unexpected},
     )
-    app.state.desk = Desk(store, Work(store, KeptModels(load)), runs, installable)
+    app.state.context = AppContext(store, Work(store, ModelPool(load)), runs, installable)
     return app
 
 
-def _told(request: Request, error: Exception) -> Response:
-    return Desk.of(request).page("message.html", title="That did not work", message=str(error))
+def _refused(request: Request, error: Exception) -> Response:
+    return AppContext.of(request).page("message.html", title="That did not work", message=str(error))
 
 
 def _unexpected(request: Request, error: Exception) -> Response:
     message = f"{type(error).__name__}: {error}. The terminal that the page was started from shows where."
-    return Desk.of(request).page("message.html", status=500, title="Something went wrong", message=message)
+    return AppContext.of(request).page("message.html", status=500, title="Something went wrong", message=message)
 
 
-def _missing(request: Request, error: Exception) -> Response:
-    said = error.detail if isinstance(error, HTTPException) else NOWHERE
-    message = "There is no such page." if said == NOWHERE else said
-    return Desk.of(request).page("message.html", status=404, title="Not here", message=message)
+def _not_found(request: Request, error: Exception) -> Response:
+    detail = error.detail if isinstance(error, HTTPException) else NOT_FOUND
+    message = "There is no such page." if detail == NOT_FOUND else detail
+    return AppContext.of(request).page("message.html", status=404, title="Not here", message=message)
 
 
 def listening_socket(port: int) -> socket.socket:
-    """A socket on this machine; port 0 takes any free one. Raises `ConfigError` if the port is in use."""
+    """A listening socket for local connections. Port 0 takes a free one. Raises `ConfigError` if the port is in use."""
     bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:

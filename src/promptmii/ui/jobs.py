@@ -1,6 +1,6 @@
-"""Long jobs, one after another in one thread, watched and cancelled from others.
+"""A queue of long jobs. One thread runs them in order; other threads watch and cancel them.
 
-A reloaded page finds its job by its key. A job is the `Progress` of its own work.
+A reloaded page finds its job by key. A job is the `Progress` of its own work.
 """
 
 import asyncio
@@ -19,16 +19,16 @@ from promptmii.progress import Progress, Unit
 
 State = Literal["waiting", "running", "done", "failed", "cancelled"]
 
-LOOK = 0.12
-"""Seconds between two looks at a job."""
-TICK = 1.0
-"""Seconds after which the clock of a step is refreshed."""
+POLL_SECONDS = 0.12
+"""Interval at which a job is checked for changes."""
+REFRESH_SECONDS = 1.0
+"""Interval at which an unchanged job is sent again, to update its clock."""
 BRIEF = 0.05
-"""Steps below this many seconds are not worth showing."""
+"""Steps of fewer seconds are not shown."""
 
 
 class Cancelled(BaseException):
-    """Raised inside work that must stop. No `except Exception` swallows it."""
+    """Raised inside cancelled work. `except Exception` does not catch it."""
 
 
 @dataclass
@@ -39,66 +39,66 @@ class Step:
     total: int | None
     unit: Unit
     done: int = 0
-    there: int = 0
-    """Units done before it began, such as the bytes of a resumed download."""
-    began: float = field(default_factory=time.monotonic)
+    resumed: int = 0
+    """Units done before the step began, such as the bytes of a resumed download."""
+    started: float = field(default_factory=time.monotonic)
     ended: float | None = None
 
     @property
     def seconds(self) -> float:
-        """Since it began, or until it ended."""
-        return (self.ended or time.monotonic()) - self.began
+        """The duration so far, or in total if the step has ended."""
+        return (self.ended or time.monotonic()) - self.started
 
     @property
     def share(self) -> float | None:
-        """How much is finished, from 0 to 1; `None` if unknown."""
+        """The finished share, from 0 to 1, or `None` if unknown."""
         return min(self.done / self.total, 1.0) if self.total else None
 
     @property
-    def left(self) -> float | None:
-        """Seconds left at the pace so far; `None` if unknown."""
-        new = self.done - self.there
+    def seconds_left(self) -> float | None:
+        """Seconds left at the pace so far, or `None` if unknown."""
+        new = self.done - self.resumed
         return (self.total - self.done) * self.seconds / new if self.total and new > 0 else None
 
 
 class Job(Progress):
-    """A piece of work, its progress and its results. Its thread writes, others read.
+    """A piece of work, its progress and its results. The worker thread writes them, other threads read.
 
-    What its work tells it raises `Cancelled` once it is to stop.
+    After `cancel`, the next progress report raises `Cancelled` in the work.
     """
 
-    def __init__(self, key: str, about: str, work: "Callable[[Job], Any]") -> None:
-        """`about` is the trial on whose page it is shown."""
+    def __init__(self, key: str, trial_key: str, work: "Callable[[Job], Any]") -> None:
+        """`trial_key` is the trial whose page shows the job."""
         self.key = key
-        self.about = about
+        self.trial_key = trial_key
         self.state: State = "waiting"
         self.steps: list[Step] = []
         self.notes: list[str] = []
-        self.found: list[Any] = []
-        """Results to show while the work goes on."""
+        self.partial_results: list[Any] = []
+        """Results to show while the job runs."""
         self.spent: float | None = None
-        """Money spent, if prices are known."""
+        """Money spent, or `None` if prices are unknown."""
         self.failure = ""
         self.result: Any = None
         self.version = 0
-        """Grows with every change."""
+        """Increases with every change."""
         self.finished = threading.Event()
         self._work = work
         self._stop = threading.Event()
 
     @property
     def live(self) -> bool:
-        """It waits or runs."""
+        """Whether the job waits or runs."""
         return self.state in ("waiting", "running")
 
     @property
-    def shown(self) -> list[Step]:
-        """The steps, without those that ended at once."""
+    def visible_steps(self) -> list[Step]:
+        """The steps, without brief ones."""
         return [step for step in self.steps if step is self.steps[-1] or step.total or step.seconds > BRIEF]
 
     @property
     def stopping(self) -> bool:
-        """It was cancelled but still runs."""
+        """Whether the job was cancelled but still runs."""
         return self.live and self._stop.is_set()
 
     def step(self, name: str, total: int | None = None, unit: Unit = "rows") -> None:
@@ -110,7 +110,7 @@ class Job(Progress):
         if self.steps:
             step = self.steps[-1]
             if not step.done and step.seconds < BRIEF:
-                step.there = amount
+                step.resumed = amount
             step.done += amount
         if money is not None:
             self.spent = (self.spent or 0.0) + money
@@ -122,16 +122,16 @@ class Job(Progress):
 
     def show(self, *results: Any) -> None:
         """Publish partial results."""
-        self.found += results
+        self.partial_results += results
         self._changed()
 
     def cancel(self) -> None:
-        """Stop at the next word, batch or step."""
+        """Stop the work at its next progress report."""
         self._stop.set()
         self.version += 1
 
     def run(self) -> None:
-        """Do the work and record the outcome. Work cancelled before it begins ends at once."""
+        """Do the work and record its outcome. A job cancelled before it starts ends at its first report."""
         try:
             self.state = "running"
             self.version += 1
@@ -141,7 +141,7 @@ class Job(Progress):
             self.state = "cancelled"
         except PromptMIIError as error:
             self.failure, self.state = str(error), "failed"
-        except Exception as error:  # a bug: the page names it, the terminal shows where, and the thread goes on
+        except Exception as error:  # a bug: show it on the page, log its traceback, and keep the thread alive
             logging.getLogger(__name__).exception("%s failed", self.key)
             self.failure, self.state = f"{type(error).__name__}: {error}", "failed"
         finally:
@@ -160,17 +160,17 @@ class Job(Progress):
 
 
 async def watch(job: Job | None, html: Callable[[Job], str]) -> AsyncGenerator[str]:
-    """Server-sent events: `job` with a piece of the page whenever the job changes, then its last state, and `ended`."""
-    seen, sent = -1, 0.0
+    """Server-sent events: `job` with HTML whenever the job changes, its final state, and `ended`."""
+    version, sent = -1, 0.0
     while job:
-        live = job.live  # read first: what is sent after the end is the whole
-        if job.version != seen or time.monotonic() - sent > TICK:
-            seen, sent = job.version, time.monotonic()
+        live = job.live  # read before rendering, so that the last event shows the finished job
+        if job.version != version or time.monotonic() - sent > REFRESH_SECONDS:
+            version, sent = job.version, time.monotonic()
             yield _event("job", await run_in_threadpool(html, job))
         if not live:
             yield _event(job.state)
             break
-        await asyncio.sleep(LOOK)
+        await asyncio.sleep(POLL_SECONDS)
     yield _event("ended")
 
 
@@ -180,26 +180,26 @@ def _event(name: str, html: str = "") -> str:
 
 
 class Jobs:
-    """The working thread, and its jobs, finished ones included."""
+    """A worker thread and all its jobs, including finished ones."""
 
     def __init__(self) -> None:
         self._jobs: dict[str, Job] = {}
         self._queue: queue.SimpleQueue[Job] = queue.SimpleQueue()
         threading.Thread(target=self._loop, daemon=True).start()
 
-    def start(self, key: str, about: str, work: Callable[[Job], Any]) -> Job:
+    def start(self, key: str, trial_key: str, work: Callable[[Job], Any]) -> Job:
         """Queue a job."""
-        job = self._jobs[key] = Job(key, about, work)
+        job = self._jobs[key] = Job(key, trial_key, work)
         self._queue.put(job)
         return job
 
     def of(self, key: str) -> Job | None:
-        """The job of that key, if this process started it."""
+        """The job with this key, if this process started it."""
         return self._jobs.get(key)
 
     @property
     def live(self) -> list[Job]:
-        """Jobs that wait or run."""
+        """The jobs that wait or run."""
         return [job for job in self._jobs.values() if job.live]
 
     def _loop(self) -> None:

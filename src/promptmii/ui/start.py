@@ -1,4 +1,4 @@
-"""From a table to a run: the first page, the form for columns, labels and models, and models to fetch."""
+"""Start a run: the first page, the form for columns, labels and models, and the installation of models."""
 
 import os
 from collections import Counter
@@ -19,28 +19,28 @@ from promptmii.data.load import SUFFIXES
 from promptmii.errors import ConfigError, DataError, PromptMIIError
 from promptmii.models.embedded import Embedded, install
 from promptmii.models.references import WRITERS
-from promptmii.ui.desk import Desk, go, stream, text_of
+from promptmii.ui.context import AppContext, go, stream, text_of
 from promptmii.ui.store import SAMPLE, Store, Trial
 from promptmii.ui.trials import begin
 
 RECENT = 5
-SHOWN = 5
-"""Example rows of a table."""
-LARGEST = 512 << 20
-"""Bytes of an uploaded table."""
+"""Trials on the first page."""
+PREVIEW_ROWS = 5
+MAX_UPLOAD = 512 << 20
+"""Maximum size of an uploaded table, in bytes."""
 CALIBRATIONS = ("auto", *get_args(FixedCalibration))
 OTHER = "other"
-"""The entry for a model that the list lacks."""
+"""The list entry for typing another model."""
 
 
 def start(request: Request) -> Response:
     """The first page."""
-    return _first_page(Desk.of(request))
+    return _first_page(AppContext.of(request))
 
 
 async def add(request: Request) -> Response:
-    """Take an uploaded table, or the sample."""
-    desk = Desk.of(request)
+    """Store an uploaded table, or take the sample."""
+    context = AppContext.of(request)
     failure = "No file arrived. Choose one, or take the sample."
     async with request.form() as form:
         if text_of(form, "sample"):
@@ -48,30 +48,32 @@ async def add(request: Request) -> Response:
         file = form.get("file")
         if isinstance(file, UploadFile) and file.filename:
             try:
-                if (file.size or 0) > LARGEST:
-                    raise DataError(f"{file.filename} has more than {LARGEST >> 20} MB. Use the command line for it.")
-                key = desk.store.add(file.filename, await file.read())
-                await run_in_threadpool(desk.store.table, key)
+                if (file.size or 0) > MAX_UPLOAD:
+                    raise DataError(
+                        f"{file.filename} has more than {MAX_UPLOAD >> 20} MB. Use the command line for it."
+                    )
+                key = context.store.add(file.filename, await file.read())
+                await run_in_threadpool(context.store.table, key)
                 return go(request, f"/new?data={key}")
             except PromptMIIError as error:
-                failure = str(error).replace(f"{desk.store.home}{os.sep}", "")
-    return _first_page(desk, failure)
+                failure = str(error).replace(f"{context.store.home}{os.sep}", "")
+    return _first_page(context, failure)
 
 
-def _recent(desk: Desk, most: int) -> list[Trial]:
-    return list(islice(desk.store.trials(), most))
+def _recent(context: AppContext, most: int) -> list[Trial]:
+    return list(islice(context.store.trials(), most))
 
 
-def _first_page(desk: Desk, failure: str = "") -> Response:
-    recent = _recent(desk, RECENT)
-    return desk.page(
-        "start.html", recent=recent, store=desk.store, failure=failure, endings=",".join((*SUFFIXES, ".gz"))
+def _first_page(context: AppContext, failure: str = "") -> Response:
+    recent = _recent(context, RECENT)
+    return context.page(
+        "start.html", recent=recent, store=context.store, failure=failure, endings=",".join((*SUFFIXES, ".gz"))
     )
 
 
 @dataclass(frozen=True)
-class Found:
-    """The rows and labels of a table under the chosen columns, or why these do not work."""
+class DataPreview:
+    """The labels and some rows of a table under the chosen columns, or why the columns do not work."""
 
     columns: tuple[str, ...]
     text: tuple[str, ...] = ()
@@ -80,8 +82,8 @@ class Found:
     failure: str = ""
 
     @classmethod
-    def of(cls, store: Store, data: str, text: tuple[str, ...] = (), label: str = "") -> "Found":
-        """Columns that are not named are detected."""
+    def of(cls, store: Store, data: str, text: tuple[str, ...] = (), label: str = "") -> "DataPreview":
+        """Detects columns that are not named."""
         table = store.table(data)
         try:
             loaded = store.task(data, text or None, label or None, None, 0)
@@ -91,7 +93,7 @@ class Found:
 
     @property
     def labels(self) -> list[tuple[str, int]]:
-        """Each with its rows."""
+        """The labels with their numbers of rows."""
         if self.task is None:
             return []
         counts = Counter(row.label for row in self.task.task.rows)
@@ -99,61 +101,69 @@ class Found:
 
     @property
     def rows(self) -> list[Any]:
-        """A few, from all over the table."""
+        """A few rows, evenly spaced in the table."""
         rows = self.task.task.rows if self.task else ()
-        return list(rows[:: max(len(rows) // SHOWN, 1)][:SHOWN])
+        return list(rows[:: max(len(rows) // PREVIEW_ROWS, 1)][:PREVIEW_ROWS])
 
 
 def new(request: Request) -> Response:
-    """The form for a table."""
-    desk, data = Desk.of(request), request.query_params.get("data", "")
-    like = desk.store.trial(request.query_params.get("like", ""))
-    settings = like.settings if like else InduceSettings()
+    """The form for a new run on a table, with the settings of the trial `like` if there is one."""
+    context, data = AppContext.of(request), request.query_params.get("data", "")
+    trial = context.store.trial(request.query_params.get("like", ""))
+    settings = trial.settings if trial else InduceSettings()
     columns = settings.columns
     text = (columns.text,) if isinstance(columns.text, str) else columns.text or ()
     try:
-        found = Found.of(desk.store, data, text, columns.label or "")
+        preview = DataPreview.of(context.store, data, text, columns.label or "")
     except DataError as error:
-        return desk.page("message.html", title="This table cannot be used", message=str(error))
-    shown: dict[str, Any] = {"title": desk.store.title(data), "data": data, "found": found, "chosen": columns.labels}
-    return desk.page("new.html", calibrations=CALIBRATIONS, **_choices(desk, settings), **shown)
+        return context.page("message.html", title="This table cannot be used", message=str(error))
+    return context.page(
+        "new.html",
+        title=context.store.title(data),
+        data=data,
+        preview=preview,
+        chosen=columns.labels,
+        calibrations=CALIBRATIONS,
+        **_choices(context, settings),
+    )
 
 
 def columns(request: Request) -> Response:
-    """The labels and rows under other columns."""
-    desk, query = Desk.of(request), request.query_params
-    found = Found.of(desk.store, query.get("data", ""), tuple(query.getlist("text")), query.get("label_column", ""))
-    return desk.page("_labels.html", found=found, chosen=None)
+    """The preview under other columns."""
+    context, query = AppContext.of(request), request.query_params
+    text, label = tuple(query.getlist("text")), query.get("label_column", "")
+    preview = DataPreview.of(context.store, query.get("data", ""), text, label)
+    return context.page("_labels.html", preview=preview, chosen=None)
 
 
 async def begin_run(request: Request) -> Response:
-    """Start what the form asks for, or show beside its button why not; the form keeps what was typed."""
-    desk = Desk.of(request)
+    """Start the run in the form. An error appears beside the button, and the form keeps its input."""
+    context = AppContext.of(request)
     async with request.form() as form:
         data, text = text_of(form, "data"), tuple(str(name) for name in form.getlist("text"))
         try:
-            found = await run_in_threadpool(Found.of, desk.store, data, text, text_of(form, "label_column"))
-            if found.failure:
-                raise DataError(found.failure)
-            settings = _settings(form, found)
+            preview = await run_in_threadpool(DataPreview.of, context.store, data, text, text_of(form, "label_column"))
+            if preview.failure:
+                raise DataError(preview.failure)
+            settings = _settings(form, preview)
         except PromptMIIError as error:
-            return desk.page("_problem.html", failure=str(error))
-    return go(request, f"/trials/{begin(desk, data, settings)}")
+            return context.page("_problem.html", failure=str(error))
+    return go(request, f"/trials/{begin(context, data, settings)}")
 
 
-def _choices(desk: Desk, settings: InduceSettings) -> dict[str, Any]:
-    embedded = desk.installable
+def _choices(context: AppContext, settings: InduceSettings) -> dict[str, Any]:
+    embedded = context.installable
     writers = {name: base for name, base in WRITERS.items() if base in embedded}
     models = [(name, embedded[base]) for name, base in {**writers, **{name: name for name in embedded}}.items()]
     ready = [name for name, model in models if model.installed]
-    used = [settings, *(trial.settings for trial in _recent(desk, 50))]
+    used = [settings, *(trial.settings for trial in _recent(context, 50))]
     references = dict.fromkeys(name for settings in used for name in (settings.generator, settings.follower) if name)
     others = [name for name in references if name not in embedded and name not in WRITERS]
     usable = settings.generator in (*ready, *others)
     return {
         "models": [(name, _about(name, model), model.installed) for name, model in models],
         "others": others,
-        "missing": [(model, desk.installs.of(model.name)) for model in embedded.values() if not model.installed],
+        "missing": [(model, context.installs.of(model.name)) for model in embedded.values() if not model.installed],
         "generator": settings.generator if usable else next(iter([*ready, *others]), OTHER),
         "follower": settings.follower or "",
         "settings": settings,
@@ -168,12 +178,12 @@ def _about(name: str, model: Embedded) -> str:
     return f"{name}: {title}" + ("" if model.installed else " (not installed)")
 
 
-def _settings(form: FormData | QueryParams, found: Found) -> InduceSettings:
-    """The settings in the form. Raises `ConfigError`."""
+def _settings(form: FormData | QueryParams, preview: DataPreview) -> InduceSettings:
+    """The form's settings. Raises `ConfigError`."""
     chosen = tuple(str(name) for name in form.getlist("labels"))
     if len(chosen) < 2:
         raise ConfigError("Choose at least two labels.")
-    all_labels = {label for label, _ in found.labels}
+    all_labels = {label for label, _ in preview.labels}
     numbers = {name: text_of(form, name) for name in ("n", "evaluate", "best_of", "seed")}
     prices = [text_of(form, "price_prompt"), text_of(form, "price_completion")]
     if any(prices) and not all(prices):
@@ -185,13 +195,13 @@ def _settings(form: FormData | QueryParams, found: Found) -> InduceSettings:
         start=text_of(form, "start").replace("\r\n", "\n") or None,
         mode=text_of(form, "mode") or "choose",
         calibration=text_of(form, "calibration") or "auto",
-        columns={"text": found.text, "label": found.label, "labels": chosen if set(chosen) != all_labels else None},
+        columns={"text": preview.text, "label": preview.label, "labels": chosen if set(chosen) != all_labels else None},
         endpoint={"base_url": text_of(form, "base_url") or None, "prices": {"*": prices} if all(prices) else {}},
     )
 
 
 def _model(form: FormData | QueryParams, role: str) -> str:
-    """A reference from the list, or a typed one. Raises `ConfigError`."""
+    """The chosen or typed model reference. Raises `ConfigError`."""
     chosen = text_of(form, role)
     if chosen != OTHER:
         return chosen
@@ -202,29 +212,30 @@ def _model(form: FormData | QueryParams, role: str) -> str:
 
 
 def begin_install(request: Request) -> Response:
-    """Start to fetch a model, unless that is under way."""
-    desk, model = Desk.of(request), _asked(request)
-    job = desk.installs.of(model.name)
+    """Start installing a model, unless that is in progress."""
+    context, model = AppContext.of(request), _model_of(request)
+    job = context.installs.of(model.name)
     if job is None or not job.live:
-        job = desk.installs.start(model.name, "", lambda job: install(model, job))
-    return desk.page("_install.html", model=model, job=job)
+        job = context.installs.start(model.name, "", lambda job: install(model, job))
+    return context.page("_install.html", model=model, job=job)
 
 
 def cancel_install(request: Request) -> Response:
-    """Stop the download; the bytes that arrived stay."""
-    if job := Desk.of(request).installs.of(_asked(request).name):
+    """Stop the download, and keep the bytes received so far."""
+    if job := AppContext.of(request).installs.of(_model_of(request).name):
         job.cancel()
     return Response(status_code=204)
 
 
 def install_events(request: Request) -> Response:
-    """Progress until it is over, as pieces of the page."""
-    desk, model = Desk.of(request), _asked(request)
-    return stream(desk.installs.of(model.name), lambda job: desk.html("_install_state.html", model=model, job=job))
+    """The progress of an installation, as server-sent HTML."""
+    context, model = AppContext.of(request), _model_of(request)
+    job = context.installs.of(model.name)
+    return stream(job, lambda job: context.html("_install_state.html", model=model, job=job))
 
 
-def _asked(request: Request) -> Embedded:
-    model = Desk.of(request).installable.get(request.path_params["name"])
+def _model_of(request: Request) -> Embedded:
+    model = AppContext.of(request).installable.get(request.path_params["name"])
     if model is None:
         raise HTTPException(404, "There is no such model.")
     return model

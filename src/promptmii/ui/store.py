@@ -1,8 +1,8 @@
-"""The history in a folder: tables by content and name, and a folder for each trial.
+"""The history, stored in a folder: uploaded tables and trials.
 
 data/<hash>/<file name>
-trials/<key>/trial.json         what was asked and what came out
-trials/<key>/instruction.json   from the moment it is written
+trials/<key>/trial.json         settings and results
+trials/<key>/instruction.json   as soon as it is written
 reports/<hash>/index.html
 """
 
@@ -31,20 +31,20 @@ from promptmii.scoring import Scored
 from promptmii.task import Example
 
 SAMPLE = "sample"
-"""Key of the bundled table."""
+"""Key of the bundled sample table."""
 _KEY = re.compile(r"[\w-]+")
 
 
 def home_folder() -> Path:
-    """The default folder."""
+    """The default folder of the history."""
     return user_data_path("promptmii", appauthor=False) / "ui"
 
 
 class Answers(Frozen):
-    """The answers under one prompt on the held-back rows."""
+    """The answers to the held-back rows under one prompt."""
 
     name: str
-    """For people: `label list`."""
+    """The prompt's name on the page."""
     instruction: Instruction
     labels: tuple[str | None, ...]
     probabilities: tuple[float | None, ...]
@@ -53,49 +53,49 @@ class Answers(Frozen):
 
     @classmethod
     def of(cls, name: str, instruction: Instruction, scored: Scored) -> "Answers":
-        """A score without its texts."""
-        sure = tuple(max(p.probabilities) if p.probabilities else None for p in scored.predictions)
+        """The answers in a score."""
+        best = tuple(max(p.probabilities) if p.probabilities else None for p in scored.predictions)
         return cls(
             name=name,
             instruction=instruction,
             labels=tuple(scored.labels),
-            probabilities=sure,
+            probabilities=best,
             seconds=scored.usage.seconds,
         )
 
 
 class Trial(Frozen):
-    """One attempt: an instruction written by a model, or edited by hand, and measured."""
+    """One trial: an instruction that a model wrote or a user edited, and its measurement."""
 
     key: str
     made: datetime
     data: str
-    """Key of its table."""
+    """Key of the table."""
     settings: InduceSettings
     parent: str | None = None
     """The trial whose instruction was edited."""
     query: tuple[Example, ...] = ()
     answers: tuple[Answers, ...] = ()
-    """The instruction's last; what it is compared with before."""
+    """One entry per prompt. The instruction's own is the last; the others are compared with it."""
     differences: tuple[Difference, ...] = ()
-    """The instruction minus each of the others."""
+    """The instruction minus each other prompt."""
     break_even: BreakEven | None = None
     notes: tuple[str, ...] = ()
     failure: str = ""
 
     @property
     def own(self) -> Answers | None:
-        """The instruction's answers, once it is measured."""
+        """The instruction's own answers, once it is measured."""
         return self.answers[-1] if self.answers else None
 
     @property
     def gold(self) -> list[str]:
-        """True labels of the held-back rows."""
+        """The true labels of the held-back rows."""
         return [row.label for row in self.query]
 
 
 class Store:
-    """The folder."""
+    """Reads and writes the history folder."""
 
     def __init__(self, home: Path) -> None:
         self.home = private_folder(home)
@@ -104,19 +104,19 @@ class Store:
         self._read = lru_cache(maxsize=1024)(_trial_in)
 
     def add(self, name: str, content: bytes) -> str:
-        """Keep an uploaded table; its key. Another name is another table, since the ending says how to read it."""
-        safe = re.sub(r"[^\w.() -]", "_", Path(name.replace("\\", "/")).name).lstrip(". ")[-120:] or "data.csv"
+        """Store an uploaded table and return its key, which depends on the name too: its suffix decides the format."""
+        safe_name = re.sub(r"[^\w.() -]", "_", Path(name.replace("\\", "/")).name).lstrip(". ")[-120:] or "data.csv"
         digest = hashlib.sha256(content)
-        digest.update(safe.encode())
+        digest.update(safe_name.encode())
         key = digest.hexdigest()[:16]
         folder = private_folder(self.home / "data" / key)
         if not _table_in(folder):
-            with atomic_file(folder / safe) as temporary:
+            with atomic_file(folder / safe_name) as temporary:
                 temporary.write_bytes(content)
         return key
 
     def path(self, key: str) -> Path:
-        """The file of a table. Raises `DataError`."""
+        """The path of a table. Raises `DataError` if it is gone."""
         if key == SAMPLE:
             return demo_path()
         folder = self.home / "data" / key
@@ -126,7 +126,7 @@ class Store:
         return table
 
     def title(self, key: str) -> str:
-        """The name of a table."""
+        """The name of a table on the page."""
         try:
             return "Sample: support tickets" if key == SAMPLE else self.path(key).name
         except DataError:
@@ -157,7 +157,7 @@ class Store:
         return self.home / "trials" / key
 
     def save(self, trial: Trial) -> None:
-        """Write it. Raises `OutputError`."""
+        """Write a trial to its folder. Raises `OutputError`."""
         write_text(
             private_folder(self.folder(trial.key)) / "trial.json", trial.model_dump_json(indent=1) + "\n", force=True
         )
@@ -170,12 +170,14 @@ class Store:
         return self._read(path, path.stat().st_mtime_ns)
 
     def instruction(self, trial: Trial) -> Instruction | None:
-        """The instruction of a trial, measured or not."""
+        """The instruction of a trial, measured or not, if it is written yet."""
+        if trial.own:
+            return trial.own.instruction
         path = self.folder(trial.key) / "instruction.json"
-        return trial.own.instruction if trial.own else Instruction.load(path) if path.is_file() else None
+        return Instruction.load(path) if path.is_file() else None
 
     def trials(self) -> Iterator[Trial]:
-        """All that can be read, the newest first."""
+        """All readable trials, newest first."""
         for key in sorted((path.parent.name for path in (self.home / "trials").glob("*/trial.json")), reverse=True):
             with suppress(ArtefactError):
                 if trial := self.trial(key):
@@ -186,7 +188,8 @@ def _table_in(folder: Path) -> Path | None:
     return next((path for path in folder.iterdir() if not path.name.startswith(".")), None)
 
 
-def _trial_in(path: Path, _changed: int) -> Trial:
+def _trial_in(path: Path, _modified: int) -> Trial:
+    """Read a trial. The modification time is a cache key. Raises `ArtefactError`."""
     try:
         return Trial.model_validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:

@@ -1,4 +1,4 @@
-"""One trial: watch it run, read it, edit it, try it and export it."""
+"""The pages of a trial: progress, results, edits, labelling a text, and export."""
 
 from collections.abc import Sequence
 from difflib import ndiff
@@ -14,40 +14,40 @@ from promptmii.errors import ConfigError
 from promptmii.exports import TARGETS
 from promptmii.follower import Prediction
 from promptmii.metrics import confusion
-from promptmii.ui.desk import Desk, go, stream, text_of
+from promptmii.ui.context import AppContext, go, stream, text_of
 from promptmii.ui.jobs import Job
 from promptmii.ui.store import Answers, Trial
 from promptmii.ui.work import Change
 
 PAGE = 100
-"""Rows that a table gets at once; more follow as it scrolls."""
-PATIENCE = 120.0
+"""Rows to send at once. Scrolling a table loads more."""
+LABEL_TIMEOUT = 120.0
 """Seconds that a typed text waits for its label."""
 EDIT = "edit:"
-"""Begins the key of a job that measures an edit; the key of its trial follows."""
+"""Key prefix of jobs that measure an edit. The key of the new trial follows."""
 
 
-def begin(desk: Desk, data: str, settings: InduceSettings) -> str:
-    """Start a run; the key of its trial."""
-    trial = desk.store.new(data, settings)
-    desk.store.save(trial)
-    desk.jobs.start(trial.key, trial.key, lambda job: desk.work.induce(trial, job))
+def begin(context: AppContext, data: str, settings: InduceSettings) -> str:
+    """Start a run and return the key of its trial."""
+    trial = context.store.new(data, settings)
+    context.store.save(trial)
+    context.jobs.start(trial.key, trial.key, lambda job: context.work.induce(trial, job))
     return trial.key
 
 
 def show(request: Request) -> Response:
-    """A trial, running or done."""
-    desk, trial = Desk.of(request), _trial(request)
+    """The page of a trial, running or done."""
+    context, trial = AppContext.of(request), _trial(request)
     if trial.own is None:
-        job = desk.jobs.of(trial.key)
+        job = context.jobs.of(trial.key)
         live = job if job and job.live else None
-        return desk.page("run.html", trial=trial, job=live, store=desk.store, written=_written(desk, trial))
-    return desk.page(
+        return context.page("run.html", trial=trial, job=live, store=context.store, written=_written(context, trial))
+    return context.page(
         "trial.html",
         trial=trial,
         own=trial.own,
-        store=desk.store,
-        edit=next((job for job in desk.jobs.live if job.about == trial.key and job.key != trial.key), None),
+        store=context.store,
+        edit=next((job for job in context.jobs.live if job.trial_key == trial.key and job.key != trial.key), None),
         targets=TARGETS,
         changes=_changes(trial),
         lines=_changed_lines(trial),
@@ -59,9 +59,9 @@ def _changes(trial: Trial) -> list[Change]:
     """The rows whose label an edit changed."""
     if not trial.parent:
         return []
-    before, after = trial.answers[-2], trial.answers[-1]
-    rows = zip(trial.query, before.labels, after.labels, strict=True)
-    return [Change(row, was, now) for row, was, now in rows if was != now]
+    before, after = trial.answers[-2:]
+    changes = [Change(*values) for values in zip(trial.query, before.labels, after.labels, strict=True)]
+    return [change for change in changes if change.before != change.after]
 
 
 def _changed_lines(trial: Trial) -> list[tuple[str, str]]:
@@ -72,90 +72,91 @@ def _changed_lines(trial: Trial) -> list[tuple[str, str]]:
     return [(line[0], line[2:]) for line in ndiff(before, after) if line[0] in "-+"]
 
 
-def _written(desk: Desk, trial: Trial) -> str:
-    instruction = desk.store.instruction(trial)
+def _written(context: AppContext, trial: Trial) -> str:
+    instruction = context.store.instruction(trial)
     return instruction.text if instruction else ""
 
 
 def events(request: Request) -> Response:
-    """Progress of a job, as pieces of the page."""
-    desk, trial = Desk.of(request), _trial(request)
-    return stream(desk.jobs.of(request.path_params["job"]), lambda job: _job_html(desk, trial, job))
+    """The progress of a job, as server-sent HTML."""
+    context, trial = AppContext.of(request), _trial(request)
+    return stream(context.jobs.of(request.path_params["job"]), lambda job: _job_html(context, trial, job))
 
 
-def _job_html(desk: Desk, trial: Trial, job: Job) -> str:
+def _job_html(context: AppContext, trial: Trial, job: Job) -> str:
     if job.key == trial.key:
-        return desk.html("_job.html", trial=trial, job=job, written=_written(desk, trial))
-    return desk.html("_edit.html", trial=trial, job=job, edited=job.result)
+        return context.html("_job.html", trial=trial, job=job, written=_written(context, trial))
+    return context.html("_edit.html", trial=trial, job=job, edited=job.result)
 
 
 def cancel(request: Request) -> Response:
     """Cancel the jobs of this trial."""
-    desk, key = Desk.of(request), request.path_params["key"]
-    _stop(desk, key)
+    context, key = AppContext.of(request), request.path_params["key"]
+    _stop(context, key)
     return Response(status_code=204) if "hx-request" in request.headers else go(request, f"/trials/{key}")
 
 
-def _stop(desk: Desk, key: str) -> None:
-    for job in desk.jobs.live:
-        if job.about == key:
+def _stop(context: AppContext, key: str) -> None:
+    for job in context.jobs.live:
+        if job.trial_key == key:
             job.cancel()
 
 
 async def edit(request: Request) -> Response:
-    """Measure another text in place of the instruction."""
-    desk, parent = Desk.of(request), await run_in_threadpool(_trial, request)
-    _own(parent)
+    """Measure an edited instruction."""
+    context, parent = AppContext.of(request), await run_in_threadpool(_trial, request)
+    _measured_answers(parent)
     async with request.form() as form:
         text = text_of(form, "instruction").replace("\r\n", "\n")
-    _stop(desk, parent.key)
-    trial = desk.store.new(parent.data, parent.settings, parent.key)
-    job = desk.jobs.start(EDIT + trial.key, parent.key, lambda job: desk.work.edit(trial, parent, text, job))
-    return desk.page("_edit_live.html", trial=parent, edit=job)
+    _stop(context, parent.key)
+    trial = context.store.new(parent.data, parent.settings, parent.key)
+    job = context.jobs.start(EDIT + trial.key, parent.key, lambda job: context.work.edit(trial, parent, text, job))
+    return context.page("_edit_live.html", trial=parent, edit=job)
 
 
 async def label(request: Request) -> Response:
-    """Label a text that was typed."""
-    desk, trial = Desk.of(request), await run_in_threadpool(_trial, request)
-    instruction = _own(trial).instruction
+    """Label a typed text."""
+    context, trial = AppContext.of(request), await run_in_threadpool(_trial, request)
+    instruction = _measured_answers(trial).instruction
     async with request.form() as form:
         text = text_of(form, "text")
     if not text:
-        return desk.page("_answer.html", failure="Type a text first.")
+        return context.page("_answer.html", failure="Type a text first.")
 
     def work(job: Job) -> Prediction:
-        job.step("Labelling")  # raises if nobody waits for it any more
-        return desk.work.label(trial, instruction, text)
+        job.step("Labelling")  # raises if the job was cancelled after the timeout
+        return context.work.label(trial, instruction, text)
 
-    job = desk.jobs.start(f"label:{trial.key}", "", work)
-    done = await run_in_threadpool(job.finished.wait, PATIENCE)
-    failure = job.failure if done else "Another run is under way. Try again when it is done."
-    if not done:
+    job = context.jobs.start(f"label:{trial.key}", "", work)
+    if await run_in_threadpool(job.finished.wait, LABEL_TIMEOUT):
+        failure = job.failure
+    else:
+        failure = "Another run is under way. Try again when it is done."
         job.cancel()
     prediction = job.result
     probabilities = prediction.probabilities if prediction else None
     chances = sorted(zip(probabilities or (), instruction.labels, strict=False), reverse=True)
-    return desk.page("_answer.html", prediction=prediction, chances=chances, failure=failure)
+    return context.page("_answer.html", prediction=prediction, chances=chances, failure=failure)
 
 
 def errors(request: Request) -> Response:
-    """The confusion matrix of one prompt, and the rows it gets wrong."""
+    """The confusion matrix of one prompt, and the rows it labels wrongly."""
     trial = _trial(request)
-    return Desk.of(request).page("_errors.html", trial=trial, **_errors(trial, _index(request, trial)))
+    return AppContext.of(request).page("_errors.html", trial=trial, **_errors(trial, _index(request, trial)))
 
 
 def rows(request: Request) -> Response:
-    """Rows of a trial: those in a cell of its confusion matrix, those that are wrong, or all."""
+    """Rows of a trial: those in one cell of the confusion matrix, the wrong ones, or all."""
     trial, query = _trial(request), request.query_params
     cell = (query["gold"], query.get("given") or None) if "gold" in query else None
     first = _number(query.get("from", ""), 0)
     values = _rows(trial, _index(request, trial), query.get("which", "wrong"), cell, first)
-    return Desk.of(request).page("_more_rows.html" if first else "_rows.html", trial=trial, **values)
+    return AppContext.of(request).page("_more_rows.html" if first else "_rows.html", trial=trial, **values)
 
 
 def export(request: Request) -> Response:
     """The instruction as a file."""
-    target, instruction = request.path_params["target"], Desk.of(request).store.instruction(_trial(request))
+    target, instruction = request.path_params["target"], AppContext.of(request).store.instruction(_trial(request))
     if instruction is None:
         raise HTTPException(404, "There is no instruction here.")
     try:
@@ -168,36 +169,40 @@ def export(request: Request) -> Response:
 
 
 def history(request: Request) -> Response:
-    """All trials, each edit below the trial it started from."""
-    desk = Desk.of(request)
-    trials = list(desk.store.trials())
+    """All trials, with each edit below the trial it is based on."""
+    context = AppContext.of(request)
+    trials = list(context.store.trials())
     keys = {trial.key for trial in trials}
     roots = [trial for trial in trials if trial.parent not in keys]
-    listed = [line for root in roots for line in _family(root, trials, 0)]
-    return desk.page("history.html", listed=listed, store=desk.store)
+    listed = [entry for root in roots for entry in _with_edits(root, trials, 0)]
+    return context.page("history.html", listed=listed, store=context.store)
 
 
-def _family(trial: Trial, trials: Sequence[Trial], depth: int) -> list[tuple[int, Trial]]:
-    children = [line for child in trials if child.parent == trial.key for line in _family(child, trials, depth + 1)]
-    return [(depth, trial), *children]
+def _with_edits(trial: Trial, trials: Sequence[Trial], depth: int) -> list[tuple[int, Trial]]:
+    """A trial and its edits, each with its depth in the tree."""
+    entries = [(depth, trial)]
+    for child in trials:
+        if child.parent == trial.key:
+            entries += _with_edits(child, trials, depth + 1)
+    return entries
 
 
 def _trial(request: Request) -> Trial:
-    trial = Desk.of(request).store.trial(request.path_params["key"])
+    trial = AppContext.of(request).store.trial(request.path_params["key"])
     if trial is None:
         raise HTTPException(404, "There is no such run here.")
     return trial
 
 
-def _own(trial: Trial) -> Answers:
+def _measured_answers(trial: Trial) -> Answers:
     if trial.own is None:
         raise HTTPException(404, "This run was not measured.")
     return trial.own
 
 
 def _index(request: Request, trial: Trial) -> int:
-    """Index of the prompt asked for; the instruction by default."""
-    _own(trial)
+    """Index of the requested prompt, by default the instruction."""
+    _measured_answers(trial)
     last = len(trial.answers) - 1
     return min(_number(request.query_params.get("answers", ""), last), last)
 
@@ -222,11 +227,18 @@ def _errors(trial: Trial, index: int) -> dict[str, Any]:
 def _rows(trial: Trial, index: int, which: str, cell: tuple[str, str | None] | None, first: int) -> dict[str, Any]:
     answers = trial.answers[index]
     chosen = [i for i, row in enumerate(trial.query) if _belongs(row.label, answers.labels[i], which, cell)]
-    shown = [(trial.query[i], answers.labels[i], answers.probabilities[i]) for i in chosen[first : first + PAGE]]
-    following = first + PAGE if first + PAGE < len(chosen) else None
-    about = {"index": index, "which": which, "cell": cell, "total": len(chosen)}
-    return about | {"rows": shown, "following": following}
+    page = chosen[first : first + PAGE]
+    return {
+        "index": index,
+        "which": which,
+        "cell": cell,
+        "total": len(chosen),
+        "rows": [(trial.query[i], answers.labels[i], answers.probabilities[i]) for i in page],
+        "following": first + PAGE if first + PAGE < len(chosen) else None,
+    }
 
 
 def _belongs(gold: str, predicted: str | None, which: str, cell: tuple[str, str | None] | None) -> bool:
-    return (gold, predicted) == cell if cell else which == "all" or gold != predicted
+    if cell:
+        return (gold, predicted) == cell
+    return which == "all" or gold != predicted

@@ -1,4 +1,4 @@
-"""The work that the page's jobs do, through the service layer."""
+"""The work of the page's jobs: write, edit and label."""
 
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -18,16 +18,16 @@ from promptmii.styles import split_style
 from promptmii.task import Example
 from promptmii.ui.jobs import Cancelled, Job
 from promptmii.ui.store import Answers, Store, Trial
-from promptmii.workbench.edit import edited
-from promptmii.workbench.followers import KeptModels
+from promptmii.workbench.edit import with_text
+from promptmii.workbench.followers import ModelPool
 from promptmii.workbench.formats import batches
-from promptmii.workbench.measure import fitted
+from promptmii.workbench.measure import fit_calibration
 
 NAMES = {"naive": "Label list alone", "icl": "Examples in the prompt", "start": "Your own prompt"}
-"""The page's names for the methods beside the instruction."""
-OURS = "The instruction"
+"""The page's names for the prompts that an instruction is compared with."""
+INSTRUCTION_NAME = "The instruction"
 BATCH = 8
-"""Rows labelled between two updates of an edit."""
+"""Rows of an edit to label between updates of the page."""
 
 
 @dataclass(frozen=True)
@@ -40,26 +40,29 @@ class Change:
 
     @property
     def verdict(self) -> str:
-        """Whether the edit made the row right, wrong, or neither."""
-        return "right" if self.after == self.row.label else "wrong" if self.before == self.row.label else "other"
+        """`right` or `wrong` if the edit made it so, `other` if the label was and is wrong."""
+        if self.after == self.row.label:
+            return "right"
+        return "wrong" if self.before == self.row.label else "other"
 
 
 @dataclass(frozen=True)
 class Work:
-    """Runs jobs with the store and the models that stay open. One thread at a time."""
+    """Does the work of jobs with the history and a pool of models. Serves one thread at a time."""
 
     store: Store
-    models: KeptModels
+    models: ModelPool
 
     def induce(self, trial: Trial, job: Job) -> Trial:
-        """Write and measure an instruction, beside the label list and the examples."""
-        with self._failing(trial):
+        """Write an instruction, and measure it beside the label list and the examples."""
+        with self._saving_failure(trial):
             models = self.models.at(trial.settings.endpoint)
             path = self.store.folder(trial.key) / "instruction.json"
             loaded = self.store.loaded(trial)
             induced = pipeline.induce(loaded, trial.settings, output=path, progress=job, models=models)
             answers = tuple(
-                Answers.of(NAMES.get(row.instruction.method, OURS), row.instruction, row.scored) for row in induced.rows
+                Answers.of(NAMES.get(row.instruction.method, INSTRUCTION_NAME), row.instruction, row.scored)
+                for row in induced.rows
             )
             changes = {
                 "query": draw_query(loaded.task, trial.settings.evaluate, trial.settings.seed),
@@ -77,12 +80,12 @@ class Work:
         settings, before = trial.settings, parent.answers[-1]
         task = self.store.loaded(parent).task
         follower = _follower(settings, self.models.at(settings.endpoint), job)
-        plain = edited(before.instruction, text)
+        unfitted = with_text(before.instruction, text)
         if follower.calibration != "none":
             job.step("Calibrating the edit", settings.n)
-        instruction = fitted(plain, follower, draw_support(task, settings.n, settings.seed).examples)
+        instruction = fit_calibration(unfitted, follower, draw_support(task, settings.n, settings.seed).examples)
         job.step("Labelling the rows again", len(parent.query))
-        scored = _rescored(follower, instruction, parent, job)
+        scored = _score_again(follower, instruction, parent, job)
         instruction = instruction.measured_as(scored.measurement())
         others = (
             *(answers for answers in parent.answers if answers.name in NAMES.values()),
@@ -104,8 +107,8 @@ class Work:
         return follower.predict(instruction, [text])[0]
 
     @contextmanager
-    def _failing(self, trial: Trial) -> Generator[None]:
-        """Save with the trial why it ended early."""
+    def _saving_failure(self, trial: Trial) -> Generator[None]:
+        """Save the reason in the trial if it is stopped or fails."""
         try:
             yield
         except Cancelled:
@@ -124,8 +127,8 @@ def _follower(settings: InduceSettings, models: pipeline.Load, progress: Progres
     return Follower(model, settings.mode, kind, settings.shortlist)
 
 
-def _rescored(follower: Follower, instruction: Instruction, parent: Trial, job: Job) -> Scored:
-    """The score on the parent's rows, the least certain first: those are the likeliest to change."""
+def _score_again(follower: Follower, instruction: Instruction, parent: Trial, job: Job) -> Scored:
+    """The score on the parent's rows. The least certain rows come first, as their labels are likeliest to change."""
     before = parent.answers[-1]
     order = sorted(range(len(parent.query)), key=lambda i: before.probabilities[i] or 0.0)
     predictions: dict[int, Prediction] = {}

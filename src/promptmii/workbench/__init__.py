@@ -1,23 +1,23 @@
-"""What people do with an instruction once it is written: bind it to a model, label with it, measure it again.
+"""Work with an existing instruction: label texts, measure, compare, edit and recalibrate.
 
-The command line, the Python API and the browser page are thin covers of this package. Nothing here prints: progress
-goes to `progress`, and results are values.
+The command line, the Python API and the browser page are thin layers over this package. Nothing here prints: functions
+report to `progress` and return their results.
 """
 
 from promptmii.workbench.abstain import Abstain, Threshold
 from promptmii.workbench.batch import Pending, batch_followers, predict_by_batch
 from promptmii.workbench.compare import Comparison, compare
 from promptmii.workbench.edit import Extended, edit, extend
-from promptmii.workbench.followers import Answering, Followers, calibration_notes
-from promptmii.workbench.growing import check_output
-from promptmii.workbench.label import Labelled, predict
+from promptmii.workbench.followers import FollowerLike, Followers, calibration_notes
+from promptmii.workbench.growing_table import check_output
 from promptmii.workbench.measure import Measured, recalibrate, score
+from promptmii.workbench.predict import Labelled, predict
 
 __all__ = [
     "Abstain",
-    "Answering",
     "Comparison",
     "Extended",
+    "FollowerLike",
     "Followers",
     "Labelled",
     "Measured",

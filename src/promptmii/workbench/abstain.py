@@ -1,4 +1,4 @@
-"""When to give no label: a threshold on the probability, given or chosen on rows whose labels are known."""
+"""Abstain from uncertain labels: a probability threshold, set by the user or chosen on labelled rows."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,25 +16,25 @@ from promptmii.task import content_key
 from promptmii.workbench.measure import refuse_failures, score
 
 FOLDS = 10
-"""Folds for estimating the precision: each is judged by a threshold chosen on the others."""
+"""Folds for cross-fitting the precision."""
 DIGITS = 6
 
 
 @dataclass(frozen=True)
 class Threshold:
-    """The probability below which a row gets no label."""
+    """A row whose label is less probable than `value` gets no label."""
 
     value: float
     chosen: "ThresholdChoice | None" = None
-    """How it was chosen; `None` if the user gave it."""
+    """How it was chosen, or `None` if the user set it."""
 
 
 @dataclass(frozen=True)
 class ThresholdChoice:
-    """How well a threshold does on the rows it was chosen on.
+    """The precision of a threshold, estimated on the rows it was chosen on.
 
-    The precision and its exact 95 % interval are cross-fitted: every row is judged by a threshold chosen without it, so
-    the estimate is not optimistic.
+    The precision and its exact 95 % interval are cross-fitted: the threshold for each row is chosen without that row,
+    so the estimate is not optimistic.
     """
 
     target: float
@@ -46,16 +46,16 @@ class ThresholdChoice:
     high: float
 
     def __str__(self) -> str:
-        sure = "" if self.low >= self.target else f" More rows would tell whether it is {self.target:.1%}."
+        hint = "" if self.low >= self.target else f" More rows would tell whether it is {self.target:.1%}."
         return (
             f"it keeps {self.kept} of {counted(self.rows, 'held-back row')}; of new rows that it keeps, "
-            f"{self.precision:.1%} [{self.low:.1%}, {self.high:.1%}] should be right.{sure}"
+            f"{self.precision:.1%} [{self.low:.1%}, {self.high:.1%}] should be right.{hint}"
         )
 
 
 @dataclass(frozen=True)
 class Abstain:
-    """The user's choice: a threshold, or a precision to reach on held-back rows."""
+    """The user's choice: a threshold, or the precision to reach on held-back rows."""
 
     threshold: float | None = None
     precision: float | None = None
@@ -81,7 +81,7 @@ class Abstain:
     def threshold_for(
         self, instruction: Instruction, follower: Follower, progress: Progress = QUIET
     ) -> Threshold | None:
-        """The threshold; `None` if the user wants none.
+        """The threshold, or `None` if the user asked for none.
 
         Raises `UnsupportedError` if the follower gives no probabilities, `DataError` if no threshold is precise enough.
         """
@@ -96,21 +96,21 @@ class Abstain:
             return Threshold(self.threshold or 0.0)
         scored = refuse_failures(score(instruction, self.held_back, follower, progress=progress)).scored
         probabilities = [max(p.probabilities or (0.0,)) for p in scored.predictions]
-        right = [label == gold for label, gold in zip(scored.labels, scored.gold, strict=True)]
-        return choose_threshold(probabilities, right, self.precision)
+        correct = [label == gold for label, gold in zip(scored.labels, scored.gold, strict=True)]
+        return choose_threshold(probabilities, correct, self.precision)
 
 
 def gives_probabilities(follower: Follower) -> bool:
-    """Whether the follower's labels come with probabilities."""
+    """Whether the follower's predictions have probabilities."""
     return follower.mode == "choose" and follower.model.card.gives_scores
 
 
-def choose_threshold(probabilities: Sequence[float], right: Sequence[bool], target: float) -> Threshold:
-    """The threshold that keeps the most rows while `target` of them are right. Raises `DataError` if there is none."""
+def choose_threshold(probabilities: Sequence[float], correct: Sequence[bool], target: float) -> Threshold:
+    """The threshold that keeps the most rows at a precision of `target`. Raises `DataError` if none reaches it."""
     from scipy.stats import binomtest
 
-    p, hit = np.array(probabilities), np.array(right, dtype=bool)
-    value, best = _smallest(p, hit, target)
+    p, hit = np.array(probabilities), np.array(correct, dtype=bool)
+    value, best = _lowest_threshold(p, hit, target)
     if value is None:
         raise DataError(
             f"No threshold gives {target:.1%} precision on {counted(len(p), 'held-back row')}; the best is {best:.1%}. "
@@ -119,11 +119,12 @@ def choose_threshold(probabilities: Sequence[float], right: Sequence[bool], targ
     fold = np.empty(len(p), dtype=int)
     fold[np.argsort(p, kind="stable")] = np.arange(len(p)) % min(FOLDS, len(p))
     kept = np.zeros(len(p), dtype=bool)
-    for part in range(fold.max() + 1):
-        threshold, _ = _smallest(p[fold != part], hit[fold != part], target)
-        kept |= (fold == part) & (p >= (np.inf if threshold is None else threshold))
-    judged = kept if kept.any() else p >= value
-    test = binomtest(int(hit[judged].sum()), int(judged.sum()))
+    for number in range(fold.max() + 1):
+        threshold, _ = _lowest_threshold(p[fold != number], hit[fold != number], target)
+        if threshold is not None:
+            kept |= (fold == number) & (p >= threshold)
+    labelled = kept if kept.any() else p >= value
+    test = binomtest(int(hit[labelled].sum()), int(labelled.sum()))
     interval: Any = test.proportion_ci(0.95, method="exact")
     chosen = ThresholdChoice(
         target, len(p), int((p >= value).sum()), float(test.statistic), float(interval.low), float(interval.high)
@@ -131,16 +132,16 @@ def choose_threshold(probabilities: Sequence[float], right: Sequence[bool], targ
     return Threshold(value, chosen)
 
 
-def _smallest(p: Any, hit: Any, target: float) -> tuple[float | None, float]:
-    """The smallest threshold that is precise enough, or `None`; and the highest precision that any reaches."""
+def _lowest_threshold(p: Any, hit: Any, target: float) -> tuple[float | None, float]:
+    """The lowest threshold that reaches the target precision, or `None` and the best precision of any threshold."""
     if not len(p):
         return None, 0.0
     order = np.argsort(-p, kind="stable")
     ordered = p[order]
-    share = np.cumsum(hit[order]) / np.arange(1, len(p) + 1)
-    last = np.append(ordered[:-1] != ordered[1:], True)  # equal probabilities are kept together
-    good = np.flatnonzero(last & (share >= target))
-    if not len(good):
-        return None, float(share[last].max())
-    value = float(ordered[good[-1]])
+    precision = np.cumsum(hit[order]) / np.arange(1, len(p) + 1)
+    is_cut = np.append(ordered[:-1] != ordered[1:], True)  # no threshold separates equal probabilities
+    reached = np.flatnonzero(is_cut & (precision >= target))
+    if not len(reached):
+        return None, float(precision[is_cut].max())
+    value = float(ordered[reached[-1]])
     return np.floor(value * 10**DIGITS) / 10**DIGITS, 1.0

@@ -1,4 +1,4 @@
-"""Labels through a server's Batch API: submit, leave, come back, collect. The same call does whatever comes next."""
+"""Label through a server's Batch API. Each call does the next step: submit, check on the batches, or collect them."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +11,13 @@ from promptmii.models.http.config import addresses
 from promptmii.models.http.deferred import Deferred
 from promptmii.progress import QUIET, Progress
 from promptmii.workbench.abstain import Abstain
-from promptmii.workbench.answering import Labelling
 from promptmii.workbench.followers import Confirm, Followers, refuse
-from promptmii.workbench.label import FileRun, Labelled, file_run
+from promptmii.workbench.labelling import Labelling
+from promptmii.workbench.predict import FileRun, Labelled, file_run
 
 HALF = 0.5
-"""Factor on prices unless `--price` gives another with `batch=`."""
-HELLO = "Hello."
+"""Price factor of a batch, unless `--price` sets another with `batch=`."""
+PROBE = "Hello."
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ class Pending:
     requests: int
     done: int
     submitted: bool
-    """True if this call submitted them."""
+    """Whether this call submitted them."""
     most_money: float | None = None
-    """Their highest possible cost; `None` if no price is known or another call submitted them."""
+    """Their highest possible cost, or `None` if the price is unknown or an earlier call submitted them."""
 
 
 def batch_followers(
@@ -41,15 +41,16 @@ def batch_followers(
     *,
     mode: Mode | None = None,
 ) -> Followers:
-    """Followers for `predict_by_batch`. Requests wait for a batch, at half the price unless `batch=` says otherwise.
+    """Followers for `predict_by_batch`. They queue requests for a batch, at half the price unless `batch=` differs.
 
-    The spending limit is checked before a batch is sent, not here, so that no answer already paid for is refused.
+    They have no spending limit, which would refuse answers already paid for; `predict_by_batch` checks it before it
+    submits.
     """
     if len(addresses(endpoint.base_url)) > 1:
         raise ConfigError("--batch-api uses one server; give one address with --base-url.")
-    halved = {name: p._replace(batch=HALF) if p.batch == 1 else p for name, p in endpoint.prices.items()}
-    free = endpoint.model_copy(update={"prices": halved, "max_cost": None})
-    return Followers(reference, free, progress, confirm, mode=mode, deferred=Deferred())
+    prices = {name: p._replace(batch=HALF) if p.batch == 1 else p for name, p in endpoint.prices.items()}
+    unlimited = endpoint.model_copy(update={"prices": prices, "max_cost": None})
+    return Followers(reference, unlimited, progress, confirm, mode=mode, deferred=Deferred())
 
 
 def predict_by_batch(
@@ -63,11 +64,11 @@ def predict_by_batch(
     abstain: Abstain | None = None,
     max_cost: float | None = None,
 ) -> Labelled | Pending:
-    """Submit the rows that lack an answer, report on the batches, or write the labels once they have come.
+    """Submit the rows without an answer, report on running batches, or write the labels once all batches are done.
 
-    Progress is kept in a folder beside `output`. The next call resubmits requests that failed or expired.
-    Raises as `predict` does, `UnsupportedError` if the server has no Batch API, and `SpendingLimitError` before batches
-    that may cost more than `max_cost`.
+    State is saved in a folder beside `output`. The next call resubmits requests that failed or expired.
+    Raises the errors of `predict`, `UnsupportedError` if the server has no Batch API, and `SpendingLimitError` instead
+    of submitting batches that may cost more than `max_cost`.
     """
     follower, deferred = followers.of(instruction), followers.deferred
     if deferred is None or not follower.model.card.reference.startswith("openai:"):
@@ -76,8 +77,8 @@ def predict_by_batch(
     progress = followers.progress
     job = Labelling(instruction, follower, read_texts(source, text or instruction.text_source, progress))
     with file_run(job, source, Path(output), abstain or Abstain(), progress, force=force) as run:
-        # A direct request finds out which parameters and constraints the server takes: a batch is too slow for trials.
-        follower.predict(instruction, [HELLO])
+        # A direct request finds out which parameters and constraints the server supports; a batch would take too long.
+        follower.predict(instruction, [PROBE])
         deferred.begin(run.folder)
         progress.step("Asking for the batches")
         batches = deferred.batches
@@ -95,18 +96,19 @@ def predict_by_batch(
 def _submit(run: FileRun, deferred: Deferred, max_cost: float | None, progress: Progress) -> Labelled | Pending:
     card, table = run.job.follower.model.card, run.table
     if not deferred.batches:
-        # This only collects the requests; no row is written.
+        # This only queues the requests; it writes no rows.
         run.job.run(lambda _rows, _predictions: None, progress, lacks=table.lacks, answered=table.answered)
         if max_cost is not None:
             if card.price is None:
                 raise ConfigError(f"--max-cost needs the price of {card.reference}: give --price PROMPT,COMPLETION.")
-            if (most := deferred.most_money(card.price)) > max_cost:
+            highest_cost = deferred.most_money(card.price)
+            if highest_cost > max_cost:
                 raise SpendingLimitError(
-                    f"The batch may cost {most:.4g}, more than --max-cost {max_cost:g}. Nothing was submitted."
+                    f"The batch may cost {highest_cost:.4g}, more than --max-cost {max_cost:g}. Nothing was submitted."
                 )
-        if not deferred.usage.calls:  # every answer is known, or no row has a text
+        if not deferred.usage.calls:  # every row has its answer already, or no text
             return run.label(progress)
     progress.step("Sending the batches")
-    batches = deferred.submit()
-    most = deferred.most_money(card.price) if card.price else None
-    return Pending(run.output, sum(batch.requests for batch in batches), 0, submitted=True, most_money=most)
+    requests = sum(batch.requests for batch in deferred.submit())
+    highest_cost = deferred.most_money(card.price) if card.price else None
+    return Pending(run.output, requests, 0, submitted=True, most_money=highest_cost)

@@ -1,4 +1,4 @@
-"""Compare prompts on the same rows: instructions, texts, and methods that need no writer."""
+"""Compare prompts on the same rows: instructions, texts, and methods that write nothing."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -15,26 +15,35 @@ from promptmii.inducers import METHODS, Kit, Method, SFTMethod, Writer, WrittenB
 from promptmii.instruction import EDITED, Instruction
 from promptmii.progress import QUIET, Progress
 from promptmii.task import Support
-from promptmii.workbench.followers import Answering, answering
+from promptmii.workbench.followers import FollowerLike, open_followers
 from promptmii.workbench.formats import csv_text
-from promptmii.workbench.given import Prompt, Rows, divided, name_of, read, table_of, written
-from promptmii.workbench.measure import Measured, answered_by, fitted, measured, measured_html, refuse_failures
+from promptmii.workbench.inputs import (
+    Prompt,
+    RowSplit,
+    instruction_from_text,
+    load_task_for,
+    prompt_name,
+    read_prompt,
+    split_rows,
+)
+from promptmii.workbench.measure import Measured, bind, fit_calibration, measure, measured_html, refuse_failures
 
-FIXED = [
+COMPARABLE = [
     name
     for name, kind in METHODS.items()
     if kind.written_by is WrittenBy.NOBODY and not (kind.needs_human or kind.reads_all or kind is SFTMethod)
 ]
-"""Methods that need at most examples and a follower."""
+"""Methods that need nothing but examples and a follower."""
 EXAMPLES = 20
+"""Examples to draw for a comparison, unless a prompt was made from more."""
 
 
 class Check(NamedTuple):
-    """One condition that a comparison must meet, for continuous integration."""
+    """A condition that a comparison must meet, for continuous integration."""
 
     name: str
     failure: str | None
-    """Why the check failed; `None` if it passed."""
+    """Why the check failed, or `None` if it passed."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +52,7 @@ class Comparison:
 
     rows: tuple[Measured, ...]
     differences: dict[str, metrics.Difference]
-    """The first minus each other on the same rows; p-values are adjusted for their number (Holm)."""
+    """The candidate minus each other prompt, by its name. The p-values are Holm-adjusted."""
     notes: tuple[str, ...]
 
     @cached_property
@@ -57,16 +66,18 @@ class Comparison:
         ]
 
     def checks(self, *, at_least: float | None = None, not_worse: bool = False) -> list[Check]:
-        """Check that the first has a macro-F1 of `at_least`, and is not worse, beyond noise, than any of the others."""
-        first, checks = self.rows[0], list[Check]()
+        """Check that the candidate's macro-F1 is `at_least` this, and not significantly worse than any other."""
+        candidate = self.rows[0]
+        checks: list[Check] = []
         if at_least is not None:
-            f1 = first.macro_f1 or 0.0
-            failure = None if f1 >= at_least else f"macro-F1 is {f1:.3f} on {first.scored.n} rows"
-            checks.append(Check(f"{first.name}: macro-F1 is at least {at_least:g}", failure))
-        for name, d in self.differences.items() if not_worse else ():
-            worse = d.mean < 0 and d.beyond_noise
-            failure = f"macro-F1 {d.mean:+.3f} [{d.low:+.3f}, {d.high:+.3f}], p = {d.p:.3f}" if worse else None
-            checks.append(Check(f"{first.name}: not worse than {name}", failure))
+            f1 = candidate.macro_f1 or 0.0
+            failure = None if f1 >= at_least else f"macro-F1 is {f1:.3f} on {candidate.scored.n} rows"
+            checks.append(Check(f"{candidate.name}: macro-F1 is at least {at_least:g}", failure))
+        if not_worse:
+            for name, d in self.differences.items():
+                worse = d.mean < 0 and d.beyond_noise
+                failure = f"macro-F1 {d.mean:+.3f} [{d.low:+.3f}, {d.high:+.3f}], p = {d.p:.3f}" if worse else None
+                checks.append(Check(f"{candidate.name}: not worse than {name}", failure))
         return checks
 
     def __repr__(self) -> str:
@@ -77,7 +88,7 @@ class Comparison:
         return measured_html(self.rows, self.differences)
 
     def as_json(self) -> dict[str, Any]:
-        """The whole comparison, for other programs."""
+        """The comparison as JSON values."""
         return {
             "rows": [
                 {
@@ -113,9 +124,9 @@ def junit(checks: Sequence[Check]) -> str:
 
 
 def compare(
-    given: Sequence[Prompt] | Mapping[str, Prompt],
+    prompts: Sequence[Prompt] | Mapping[str, Prompt],
     source: Source,
-    follower: Answering = None,
+    follower: FollowerLike = None,
     columns: Columns | None = None,
     *,
     examples: Source | None = None,
@@ -124,41 +135,42 @@ def compare(
 ) -> Comparison:
     """Measure instructions, texts and methods (`naive`, `icl`, ...) on the same rows of `source`.
 
-    A mapping names them. Rows that any of them was made from measure none; they serve as examples, which ICL shows and
-    which calibrate texts and edited instructions. Without such rows, `examples` serve, or `n` rows drawn if needed.
-    Raises `ScoreRefusedError` if a call fails.
+    A mapping names the prompts. ICL shows examples, and texts and edited instructions are calibrated on them: the rows
+    of `examples`, or the rows of `source` that a prompt was made from, or else `n` drawn rows if a prompt needs any. No
+    example is a test row. Raises `ScoreRefusedError` if a call fails.
     """
-    entries = _entries(given)
+    entries = _entries(prompts)
     instructions = [entry for entry in entries.values() if isinstance(entry, Instruction)]
     first = instructions[0] if instructions else None
     columns = columns or Columns()
-    labels = columns.labels or tuple(dict.fromkeys(label for made in instructions for label in made.labels)) or None
-    loaded = table_of(first, source, columns.model_copy(update={"labels": labels}))
-    known = columns.model_copy(update={"labels": loaded.task.labels})
-    shown = None if examples is None else table_of(first, examples, known)
-    rows = divided(
+    instruction_labels = dict.fromkeys(label for instruction in instructions for label in instruction.labels)
+    labels = columns.labels or tuple(instruction_labels) or None
+    loaded = load_task_for(first, source, columns.model_copy(update={"labels": labels}))
+    labels = loaded.task.labels
+    columns = columns.model_copy(update={"labels": labels})
+    rows = split_rows(
         loaded,
-        {key for made in instructions for key in made.provenance.support_rows},
-        n or max([EXAMPLES, *(made.provenance.n for made in instructions)]),
-        given=shown.task.rows if shown else (),
-        draw=any(map(_needs_examples, entries.values())),
+        {key for instruction in instructions for key in instruction.provenance.support_rows},
+        n or max([EXAMPLES, *(instruction.provenance.n for instruction in instructions)]),
+        examples=() if examples is None else load_task_for(first, examples, columns).task.rows,
+        draw=any(_needs_examples(entry) for entry in entries.values()),
     )
     results: list[Measured] = []
-    with answering(follower, progress) as followers:
+    with open_followers(follower, progress) as followers:
         for name, entry in entries.items():
-            plain = _plain(entry, loaded.task.labels, first)
-            bound = followers.of(plain)
+            instruction = _initial_instruction(entry, labels, first)
+            bound = followers.of(instruction)
             if rows.examples and bound.mode == "choose":
                 followers.progress.step(f"Calibrating {name}", len(rows.examples))
-            predictor, prepared = _prepared(entry, plain, bound, rows)
+            predictor, prepared = _prepare(entry, instruction, bound, rows)
             followers.progress.step(f"Scoring {name}", len(rows.query))
-            result = measured(name, predictor, prepared, rows.query, bound.model.card.price)
+            result = measure(name, predictor, prepared, rows.query, bound.model.card.price)
             results.append(refuse_failures(result))
-    return Comparison(tuple(results), differences(results), (*rows.notes, *_notes(results, loaded.task.labels)))
+    return Comparison(tuple(results), differences(results), (*rows.notes, *_notes(results, labels)))
 
 
 def differences(rows: Sequence[Measured]) -> dict[str, metrics.Difference]:
-    """The first minus each other, p-values adjusted for their number."""
+    """The first row minus each other row, by its name. The p-values are Holm-adjusted."""
     first, *others = [row.scored for row in rows]
     unadjusted = [metrics.paired_difference(first.gold, first.labels, other.labels) for other in others]
     adjusted = metrics.holm([difference.p for difference in unadjusted])
@@ -169,15 +181,17 @@ def differences(rows: Sequence[Measured]) -> dict[str, metrics.Difference]:
 _Entry: TypeAlias = Instruction | str | Method
 
 
-def _entries(given: Sequence[Prompt] | Mapping[str, Prompt]) -> dict[str, _Entry]:
-    """The prompts to compare, by name. Raises `ConfigError`."""
-    if not given:
-        raise ConfigError(f"Nothing is given to compare; expected instruction files, texts, or {', '.join(FIXED)}.")
-    if isinstance(given, Mapping):
-        return {name: _entry(prompt) for name, prompt in given.items()}
+def _entries(prompts: Sequence[Prompt] | Mapping[str, Prompt]) -> dict[str, _Entry]:
+    """The prompts by name. Raises `ConfigError`."""
+    if not prompts:
+        raise ConfigError(
+            f"Nothing is given to compare; expected instruction files, texts, or {', '.join(COMPARABLE)}."
+        )
+    if isinstance(prompts, Mapping):
+        return {name: _entry(prompt) for name, prompt in prompts.items()}
     entries: dict[str, _Entry] = {}
-    for prompt in given:
-        name = name_of(prompt)
+    for prompt in prompts:
+        name = prompt_name(prompt)
         if name in entries and not isinstance(prompt, Instruction):
             raise ConfigError(f"{name!r} is given twice; name each once.")
         while name in entries:
@@ -186,21 +200,21 @@ def _entries(given: Sequence[Prompt] | Mapping[str, Prompt]) -> dict[str, _Entry
     return entries
 
 
-def _entry(given: Prompt) -> _Entry:
-    return _method(given) if isinstance(given, str) and given in METHODS else read(given)
+def _entry(prompt: Prompt) -> _Entry:
+    return _method(prompt) if isinstance(prompt, str) and prompt in METHODS else read_prompt(prompt)
 
 
 def _method(name: str) -> Method:
-    if name not in FIXED:
+    if name not in COMPARABLE:
         raise ConfigError(
             f"The method {name!r} is written or trained first: make a file with promptmii induce, or run promptmii "
-            f"evaluate. {nearest(name, FIXED)}"
+            f"evaluate. {nearest(name, COMPARABLE)}"
         )
     return method_named(name)
 
 
 def _needs_examples(entry: _Entry) -> bool:
-    """No rows are drawn just to calibrate a text: they are worth more as measurements."""
+    """Whether to draw examples for a prompt. Rows are worth more for measuring than for calibrating a text."""
     if isinstance(entry, Method):
         return entry.reads_examples
     return isinstance(entry, Instruction) and _is_edited(entry) and entry.mode != "generate"
@@ -210,46 +224,49 @@ def _is_edited(entry: Instruction) -> bool:
     return EDITED in entry.provenance.notes or (entry.calibration is not None and not entry.calibrates)
 
 
-def _plain(entry: _Entry, labels: Sequence[str], first: Instruction | None) -> Instruction:
-    """The instruction before anything is fitted. If it names no follower, it gets that of the first instruction."""
+def _initial_instruction(entry: _Entry, labels: Sequence[str], first: Instruction | None) -> Instruction:
+    """The instruction of an entry, not yet calibrated. A text or method gets the follower of the first instruction."""
     if isinstance(entry, Instruction):
         return entry
     if isinstance(entry, str):
-        plain = written(entry, labels)
+        instruction = instruction_from_text(entry, labels)
     else:
-        plain = Instruction(text="", labels=tuple(labels), method=entry.name)
-    return plain.model_copy(update={"follower": first.follower, "mode": first.mode}) if first else plain
+        instruction = Instruction(text="", labels=tuple(labels), method=entry.name)
+    return instruction.model_copy(update={"follower": first.follower, "mode": first.mode}) if first else instruction
 
 
-def _prepared(entry: _Entry, plain: Instruction, bound: Follower, rows: Rows) -> tuple[Predictor, Instruction]:
-    """The predictor and its instruction, calibrated on the examples unless it already has a calibration."""
-    kind = resolve_calibration("auto", bound.mode, bound.model.card) if rows.examples else "none"
-    fitting = replace(bound, calibration=kind)
+def _prepare(
+    entry: _Entry, instruction: Instruction, follower: Follower, rows: RowSplit
+) -> tuple[Predictor, Instruction]:
+    """The predictor and its instruction, calibrated on the examples unless its own calibration applies."""
+    kind = resolve_calibration("auto", follower.mode, follower.model.card) if rows.examples else "none"
     if isinstance(entry, Method):
-        support = Support(plain.labels, rows.examples)
-        kit = Kit(Writer(bound.model), fitting)
+        support = Support(instruction.labels, rows.examples)
+        kit = Kit(Writer(follower.model), replace(follower, calibration=kind))
         predictor = entry.predictor(kit, support, 0)
         return predictor, predictor.prepare(entry.inducer(kit).induce(support), support)
-    if kind != "none" and (isinstance(entry, str) or _is_edited(plain) or bound.own(plain) is not plain):
-        again = plain.calibration.kind if plain.calibration else kind
-        return bound, fitted(plain, replace(bound, calibration=again), rows.examples)
-    return bound, answered_by(bound, plain)
+    is_foreign = follower.own(instruction) is not instruction
+    if kind != "none" and (isinstance(entry, str) or _is_edited(instruction) or is_foreign):
+        kind = instruction.calibration.kind if instruction.calibration else kind
+        return follower, fit_calibration(instruction, replace(follower, calibration=kind), rows.examples)
+    return follower, bind(follower, instruction)
 
 
 def _notes(rows: Sequence[Measured], labels: Sequence[str]) -> tuple[str, ...]:
-    """Notes on what makes the comparison less than fair."""
+    """Notes on anything that makes the comparison unfair."""
     notes: list[str] = []
     for row in rows:
-        if lacking := [label for label in labels if label not in row.instruction.labels]:
-            notes.append(f"{row.name} does not know {listed(lacking, 4)}: rows with these labels are misses")
+        unknown = [label for label in labels if label not in row.instruction.labels]
+        if unknown:
+            notes.append(f"{row.name} does not know {listed(unknown, 4)}: rows with these labels are misses")
     followers = {row.name: row.instruction.follower for row in rows if row.instruction.follower}
     modes = {row.name: row.instruction.mode for row in rows if row.instruction.mode}
-    for what, used in (("followers", followers), ("modes", modes)):
-        if len(set(used.values())) > 1:
-            notes.append(f"different {what}: {', '.join(f'{name}: {value}' for name, value in used.items())}")
-    scored = [row for row in rows if row.scored.uncalibrated_macro_f1 is not None]
-    without = [row.name for row in scored if row.instruction.calibration is None]
-    if without and len(without) < len(scored):
-        cure = "promptmii compare --examples ROWS calibrates them"
-        notes.append(f"not calibrated, as others are: {', '.join(without)} ({cure})")
+    for title, by_row in (("followers", followers), ("modes", modes)):
+        if len(set(by_row.values())) > 1:
+            notes.append(f"different {title}: {', '.join(f'{name}: {value}' for name, value in by_row.items())}")
+    calibratable = [row for row in rows if row.scored.uncalibrated_macro_f1 is not None]
+    uncalibrated = [row.name for row in calibratable if row.instruction.calibration is None]
+    if uncalibrated and len(uncalibrated) < len(calibratable):
+        remedy = "promptmii compare --examples ROWS calibrates them"
+        notes.append(f"not calibrated, as others are: {', '.join(uncalibrated)} ({remedy})")
     return tuple(notes)

@@ -1,4 +1,4 @@
-"""From an instruction to the follower that answers under it, and models that stay open between jobs."""
+"""Open the follower for an instruction, and keep models open between jobs."""
 
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, closing, contextmanager
@@ -18,25 +18,25 @@ if TYPE_CHECKING:
     from promptmii.models.http.deferred import Deferred
 
 Models = Callable[[str], LanguageModel]
-"""From a reference to its model, which the caller closes."""
+"""Opens the model with the given reference. The caller closes it."""
 Load = Callable[[Endpoint, str], LanguageModel]
 Confirm = Callable[[str], bool]
-"""Asks the user a question; true for yes."""
-MOST = 2
-"""Models that `KeptModels` holds open at once: one that writes and one that follows."""
+"""Asks the user a yes-or-no question."""
+MAX_OPEN = 2
+"""Models in a `ModelPool`: a writer and a follower."""
 
 
 def refuse(_: str) -> bool:
-    """The default answer to a question: no."""
+    """Answer no."""
     return False
 
 
 class Followers:
-    """The followers of one command: each model is loaded once, when an instruction first asks for it."""
+    """The followers of one command. Each model is loaded once, when an instruction first needs it."""
 
     def __init__(
         self,
-        given: Follower | LanguageModel | str | None = None,
+        follower: Follower | LanguageModel | str | None = None,
         endpoint: Endpoint | None = None,
         progress: Progress = QUIET,
         confirm: Confirm = refuse,
@@ -45,14 +45,14 @@ class Followers:
         models: Models | None = None,
         deferred: "Deferred | None" = None,
     ) -> None:
-        """`given` and `mode` override what an instruction says. A follower or model passed in stays open.
+        """`follower` and `mode` override those of an instruction. A follower or model passed in stays open.
 
-        `confirm` is asked before texts go to a server that only an instruction names. `models` replaces the
-        endpoint where models stay open; `deferred` collects the requests for a Batch API.
+        `confirm` must agree before texts go to a server that only an instruction names. `models` replaces `endpoint` as
+        the way to open models; `deferred` queues the requests for a Batch API.
         """
         self.progress = progress
         self.deferred = deferred
-        self._given = given
+        self._follower = follower
         self._mode: Mode | None = mode
         self._confirm = confirm
         self._models = models
@@ -64,22 +64,25 @@ class Followers:
             self._open.callback(deferred.close)
 
     def of(self, instruction: Instruction) -> Follower:
-        """The follower passed in, the one that the instruction names, or `DEFAULT`.
+        """The follower passed in, or else the one that the instruction names, or else `DEFAULT`.
 
-        Raises `ConfigError` unless the user confirms its server.
+        Raises `ConfigError` if the instruction names a server and the user does not confirm it.
         """
-        given = self._given
-        if isinstance(given, Follower):
-            return given
-        model = given if isinstance(given, LanguageModel) else self._model(given, instruction.follower or DEFAULT)
+        follower = self._follower
+        if isinstance(follower, Follower):
+            return follower
+        if isinstance(follower, LanguageModel):
+            model = follower
+        else:
+            model = self._model(follower, instruction.follower or DEFAULT)
         return Follower(model, self._mode or instruction.mode or "choose", shortlist="auto")
 
     def writer(self, instruction: Instruction, reference: str | None = None) -> LanguageModel:
-        """The model that writes for an instruction: `reference`, the one that wrote it, or `WRITER`.
+        """The model that writes for an instruction: `reference`, or else the one that wrote it, or else `WRITER`.
 
-        Raises as `of` does. A model passed in also writes, and then no other can be named.
+        A follower or model passed in also writes, and excludes a `reference`. Raises the errors of `of`.
         """
-        if not isinstance(self._given, Follower | LanguageModel):
+        if not isinstance(self._follower, Follower | LanguageModel):
             return self._model(reference, instruction.generator or WRITER)
         if reference:
             raise ConfigError(f"{reference} cannot write next to a model that is already loaded; name both or neither.")
@@ -87,8 +90,8 @@ class Followers:
 
     def _model(self, chosen: str | None, named: str) -> LanguageModel:
         """The model that the user chose, or else the one that the instruction names."""
-        wanted = chosen or named
-        if wanted not in self._loaded:
+        key = chosen or named
+        if key not in self._loaded:
             reference, keyless = (chosen, False) if chosen else self._trusted(named)
             self.progress.step(f"Loading {reference}")
             if self._models and not keyless:
@@ -96,14 +99,14 @@ class Followers:
             else:
                 load = self._endpoint.load
                 model = load(reference, keyless=keyless, limit=self._limit, deferred=self.deferred)
-            self._loaded[wanted] = self._open.enter_context(closing(watched(model, self.progress)))
-        return self._loaded[wanted]
+            self._loaded[key] = self._open.enter_context(closing(watched(model, self.progress)))
+        return self._loaded[key]
 
     def _trusted(self, named: str) -> tuple[str, bool]:
-        """The model to load if only an instruction names it, and whether to withhold the API key.
+        """The reference to load for a model that only an instruction names, and whether to withhold the API key.
 
-        Anybody may have written the instruction file. A server named there is used only after a yes,
-        and never gets the key; a server that the user names replaces it.
+        The instruction file is untrusted. Its server is used only if the user confirms it, and never gets the key. A
+        server that the user names replaces it.
         """
         server = ServerReference.parse(named)
         if server is None or server.address is None or server.address in addresses(self._endpoint.base_url):
@@ -119,26 +122,26 @@ class Followers:
         )
 
     def close(self) -> None:
-        """Close the models that were loaded here."""
+        """Close the models loaded here."""
         self._open.close()
 
 
-Answering: TypeAlias = Followers | Follower | LanguageModel | str | None
-"""Who answers: a follower, a model, its reference, or `None` for the one that each instruction names."""
+FollowerLike: TypeAlias = Followers | Follower | LanguageModel | str | None
+"""A follower, a model or its reference, or `None` for the follower that each instruction names."""
 
 
 @contextmanager
-def answering(given: Answering, progress: Progress = QUIET) -> Generator[Followers]:
-    """The followers to ask. Closes those that it loads."""
-    if isinstance(given, Followers):
-        yield given
+def open_followers(follower: FollowerLike, progress: Progress = QUIET) -> Generator[Followers]:
+    """The argument as `Followers`. Closes the models that it loads itself."""
+    if isinstance(follower, Followers):
+        yield follower
     else:
-        with closing(Followers(given, progress=progress)) as followers:
+        with closing(Followers(follower, progress=progress)) as followers:
             yield followers
 
 
 def calibration_notes(instruction: Instruction, follower: Follower) -> tuple[str, ...]:
-    """Why a calibration is left out."""
+    """Notes on why the instruction has no calibration for this follower."""
     edited = (f"the instruction was {EDITED}",) if EDITED in instruction.provenance.notes else ()
     if follower.own(instruction) is instruction:
         return edited
@@ -146,26 +149,26 @@ def calibration_notes(instruction: Instruction, follower: Follower) -> tuple[str
     return (*edited, foreign)
 
 
-class _Open(Wrapper):
-    """A model that survives `close`. A call cut short discards it, because it may be in an undefined state."""
+class _PooledModel(Wrapper):
+    """A model that ignores `close`. An interrupted call discards it, because its state is then undefined."""
 
     def __init__(self, model: LanguageModel, discard: Callable[[], None]) -> None:
         super().__init__(model)
         self._discard = discard
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Completion | Failure]:
-        with self._whole():
+        with self._discard_on_error():
             return super().generate(chats, sampling)
 
     def choose(self, chats: Sequence[Chat], options: Sequence[str]) -> list[Choice | Failure]:
-        with self._whole():
+        with self._discard_on_error():
             return super().choose(chats, options)
 
     def close(self) -> None:
-        """It stays open."""
+        """Leave it open."""
 
     @contextmanager
-    def _whole(self) -> Generator[None]:
+    def _discard_on_error(self) -> Generator[None]:
         try:
             yield
         except BaseException:
@@ -173,24 +176,24 @@ class _Open(Wrapper):
             raise
 
 
-class KeptModels:
-    """The models that were used last, for one job at a time."""
+class ModelPool:
+    """Keeps the most recently used models open. Serves one job at a time."""
 
     def __init__(self, load: Load = Endpoint.load) -> None:
         self._load = load
         self._open: dict[tuple[str, str], LanguageModel] = {}
 
     def at(self, endpoint: Endpoint) -> Callable[[str], LanguageModel]:
-        """How to get models there."""
+        """A function that opens models at the endpoint."""
         return lambda reference: self._get(endpoint, reference)
 
     def _get(self, endpoint: Endpoint, reference: str) -> LanguageModel:
         key = (reference, endpoint.model_dump_json())
         model = self._open.pop(key, None)
-        while model is None and len(self._open) >= MOST:
+        while model is None and len(self._open) >= MAX_OPEN:
             self._discard(next(iter(self._open)))
         model = self._open[key] = model or self._load(endpoint, reference)
-        return _Open(model, lambda: self._discard(key))
+        return _PooledModel(model, lambda: self._discard(key))
 
     def _discard(self, key: tuple[str, str]) -> None:
         if model := self._open.pop(key, None):

@@ -1,4 +1,4 @@
-"""Output tables: written record by record, and read back with the byte at which each record ends."""
+"""Formats of output tables. Records are appended one by one, and read back with the byte offset at which each ends."""
 
 import csv
 import io
@@ -16,11 +16,11 @@ from promptmii.files import atomic_file
 Row: TypeAlias = dict[str, Any]
 T = TypeVar("T")
 BATCH = 4096
-"""Rows of a Parquet batch."""
+"""Rows per Parquet batch."""
 
 
 class Format(Protocol):
-    """How the rows of a growing file are written."""
+    """Encodes the rows of a growing file."""
 
     @property
     def head(self) -> str:
@@ -28,13 +28,13 @@ class Format(Protocol):
         ...
 
     def records(self, rows: Sequence[Row]) -> str:
-        """Rows as text, each with its line break."""
+        """The rows as text, each with a final line break."""
         ...
 
     def read(self, file: BinaryIO) -> Iterator[tuple[Row, int]]:
-        """Every complete row and the byte at which it ends, without one that a kill cut short.
+        """Each complete row and the byte offset at which it ends. Skips a last row that a kill cut short.
 
-        Raises `ValueError` for anything else that was not written by `records`.
+        Raises `ValueError` for anything else that `records` did not write.
         """
         ...
 
@@ -54,34 +54,35 @@ class Csv(Format):
         return self._lines([[row[name] for name in self.columns] for row in rows])
 
     def _lines(self, rows: Sequence[Sequence[Any]]) -> str:
-        text = self._written(rows, csv.QUOTE_MINIMAL)
+        text = self._encode(rows, csv.QUOTE_MINIMAL)
         if "\r" not in text:
             return text
-        # The csv module leaves a lone carriage return bare, and then takes it for the end of the row.
-        bare = [any("\r" in str(cell) for cell in row) for row in rows]
-        quoting = (csv.QUOTE_ALL if is_bare else csv.QUOTE_MINIMAL for is_bare in bare)
-        return "".join(self._written([row], how) for row, how in zip(rows, quoting, strict=True))
+        # The csv module does not quote a lone carriage return, but reads it as the end of the row.
+        return "".join(
+            self._encode([row], csv.QUOTE_ALL if any("\r" in str(cell) for cell in row) else csv.QUOTE_MINIMAL)
+            for row in rows
+        )
 
-    def _written(self, rows: Sequence[Sequence[Any]], quoting: Any) -> str:
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n", delimiter=self.delimiter, quoting=quoting).writerows(rows)
-        return text.getvalue()
+    def _encode(self, rows: Sequence[Sequence[Any]], quoting: Any) -> str:
+        buffer = io.StringIO()
+        csv.writer(buffer, lineterminator="\n", delimiter=self.delimiter, quoting=quoting).writerows(rows)
+        return buffer.getvalue()
 
     def read(self, file: BinaryIO) -> Iterator[tuple[Row, int]]:
-        end, whole = 0, True
-        record: list[str] = []
+        end, complete = 0, True
+        record: list[str] = []  # lines of the current record
 
         def lines() -> Iterator[str]:
-            nonlocal end, whole
+            nonlocal end, complete
             for raw in file:
-                end, whole = end + len(raw), raw.endswith(b"\n")
+                end, complete = end + len(raw), raw.endswith(b"\n")
                 record.append(raw.decode())
                 yield record[-1]
 
         csv.field_size_limit(FIELD_LIMIT)
         try:
             for number, cells in enumerate(csv.reader(lines(), strict=True, delimiter=self.delimiter)):
-                if not whole:
+                if not complete:
                     return
                 if len(cells) != len(self.columns) or (number == 0 and cells != list(self.columns)):
                     raise ValueError(f"its columns are not {', '.join(self.columns)}")
@@ -93,7 +94,7 @@ class Csv(Format):
                 raise ValueError(f"{error}; is a quote missing?") from error
 
     def _is_row(self, line: str) -> bool:
-        """A complete row, so that a kill did not cut short what precedes it."""
+        """Whether a line is a complete row. Then a kill did not cut short the text before it."""
         try:
             return len(next(csv.reader([line], strict=True, delimiter=self.delimiter))) == len(self.columns) > 1
         except csv.Error:
@@ -102,8 +103,8 @@ class Csv(Format):
 
 def csv_text(columns: Sequence[str], rows: Sequence[Row]) -> str:
     """Rows as CSV with a header."""
-    form = Csv(columns)
-    return form.head + form.records(rows)
+    csv_format = Csv(columns)
+    return csv_format.head + csv_format.records(rows)
 
 
 class JsonLines(Format):
@@ -129,22 +130,22 @@ class JsonLines(Format):
 
 
 def format_for(path: Path, columns: Sequence[str]) -> Format:
-    """How an output file grows. Raises `ConfigError` for the ending of another format."""
-    ending = path.suffix.lower()
-    if ending in (".json", ".xlsx", ".gz"):
-        raise ConfigError(f"{path} ends in {ending}; rows are written as .csv, .tsv, .jsonl, .ndjson or .parquet.")
-    if ending in (".jsonl", ".ndjson", ".parquet"):
+    """The format of an output file. Raises `ConfigError` for an unsupported suffix."""
+    suffix = path.suffix.lower()
+    if suffix in (".json", ".xlsx", ".gz"):
+        raise ConfigError(f"{path} ends in {suffix}; rows are written as .csv, .tsv, .jsonl, .ndjson or .parquet.")
+    if suffix in (".jsonl", ".ndjson", ".parquet"):
         return JsonLines()
-    return Csv(columns, "\t" if ending == ".tsv" else ",")
+    return Csv(columns, "\t" if suffix == ".tsv" else ",")
 
 
 class ParquetTable:
-    """A Parquet file, written at the end from rows kept elsewhere: the format itself cannot grow."""
+    """A Parquet file. It is written at the end of a run, because Parquet cannot be appended to."""
 
     def __init__(self, rows: Iterable[Row], added: Row) -> None:
-        """The schema of `rows`, then of `added`, whose values show which columns are text.
+        """The columns are those of `rows`, then those of `added`: text if the value is a string, else numbers.
 
-        Raises `DataError` if Parquet cannot hold the rows.
+        Raises `DataError` if Parquet cannot store the rows.
         """
         import pyarrow as pa
 
@@ -152,8 +153,8 @@ class ParquetTable:
             return pa.Table.from_pylist(rows).schema
 
         try:
-            parts = [schema(batch) for batch in batches(rows, BATCH)]
-            unified = pa.unify_schemas(parts, promote_options="permissive")
+            schemas = [schema(batch) for batch in batches(rows, BATCH)]
+            unified = pa.unify_schemas(schemas, promote_options="permissive")
         except (pa.ArrowException, TypeError) as error:
             raise DataError(f"Parquet cannot hold these rows: {first_line(error)}. Write .jsonl instead.") from error
         fields = [
@@ -162,7 +163,7 @@ class ParquetTable:
         self._schema = pa.schema([*unified, *fields])
 
     def write(self, path: Path, rows: Iterable[Row]) -> None:
-        """Write the file, whole or not at all. Raises `OutputError`."""
+        """Write the file atomically. Raises `OutputError`."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -175,7 +176,7 @@ class ParquetTable:
 
 
 def batches(rows: Iterable[T], size: int) -> Iterator[list[T]]:
-    """The rows in lists of `size`; the last may be shorter."""
+    """The rows in lists of `size`. The last list may be shorter."""
     rows = iter(rows)
     while batch := list(islice(rows, size)):
         yield batch

@@ -1,4 +1,4 @@
-"""Measure an instruction, or fit its calibration, on the rows of a table."""
+"""Measure an instruction on the rows of a table, or fit its calibration to them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -17,27 +17,34 @@ from promptmii.progress import QUIET, Progress
 from promptmii.scoring import Scored
 from promptmii.scoring import score as score_rows
 from promptmii.task import Example, Support
-from promptmii.workbench.followers import Answering, answering, calibration_notes
-from promptmii.workbench.given import Prompt, fresh_rows, name_of, read, table_of, written
+from promptmii.workbench.followers import FollowerLike, calibration_notes, open_followers
+from promptmii.workbench.inputs import (
+    Prompt,
+    fresh_rows,
+    instruction_from_text,
+    load_task_for,
+    prompt_name,
+    read_prompt,
+)
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One way of prompting, measured."""
+    """A prompt and its score."""
 
     name: str
-    """Its name in tables."""
+    """The prompt's name in tables."""
     instruction: Instruction
-    """With its score, unless a call failed."""
+    """Holds its score, unless a call failed."""
     scored: Scored
     spent: Cost
     """The cost of the answers."""
     notes: tuple[str, ...] = ()
-    """Notes on what was detected, dropped or left out."""
+    """Notes on anything detected, dropped or left out."""
 
     @property
     def macro_f1(self) -> float | None:
-        """`None` when any call failed."""
+        """`None` if any call failed."""
         return self.scored.macro_f1
 
     def __repr__(self) -> str:
@@ -47,7 +54,7 @@ class Measured:
         return measured_html([self]) + self.scored._repr_html_()  # pyright: ignore[reportPrivateUsage]
 
     def as_json(self) -> dict[str, Any]:
-        """The score, for other programs. Raises `ScoreRefusedError` if a call failed."""
+        """The score as JSON values. Raises `ScoreRefusedError` if a call failed."""
         gold, predicted, labels = self.scored.gold, self.scored.labels, self.instruction.labels
         return {
             "measured": self.scored.measurement().model_dump(),
@@ -57,10 +64,10 @@ class Measured:
         }
 
 
-def measured(
+def measure(
     name: str, predictor: Predictor, instruction: Instruction, query: Sequence[Example], price: Price | None = None
 ) -> Measured:
-    """Score a predictor on the rows. Failed calls raise nothing."""
+    """Score a predictor on the rows. Failed calls do not raise."""
     scored = score_rows(predictor, instruction, query)
     if not scored.n_failed:
         instruction = instruction.measured_as(scored.measurement())
@@ -68,7 +75,7 @@ def measured(
 
 
 def measured_html(rows: Sequence[Measured], differences: Mapping[str, metrics.Difference] | None = None) -> str:
-    """A row for each prompt with the candidate's lead over it. The candidate is the one prompt without a difference."""
+    """An HTML table of the prompts and the candidate's lead over each. The candidate has no entry in `differences`."""
     candidate = next((row.name for row in rows if differences and row.name not in differences), "candidate")
     cells: list[tuple[object, ...]] = []
     for row in rows:
@@ -87,7 +94,7 @@ def measured_html(rows: Sequence[Measured], differences: Mapping[str, metrics.Di
 
 
 def refuse_failures(result: Measured) -> Measured:
-    """The result. If any call failed, raises a `ScoreRefusedError` that names the prompt."""
+    """Return the result, or raise a `ScoreRefusedError` that names the prompt if any call failed."""
     try:
         result.scored.refuse_failures()
     except ScoreRefusedError as error:
@@ -96,49 +103,51 @@ def refuse_failures(result: Measured) -> Measured:
 
 
 def score(
-    given: Prompt,
+    prompt: Prompt,
     source: Source,
-    follower: Answering = None,
+    follower: FollowerLike = None,
     columns: Columns | None = None,
     *,
     refit: Source | None = None,
     progress: Progress = QUIET,
 ) -> Measured:
-    """Measure an instruction, or any text, on the rows of a table, except those that it was made from.
+    """Measure an instruction, or any text, on the rows of a table that it was not made from.
 
-    A text has the labels of the table. `refit` is labelled rows to fit the calibration on first. Raises `DataError`,
-    `ArtefactError`, `ConfigError` and `ModelError`; failed calls are in the result.
+    A text gets the labels of the table. If `refit` is given, the calibration is first fitted to these labelled rows.
+    Raises `DataError`, `ArtefactError`, `ConfigError` and `ModelError`; failed calls are part of the result.
     """
     columns = columns or Columns()
-    instruction, loaded = opened(given, source, columns)
+    instruction, loaded = load_inputs(prompt, source, columns)
     rows, left_out = fresh_rows(instruction, loaded)
-    with answering(follower, progress) as followers:
+    with open_followers(follower, progress) as followers:
         bound = followers.of(instruction)
         if refit is None:
             uncalibrated = calibration_notes(instruction, bound)
-            instruction = answered_by(bound, instruction)
+            instruction = bind(bound, instruction)
         else:
             uncalibrated = ()
             instruction, _ = recalibrate(instruction, refit, bound, columns, progress=followers.progress)
             rows, left_out = fresh_rows(instruction, loaded)
         followers.progress.step("Scoring", len(rows))
-        result = measured(name_of(given), bound, instruction, rows, bound.model.card.price)
+        result = measure(prompt_name(prompt), bound, instruction, rows, bound.model.card.price)
     return replace(result, notes=(*loaded.notes, *left_out, *uncalibrated))
 
 
-def answered_by(follower: Follower, instruction: Instruction) -> Instruction:
-    """The instruction as this follower uses it, without a calibration fitted to another."""
+def bind(follower: Follower, instruction: Instruction) -> Instruction:
+    """The instruction with this follower and its mode, without a calibration fitted to another follower."""
     binding = {"follower": follower.model.card.reference, "mode": follower.mode}
-    own = follower.own(instruction).model_copy(update=binding)
+    bound = follower.own(instruction).model_copy(update=binding)
     calibrates = resolve_calibration("auto", follower.mode, follower.model.card) != "none"
-    return own if calibrates else unmarked(own)
+    return bound if calibrates else _without_edited_note(bound)
 
 
-def opened(given: Prompt, source: Source, columns: Columns) -> tuple[Instruction, LoadedTask]:
-    """An instruction and the table to measure it on. A text gets the labels of the table."""
-    prompt = read(given)
-    loaded = table_of(prompt if isinstance(prompt, Instruction) else None, source, columns)
-    return (prompt if isinstance(prompt, Instruction) else written(prompt, loaded.task.labels)), loaded
+def load_inputs(prompt: Prompt, source: Source, columns: Columns) -> tuple[Instruction, LoadedTask]:
+    """The instruction to measure, and the task to measure it on. A text gets the labels of the table."""
+    content = read_prompt(prompt)
+    if isinstance(content, Instruction):
+        return content, load_task_for(content, source, columns)
+    loaded = load_task_for(None, source, columns)
+    return instruction_from_text(content, loaded.task.labels), loaded
 
 
 def recalibrate(
@@ -150,35 +159,35 @@ def recalibrate(
     *,
     progress: Progress = QUIET,
 ) -> tuple[Instruction, tuple[str, ...]]:
-    """The instruction with `follower`'s calibration fitted on the rows of a table, without its old score.
+    """The instruction calibrated for `follower` on the rows of a table, without its old score; and notes on the table.
 
-    It is returned unchanged if nothing is fitted and nothing was before. The notes are those on the table.
+    An instruction without a calibration is returned unchanged if none is fitted.
     """
-    loaded = table_of(instruction, source, columns)
+    loaded = load_task_for(instruction, source, columns)
     progress.step("Calibrating", len(loaded.task.rows))
-    fitting = replace(follower, calibration=resolve_calibration(kind, follower.mode, follower.model.card))
-    refitted = fitted(instruction, fitting, loaded.task.rows)
-    with_score = refitted.model_copy(
+    follower = replace(follower, calibration=resolve_calibration(kind, follower.mode, follower.model.card))
+    refitted = fit_calibration(instruction, follower, loaded.task.rows)
+    with_old_score = refitted.model_copy(
         update={"measured": instruction.measured, "calibration_cost": instruction.calibration_cost}
     )
-    unchanged = with_score == instruction and not refitted.calibration
+    unchanged = with_old_score == instruction and not refitted.calibration
     return (instruction if unchanged else refitted), loaded.notes
 
 
-def fitted(instruction: Instruction, follower: Predictor, rows: Sequence[Example]) -> Instruction:
+def fit_calibration(instruction: Instruction, follower: Predictor, rows: Sequence[Example]) -> Instruction:
     """The instruction with its calibration fitted on `rows`, without its old score.
 
-    If the rows yield neither a calibration nor a shortlist, they may still measure it.
+    Rows that yield neither a calibration nor a shortlist are not recorded as used, so they may still measure it.
     """
-    plain = unmarked(instruction).model_copy(update={"measured": None, "calibration_cost": Cost()})
-    prepared = follower.prepare(plain, Support(instruction.labels, tuple(rows)))
+    unfitted = _without_edited_note(instruction).model_copy(update={"measured": None, "calibration_cost": Cost()})
+    prepared = follower.prepare(unfitted, Support(instruction.labels, tuple(rows)))
     if prepared.shortlist or (prepared.calibration and READS[prepared.calibration.kind] is Reads.SUPPORT):
         return prepared
-    old_rows = {"support_rows": plain.provenance.support_rows}
+    old_rows = {"support_rows": unfitted.provenance.support_rows}
     return prepared.model_copy(update={"provenance": prepared.provenance.model_copy(update=old_rows)})
 
 
-def unmarked(instruction: Instruction) -> Instruction:
+def _without_edited_note(instruction: Instruction) -> Instruction:
     """The instruction without the note that it needs fitting again."""
     notes = tuple(note for note in instruction.provenance.notes if note != EDITED)
     return instruction.model_copy(update={"provenance": instruction.provenance.model_copy(update={"notes": notes})})

@@ -1,14 +1,14 @@
-"""Rows for a human to check: suspected label errors, wrong rows, and rows the follower is least sure of.
+"""Find rows for a human to check: suspected label errors, wrong predictions, and the least certain predictions.
 
-Label errors are found by confident learning (Northcutt et al. 2021, arXiv 1911.00068): a row is suspected if another
-label is at least as likely for it as for the rows that carry that label. The probabilities are cross-fitted: those of a
-row are calibrated on the other rows' labels, never on its own.
+Label errors are found by confident learning (Northcutt et al. 2021, arXiv 1911.00068): a row is suspect if the
+probability of another label is at least as high as its mean over the rows with that label. Probabilities are
+cross-fitted: the calibration for a row never uses the row's own label.
 """
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -19,93 +19,99 @@ from promptmii.errors import DataError
 from promptmii.follower import Prediction
 from promptmii.instruction import Instruction
 from promptmii.progress import QUIET, Progress
-from promptmii.workbench.followers import Answering, answering, calibration_notes
+from promptmii.workbench.followers import FollowerLike, calibration_notes, open_followers
 from promptmii.workbench.formats import csv_text
-from promptmii.workbench.given import Prompt, fresh_rows, read
-from promptmii.workbench.measure import opened
+from promptmii.workbench.inputs import Prompt, fresh_rows, read_prompt
+from promptmii.workbench.measure import load_inputs
 
 FOLDS = 5
 DIGITS = 6
 LABEL_ERROR, WRONG, UNSURE, FAILED = "label error?", "wrong", "unsure", "failed"
 
 
+_Rank: TypeAlias = tuple[int, float]
+"""Sort key of a suspect, lowest first: by reason, then within it."""
+
+
 class Suspect(NamedTuple):
-    """A row to look at."""
+    """A row to check."""
 
     text: str
     label: str
-    """The label in the table; empty if the row has none."""
+    """The label in the table, or empty if the row has none."""
     suggested_label: str
     probability: float | None
-    """The probability of the follower's label; `None` without likelihoods."""
+    """The probability of the follower's label, or `None` without likelihoods."""
     reason: str
 
 
 @dataclass(frozen=True)
 class Review:
-    """Suspects, the most informative first."""
+    """The suspects, most informative first."""
 
     rows: tuple[Suspect, ...]
     n: int
     """Number of rows reviewed."""
     n_failed: int
-    """Rows whose call failed, in `rows` or not."""
+    """Number of rows whose call failed, whether in `rows` or not."""
     notes: tuple[str, ...]
 
     @property
     def counts(self) -> Counter[str]:
-        """Rows by reason."""
+        """Number of rows by reason."""
         return Counter(row.reason for row in self.rows)
 
     def csv(self) -> str:
-        """The suspects as CSV with a header. Correct the label column, and the file is a labelled table."""
+        """The suspects as CSV with a header. With the label column corrected, the file is a labelled table."""
         rounded = [row._replace(probability=row.probability and round(row.probability, DIGITS)) for row in self.rows]
         return csv_text(Suspect._fields, [row._asdict() for row in rounded])
 
 
 def review(
-    given: Prompt,
+    prompt: Prompt,
     source: Source,
-    follower: Answering = None,
+    follower: FollowerLike = None,
     columns: Columns | None = None,
     *,
     most: int = 100,
     progress: Progress = QUIET,
 ) -> Review:
-    """The `most` informative rows of a table, with or without labels. Raises as `score` does.
+    """The `most` informative rows of a table, with or without labels. Raises the errors of `score`.
 
-    Label errors come first, the likeliest at the top, then wrong rows, then those that the follower is least sure of.
+    Label errors come first, the likeliest at the top, then wrong predictions, then the least certain ones.
     """
-    instruction, texts, labels, notes = _rows(given, source, columns or Columns())
-    with answering(follower, progress) as followers:
+    instruction, texts, labels, notes = _texts_and_labels(prompt, source, columns or Columns())
+    with open_followers(follower, progress) as followers:
         bound = followers.of(instruction)
         followers.progress.step("Labelling", len(texts))
         predictions = bound.predict(instruction, texts)
         notes = (*notes, *calibration_notes(instruction, bound))
-    suspected = _label_errors(predictions, labels, instruction.labels)
-    judged = [
-        _judged(text, label, prediction, suspected.get(i))
-        for i, (text, label, prediction) in enumerate(zip(texts, labels, predictions, strict=True))
-    ]
-    ranked = sorted((entry for entry in judged if entry), key=lambda entry: entry[0])
+    label_errors = _label_errors(predictions, labels, instruction.labels)
+    ranked: list[tuple[_Rank, Suspect]] = []
+    for i, (text, label, prediction) in enumerate(zip(texts, labels, predictions, strict=True)):
+        if suspect := _suspect(text, label, prediction, label_errors.get(i)):
+            ranked.append(suspect)
+    ranked.sort(key=lambda pair: pair[0])
     rows = tuple(suspect for _, suspect in ranked[:most])
     if not any(prediction.probabilities for prediction in predictions):
         notes = (*notes, "without probabilities: label errors and unsure rows cannot be told")
     return Review(rows, len(texts), sum(prediction.failure is not None for prediction in predictions), notes)
 
 
-def _rows(given: Prompt, source: Source, columns: Columns) -> tuple[Instruction, list[str], list[str], tuple[str, ...]]:
-    """The instruction, texts with their labels (empty without any), and notes."""
-    table, prompt = read_table(source), read(given)
+def _texts_and_labels(
+    prompt: Prompt, source: Source, columns: Columns
+) -> tuple[Instruction, list[str], list[str], tuple[str, ...]]:
+    """The instruction, the texts and labels of the table, and notes. Labels are empty if the table has none."""
+    table, content = read_table(source), read_prompt(prompt)
     try:
-        instruction, loaded = opened(prompt, table, columns)
+        instruction, loaded = load_inputs(content, table, columns)
     except DataError as error:
-        if isinstance(prompt, str) or columns.label or prompt.provenance.label_column in table.columns:
+        if isinstance(content, str) or columns.label or content.provenance.label_column in table.columns:
             raise
-        same_columns = set(prompt.provenance.text_columns) <= set(table.columns)
-        text = columns.text or (prompt.text_source if same_columns else None)
-        texts = [text for _, text in read_texts(source, text) if text.strip()]
-        return prompt, texts, [""] * len(texts), (f"read without labels: {error}",)
+        same_columns = set(content.provenance.text_columns) <= set(table.columns)
+        text_columns = columns.text or (content.text_source if same_columns else None)
+        texts = [text for _, text in read_texts(source, text_columns) if text.strip()]
+        return content, texts, [""] * len(texts), (f"read without labels: {error}",)
     rows, left_out = fresh_rows(instruction, loaded)
     return instruction, [row.text for row in rows], [row.label for row in rows], (*loaded.notes, *left_out)
 
@@ -113,7 +119,7 @@ def _rows(given: Prompt, source: Source, columns: Columns) -> tuple[Instruction,
 def _label_errors(
     predictions: Sequence[Prediction], row_labels: Sequence[str], labels: Sequence[str]
 ) -> dict[int, tuple[str, float]]:
-    """For each suspected row, the label it should have and how much likelier that is than its own."""
+    """The suspected label errors by row index: the suggested label, and how much more probable it is than the row's."""
     usable = [i for i, (p, label) in enumerate(zip(predictions, row_labels, strict=True)) if label and p.probabilities]
     if len(usable) < 2 * FOLDS:
         return {}
@@ -121,31 +127,33 @@ def _label_errors(
     logp = np.log(np.maximum(np.array([predictions[i].probabilities for i in usable]), 1e-30))
     fold = np.empty(len(usable), dtype=int)
     fold[np.argsort(gold, kind="stable")] = np.arange(len(usable)) % FOLDS
-    chances = np.empty_like(logp)
-    for part in range(FOLDS):
-        fitted = calibrate.fit_supervised(logp[fold != part], gold[fold != part].tolist())
-        chances[fold == part] = np.exp(calibrate.apply(fitted, logp[fold == part]))
-    usual = np.array([chances[gold == k, k].mean() if (gold == k).any() else np.inf for k in range(len(labels))])
-    own = chances[np.arange(len(usable)), gold]
-    rivals = np.where((chances >= usual) & (chances > own[:, None]), chances, 0.0)
+    probabilities = np.empty_like(logp)
+    for number in range(FOLDS):
+        held_out = fold == number
+        calibration = calibrate.fit_supervised(logp[~held_out], gold[~held_out].tolist())
+        probabilities[held_out] = np.exp(calibrate.apply(calibration, logp[held_out]))
+    mean = np.array([probabilities[gold == k, k].mean() if (gold == k).any() else np.inf for k in range(len(labels))])
+    own = probabilities[np.arange(len(usable)), gold]
+    rivals = np.where((probabilities >= mean) & (probabilities > own[:, None]), probabilities, 0.0)
     best: list[int] = rivals.argmax(axis=1).tolist()
     margin = rivals.max(axis=1) - own
     return {usable[i]: (labels[best[i]], float(margin[i])) for i in range(len(usable)) if rivals[i].any()}
 
 
-def _judged(
-    text: str, label: str, prediction: Prediction, error: tuple[str, float] | None
-) -> tuple[tuple[int, float], Suspect] | None:
-    """The rank of a row, smallest first, and the row as a suspect; `None` if there is no reason to suspect it."""
-    sure = max(prediction.probabilities) if prediction.probabilities else None
-    rank = 1.0 if sure is None else sure
+def _suspect(
+    text: str, label: str, prediction: Prediction, label_error: tuple[str, float] | None
+) -> tuple[_Rank, Suspect] | None:
+    """The rank of a row and the row as a suspect, or `None` if there is no reason to suspect it."""
     if prediction.failure:
         return (3, 0.0), Suspect(text, label, "", None, FAILED)
-    if error:
-        return (0, -error[1]), Suspect(text, label, error[0], sure, LABEL_ERROR)
+    probability = max(prediction.probabilities) if prediction.probabilities else None
+    certainty = 1.0 if probability is None else probability
+    if label_error:
+        suggested, margin = label_error
+        return (0, -margin), Suspect(text, label, suggested, probability, LABEL_ERROR)
     predicted = prediction.label or ""
     if label and predicted != label:
-        return (1, -rank), Suspect(text, label, predicted, sure, WRONG)
-    if predicted and sure is None:  # its certainty is unknown
+        return (1, -certainty), Suspect(text, label, predicted, probability, WRONG)
+    if predicted and probability is None:
         return None
-    return (2, rank), Suspect(text, label, predicted, sure, UNSURE)
+    return (2, certainty), Suspect(text, label, predicted, probability, UNSURE)

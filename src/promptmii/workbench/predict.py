@@ -1,4 +1,4 @@
-"""Labels for new texts: a few in memory, or a table of any length into a file that a rerun resumes."""
+"""Label new texts: in memory, or a table of any length into a file that a rerun can resume."""
 
 import json
 import os
@@ -13,39 +13,39 @@ from promptmii.follower import Prediction
 from promptmii.instruction import Cost, Instruction
 from promptmii.progress import QUIET, Progress
 from promptmii.workbench.abstain import Abstain, Threshold, ThresholdChoice
-from promptmii.workbench.answering import Labelling
-from promptmii.workbench.followers import Answering, answering
+from promptmii.workbench.followers import FollowerLike, open_followers
 from promptmii.workbench.formats import Csv, ParquetTable, Row, csv_text, format_for
-from promptmii.workbench.growing import GrowingTable, Tally, end_run, refuse_overwriting, run_of
+from promptmii.workbench.growing_table import GrowingTable, Tally, end_run, locked_run_folder, refuse_overwriting
+from promptmii.workbench.labelling import Labelling
 
 Sink = Callable[[str], object]
-"""Takes CSV, row by row."""
+"""Receives CSV, row by row."""
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """The labelled rows of a table, or where they are."""
+    """The labelled rows of a table, or the path of the file they were written to."""
 
     columns: tuple[str, ...]
-    """The input's, then `predicted_label`, perhaps `unsure_label`, `probability` and one `p(<label>)` per label, and
-    `failure`."""
+    """The input's columns, `predicted_label`, `unsure_label` if there is a threshold, `probability` and a `p(<label>)`
+    per label if the follower gives probabilities, and `failure`."""
     tally: Tally
     cost: Cost
     """The cost of this run's calls."""
     threshold: Threshold | None = None
     rows: tuple[Row, ...] = ()
-    """Empty if they were written to a file or a sink."""
+    """Empty if written to a file or sink."""
     predictions: tuple[Prediction, ...] = ()
     path: Path | None = None
 
     @property
     def n_labelled(self) -> int:
-        """Rows with a label."""
+        """Number of rows with a label."""
         return self.tally.labelled
 
     @property
     def n_failed(self) -> int:
-        """Rows whose call failed."""
+        """Number of rows whose call failed."""
         return self.tally.failed
 
     def csv(self) -> str:
@@ -56,7 +56,7 @@ class Labelled:
 def predict(
     instruction: Instruction | str | os.PathLike[str],
     source: Source,
-    follower: Answering = None,
+    follower: FollowerLike = None,
     text: str | tuple[str, ...] | None = None,
     *,
     output: str | Path | Sink | None = None,
@@ -64,18 +64,18 @@ def predict(
     abstain: Abstain | None = None,
     progress: Progress = QUIET,
 ) -> Labelled:
-    """Label a table, a list of texts, or one text; empty texts get neither a label nor a call.
+    """Label a table, a list of texts, or one text. Empty texts get no label and cost no call.
 
-    `instruction` may be its file. Without a `follower`, the one that the instruction names answers.
+    `instruction` is an instruction or its file. The `follower` defaults to the one that the instruction names.
 
-    With an `output` file (`.csv`, `.tsv`, `.jsonl`, `.ndjson` or `.parquet`) rows are written as they are labelled, in
-    constant memory. The same call resumes after a kill, and asks again for rows that failed.
+    Rows go to an `output` file (`.csv`, `.tsv`, `.jsonl`, `.ndjson` or `.parquet`) as they are labelled, in constant
+    memory. After a kill, the same call resumes the run and retries failed rows.
 
-    Raises `DataError` if the input has a column of a name that labelling adds, `OutputError` if the file exists, is the
-    input or belongs to another run, and `EndpointError` when the server no longer answers.
+    Raises `DataError` if the input already has a column that labelling adds, `OutputError` if the output file exists,
+    is the input or belongs to another run, and `EndpointError` if the server stops answering.
     """
     instruction, abstain = Instruction.of(instruction), abstain or Abstain()
-    with answering(follower, progress) as followers:
+    with open_followers(follower, progress) as followers:
         progress = followers.progress
         texts = read_texts(source, text or instruction.text_source, progress)
         job = Labelling(instruction, followers.of(instruction), texts)
@@ -87,22 +87,22 @@ def predict(
 
 
 def _labelled(job: Labelling, sink: Sink | None, progress: Progress) -> Labelled:
-    """The rows in memory, or passed on as CSV."""
-    form, tally = Csv(job.columns), Tally()
+    """Label the rows in memory, or pass them to the sink as CSV."""
+    csv_format, tally = Csv(job.columns), Tally()
     rows: list[Row] = []
     predictions: list[Prediction] = []
     if sink:
-        sink(form.head)
+        sink(csv_format.head)
 
-    def write(numbered: Sequence[tuple[int, Row]], answers: Sequence[Prediction]) -> None:
-        new = [row for _, row in numbered]
+    def write(positioned: Sequence[tuple[int, Row]], new_predictions: Sequence[Prediction]) -> None:
+        new = [row for _, row in positioned]
         for row in new:
             tally.count(row)
         if sink:
-            sink(form.records(new))
+            sink(csv_format.records(new))
         else:
             rows.extend(new)
-            predictions.extend(answers)
+            predictions.extend(new_predictions)
 
     cost = job.run(write, progress)
     return Labelled(job.columns, tally, cost, job.threshold, tuple(rows), tuple(predictions))
@@ -116,17 +116,17 @@ class FileRun:
     output: Path
     table: GrowingTable
     folder: Path
-    """Holds what a rerun needs."""
+    """The run folder, which a rerun needs."""
     parquet: ParquetTable | None = None
 
     def label(self, progress: Progress) -> Labelled:
-        """Label the rows that lack an answer. Raises as `Labelling.run` does; answers received until then are kept."""
+        """Label the rows without an answer. Raises the errors of `Labelling.run`; the answers so far are kept."""
         job, table = self.job, self.table
         cost = job.run(lambda rows, _: table.write(rows), progress, lacks=table.lacks, answered=table.answered)
-        table.put_in_place()
+        table.merge_retried()
         if self.parquet:
-            answers = ({name: row[name] for name in job.added} for row in table.rows())
-            rows = (row | answer for (row, _), answer in zip(job.texts, answers, strict=True))
+            added = ({name: row[name] for name in job.added} for row in table.rows())
+            rows = (row | columns for (row, _), columns in zip(job.texts, added, strict=True))
             self.parquet.write(self.output, rows)
         if not table.tally.failed:
             end_run(self.folder)
@@ -137,19 +137,20 @@ class FileRun:
 def file_run(
     job: Labelling, source: Source, output: Path, abstain: Abstain, progress: Progress, *, force: bool = False
 ) -> Generator[FileRun]:
-    """The run that labels `source` into `output`, new or resumed.
+    """A new or resumed run that labels `source` into `output`.
 
-    Raises `OutputError` if the file exists, is the input or belongs to another run, and as `Abstain.threshold_for`.
+    Raises `OutputError` if the output file exists, is the input or belongs to another run, and the errors of
+    `Abstain.threshold_for`.
     """
     refuse_overwriting(output, source, abstain.held_back)
     card = job.follower.model.card
-    made_of = {
+    inputs = {
         "instruction": job.instruction.key,
         "follower": [card.reference, card.revision, job.follower.mode],
         "input": job.texts.key,
         "threshold": [abstain.threshold, abstain.precision, abstain.key],
     }
-    with run_of(output, made_of, force=force) as folder:
+    with locked_run_folder(output, inputs, force=force) as folder:
         job = replace(job, threshold=_threshold(job, abstain, folder, progress))
         parquet = None
         if output.suffix.lower() == ".parquet":
@@ -164,7 +165,7 @@ def file_run(
 
 
 def _threshold(job: Labelling, abstain: Abstain, folder: Path, progress: Progress) -> Threshold | None:
-    """The threshold of this run, chosen once."""
+    """The threshold of this run, chosen at its first start."""
     path = folder / "threshold.json"
     if path.exists():
         saved = json.loads(path.read_text("utf-8"))

@@ -1,4 +1,4 @@
-"""The models of an evaluation, each loaded once, and the cells that run on them."""
+"""Run the cells of an evaluation in this process, with models that are loaded once."""
 
 import threading
 from collections.abc import Generator, Mapping, Sequence
@@ -29,26 +29,26 @@ from promptmii.version import VERSION
 
 @dataclass(frozen=True)
 class FinishedCell:
-    """A finished cell: its record, and the labelled rows unless it failed."""
+    """The record of a finished cell, and its query unless it failed."""
 
     record: Record
     query: Query | None
 
 
-class Bench:
+class CellRunner:
     """Runs cells in this process, several at a time."""
 
     def __init__(self, settings: EvaluateSettings, folder: Path | None) -> None:
-        """`folder` keeps the answers of all models and the adapters of fine-tuned ones; without one nothing is kept."""
+        """`folder` caches the answers of models and stores trained adapters. Without one, nothing is cached."""
         self._settings = settings
         self._folder = folder
         self._models: dict[str, LanguageModel] = {}
-        self._remembering: dict[str, LanguageModel] = {}
+        self._cached: dict[str, LanguageModel] = {}
         self._limit = settings.endpoint.limit()
         self._lock = threading.RLock()
 
     def model(self, reference: str) -> LanguageModel:
-        """A model, loaded at the first use. Raises `ModelError`."""
+        """The model, loaded at its first use. Raises `ModelError`."""
         reference, _ = split_style(reference)
         with self._lock:
             if reference not in self._models:
@@ -59,28 +59,28 @@ class Bench:
         return self._settings.endpoint.load(reference, limit=self._limit)
 
     def card(self, reference: str) -> ModelCard:
-        """The card of a model, which is loaded for it. Raises `ModelError`."""
+        """The card of a model. Loads the model, and raises `ModelError`."""
         return self.model(reference).card
 
     def close(self) -> None:
         """Close the models."""
-        for model in (self._models | self._remembering).values():
+        for model in (self._models | self._cached).values():
             model.close()
 
     def run(self, jobs: Sequence[PlannedCell], tasks: Mapping[str, Task]) -> Generator[FinishedCell]:
-        """Cells as they finish. An error is raised here, and ends the other cells."""
+        """Yield cells as they finish. An error ends all cells and is raised here."""
         cells = parallel(lambda job: self.cell(job, tasks[job.cell.task]), jobs, self._settings.workers)
         with closing(cells):
             for _, cell in cells:
                 yield cell
 
     def cell(self, job: PlannedCell, task: Task) -> FinishedCell:
-        """Run one cell. If it cannot be measured, record it as failed with the reason; bugs and full disks raise."""
+        """Run one cell, and record as failed one that cannot be measured. Bugs and full disks raise."""
         try:
             instruction, scored = self._measure(job, task)
         except (ConfigError, DataError, ModelError, ScoreRefusedError) as error:
             if isinstance(error, EndpointError) and error.lasting:
-                raise  # no other cell can do better
+                raise  # it would fail every other cell too
             return FinishedCell(
                 Record(key=job.key, cell=job.cell, status="failed", error=storable(str(error)), finished=_now()), None
             )
@@ -91,7 +91,7 @@ class Bench:
             cell=job.cell,
             status="done",
             instruction=instruction,
-            spent=Cost.of(scored.usage, self._remembered(job.cell.follower).card.price),
+            spent=Cost.of(scored.usage, self._cached_model(job.cell.follower).card.price),
             query=query.key,
             answers=pack_predictions(scored.predictions, instruction.labels),
             machine=machine(),
@@ -106,9 +106,9 @@ class Bench:
         support = Support(task.labels, task.train if method.reads_all else ())
         if cell.n:
             support = draw_support(task, cell.n, cell.seed)
-        kit = self._kit(job, task, Follower(self._remembered(cell.follower), cell.mode, job.calibration))
+        kit = self._kit(job, task, Follower(self._cached_model(cell.follower), cell.mode, job.calibration))
         instruction = method.inducer(kit).induce(support, seed=cell.seed)
-        with self._own_follower(instruction, kit.follower) as follower:
+        with self._follower_of(instruction, kit.follower) as follower:
             predictor = method.predictor(replace(kit, follower=follower), support, cell.seed)
             instruction = predictor.prepare(instruction, support)
             scored = score(predictor, instruction, draw_query(task, job.settings.evaluate))
@@ -119,7 +119,7 @@ class Bench:
 
     def _kit(self, job: PlannedCell, task: Task, follower: Follower) -> Kit:
         settings = job.settings
-        model = self._remembered(job.cell.generator) if job.cell.generator else follower.model
+        model = self._cached_model(job.cell.generator) if job.cell.generator else follower.model
         style = style_for(job.cell.generator, settings.template) if job.cell.generator else Style()
         return Kit(
             writer=Writer(model, style, settings.budget),
@@ -129,26 +129,26 @@ class Bench:
         )
 
     @contextmanager
-    def _own_follower(self, instruction: Instruction, usual: Follower) -> Generator[Follower]:
-        """The follower that the method made for its instruction, or else the usual one."""
+    def _follower_of(self, instruction: Instruction, default: Follower) -> Generator[Follower]:
+        """The follower that the method trained for its instruction, or else the default."""
         if instruction.follower is None:
-            yield usual
+            yield default
             return
         model = for_threads(self._load(instruction.follower))
         with closing(Cached(model, self._folder) if self._folder else model) as model:
-            # Its weights have seen the support, so the support cannot calibrate it.
-            kind = "none" if READS[usual.calibration] is Reads.SUPPORT else usual.calibration
-            yield Follower(model, usual.mode, kind)
+            # It was trained on the support, so the support cannot calibrate it.
+            kind = "none" if READS[default.calibration] is Reads.SUPPORT else default.calibration
+            yield Follower(model, default.mode, kind)
 
-    def _remembered(self, reference: str) -> LanguageModel:
-        """The model with its kept answers, which are only created once a cell runs."""
+    def _cached_model(self, reference: str) -> LanguageModel:
+        """The model with a cache of its answers. The cache file is created when the first cell runs."""
         if self._folder is None:
             return self.model(reference)
         reference, _ = split_style(reference)
         with self._lock:
-            if reference not in self._remembering:
-                self._remembering[reference] = Cached(self.model(reference), self._folder)
-            return self._remembering[reference]
+            if reference not in self._cached:
+                self._cached[reference] = Cached(self.model(reference), self._folder)
+            return self._cached[reference]
 
 
 def _now() -> str:

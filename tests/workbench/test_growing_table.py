@@ -1,4 +1,4 @@
-"""A run that labels into a file: what is on the disk after anything, and what a rerun asks."""
+"""Labelling into a file: its content after interruptions, and the requests of a rerun."""
 
 import json
 import os
@@ -23,21 +23,21 @@ from promptmii import Follower, Instruction, Naive, ScriptedModel, Support, work
 from promptmii.config import Endpoint
 from promptmii.errors import ConfigError, DataError, EndpointError, OutputError
 from promptmii.models.base import Chat, Choice, Failure, FailureKind
-from promptmii.workbench.growing import run_folder
+from promptmii.workbench.growing_table import run_folder
 
 INSTRUCTION = Naive().induce(Support(("delivery", "refund"), ()))
 TEXTS = [f"a {('refund', 'delivery')[i % 2]} of {i}" for i in range(60)]
 
 
 class Dying(ScriptedModel):
-    """A model that is interrupted when it is asked for more than so many texts in its life."""
+    """A model that is interrupted after a number of texts."""
 
-    def __init__(self, lives: int) -> None:
+    def __init__(self, texts: int) -> None:
         super().__init__(score=keyword)
-        self._lives = lives
+        self._texts = texts
 
     def choose(self, chats: Sequence[Chat], options: Sequence[str]) -> list[Choice | Failure]:
-        if len(self.calls) + len(chats) > self._lives:
+        if len(self.calls) + len(chats) > self._texts:
             raise KeyboardInterrupt
         return super().choose(chats, options)
 
@@ -47,27 +47,27 @@ def run(source: Any, output: Path, model: ScriptedModel | None = None, **options
     return workbench.predict(INSTRUCTION, source, follower, output=output, **options)
 
 
-def asked(model: ScriptedModel) -> list[str]:
+def requested(model: ScriptedModel) -> list[str]:
     return [json.loads(chat[0]["content"].rpartition("Input: ")[2]) for chat in model.calls]
 
 
 @pytest.fixture
 def whole(tmp_path: Path) -> bytes:
-    """The output of a run that nothing happened to."""
+    """The output of an undisturbed run."""
     run(TEXTS, tmp_path / "whole.csv")
     assert not run_folder(tmp_path / "whole.csv").exists()
     return (tmp_path / "whole.csv").read_bytes()
 
 
 @pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl", "parquet"])
-def test_an_interrupted_run_goes_on_and_asks_nothing_twice(tmp_path: Path, ending: str) -> None:
+def test_an_interrupted_run_resumes_and_repeats_no_request(tmp_path: Path, ending: str) -> None:
     output = tmp_path / f"out.{ending}"
     first = Dying(20)
     with pytest.raises(KeyboardInterrupt):
         run(TEXTS, output, first)
     second = ScriptedModel(score=keyword)
     done = run(TEXTS, output, second)
-    assert asked(first) + asked(second) == TEXTS
+    assert requested(first) + requested(second) == TEXTS
     assert (done.tally.rows, done.n_labelled, done.cost.calls) == (60, 60, 60 - len(first.calls))
     run(TEXTS, tmp_path / f"whole.{ending}")
     assert output.read_bytes() == (tmp_path / f"whole.{ending}").read_bytes()
@@ -77,7 +77,7 @@ def test_an_interrupted_run_goes_on_and_asks_nothing_twice(tmp_path: Path, endin
 @pytest.mark.slow
 @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data(), texts=st.lists(st.text(st.sampled_from('a \n\r",;\u2028é')), min_size=16, max_size=20))
-def test_wherever_a_kill_cuts_the_file_a_rerun_ends_in_the_same_file(
+def test_a_rerun_completes_a_file_cut_at_any_byte(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, texts: list[str]
 ) -> None:
     folder = tmp_path_factory.mktemp("cut")
@@ -103,23 +103,23 @@ def failing(texts: Sequence[str], kind: FailureKind = FailureKind.BAD_ANSWER) ->
 
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
-def test_rows_that_failed_are_asked_again_and_put_in_their_places(tmp_path: Path, ending: str) -> None:
+def test_failed_rows_are_retried_and_replaced(tmp_path: Path, ending: str) -> None:
     output = tmp_path / f"out.{ending}"
     first = run(TEXTS, output, failing([TEXTS[3], TEXTS[17], TEXTS[59]]))
     assert (first.n_failed, first.n_labelled, first.tally.rows) == (3, 57, 60)
     assert output.exists()
     again = failing([TEXTS[17]])
     second = run(TEXTS, output, again)
-    assert asked(again) == [TEXTS[3], TEXTS[17], TEXTS[59]]
+    assert requested(again) == [TEXTS[3], TEXTS[17], TEXTS[59]]
     assert (second.n_failed, second.n_labelled, second.tally.rows) == (1, 59, 60)
     last = ScriptedModel(score=keyword)
     assert run(TEXTS, output, last).n_failed == 0
-    assert asked(last) == [TEXTS[17]]
+    assert requested(last) == [TEXTS[17]]
     run(TEXTS, tmp_path / f"whole.{ending}")
     assert output.read_bytes() == (tmp_path / f"whole.{ending}").read_bytes()
 
 
-def test_only_the_same_run_goes_on_with_a_file(tmp_path: Path, whole: bytes) -> None:
+def test_only_the_same_run_resumes_a_file(tmp_path: Path, whole: bytes) -> None:
     output = tmp_path / "out.csv"
     with pytest.raises(KeyboardInterrupt):
         run(TEXTS, output, Dying(20))
@@ -144,7 +144,7 @@ def test_only_the_same_run_goes_on_with_a_file(tmp_path: Path, whole: bytes) -> 
         run(TEXTS, output)
 
 
-def test_a_file_with_a_quote_too_many_is_not_cut_short(tmp_path: Path) -> None:
+def test_a_file_with_an_unbalanced_quote_is_not_truncated(tmp_path: Path) -> None:
     output = tmp_path / "out.csv"
     with pytest.raises(KeyboardInterrupt):
         run(TEXTS, output, Dying(20))
@@ -155,7 +155,7 @@ def test_a_file_with_a_quote_too_many_is_not_cut_short(tmp_path: Path) -> None:
     assert output.read_bytes() == edited
 
 
-def test_a_table_that_is_read_is_not_overwritten(tmp_path: Path) -> None:
+def test_the_input_is_not_overwritten(tmp_path: Path) -> None:
     table = tmp_path / "rows.csv"
     table.write_text("text,label\n" + "".join(f"{text},refund\n" for text in TEXTS))
     for source, held_back in ((table, None), (TEXTS, str(table))):
@@ -165,13 +165,13 @@ def test_a_table_that_is_read_is_not_overwritten(tmp_path: Path) -> None:
     assert table.read_text().count("\n") == 61
 
 
-def test_a_run_without_an_answer_leaves_nothing(tmp_path: Path) -> None:
+def test_a_run_without_answers_leaves_no_files(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         run(TEXTS, tmp_path / "out.csv", Dying(0))
     assert not list(tmp_path.iterdir())
 
 
-def test_two_processes_do_not_write_one_file(tmp_path: Path) -> None:
+def test_two_runs_do_not_write_one_file(tmp_path: Path) -> None:
     class Second(ScriptedModel):
         def choose(self, chats: Sequence[Chat], options: Sequence[str]) -> list[Choice | Failure]:
             with pytest.raises(OutputError, match="Another process is writing"):
@@ -182,7 +182,7 @@ def test_two_processes_do_not_write_one_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ending", ["json", "xlsx", "csv.gz"])
-def test_endings_that_cannot_grow_are_refused(tmp_path: Path, ending: str) -> None:
+def test_formats_that_cannot_grow_are_refused(tmp_path: Path, ending: str) -> None:
     with pytest.raises(ConfigError, match=r"rows are written as \.csv"):
         run(TEXTS, tmp_path / f"out.{ending}")
     assert not list(tmp_path.iterdir())
@@ -202,7 +202,7 @@ def test_parquet_keeps_the_types_of_the_input(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_server_that_goes_away_ends_the_run_and_what_it_answered_is_kept(tmp_path: Path) -> None:
+def test_a_lost_server_ends_the_run_and_its_answers_are_kept(tmp_path: Path) -> None:
     texts = [f"text number {i}" for i in range(2000)]
     instruction = Instruction(text="", labels=("free", "spam"), method="naive", mode="generate")
     output = tmp_path / "out.csv"
@@ -219,7 +219,7 @@ def test_a_server_that_goes_away_ends_the_run_and_what_it_answered_is_kept(tmp_p
         done = workbench.predict(instruction, texts, followers, output=output)
         followers.close()
         assert (done.n_labelled, done.n_failed) == (2000, 0)
-        assert 2000 - answered <= len(server.bodies) <= 2000 - answered + 8  # what was under way may come late
+        assert 2000 - answered <= len(server.bodies) <= 2000 - answered + 8  # requests in flight may arrive late
     assert [line.partition(",")[0] for line in output.read_text().splitlines()[1:]] == texts
 
 
@@ -227,31 +227,31 @@ def test_a_server_that_goes_away_ends_the_run_and_what_it_answered_is_kept(tmp_p
 def test_a_server_that_answers_no_row_ends_the_run(tmp_path: Path) -> None:
     refused = Reply({"error": {"message": "API version not supported."}}, 400)
     instruction = Instruction(text="", labels=("free", "spam"), method="naive", mode="generate")
-    heard = Recorder()
+    recorder = Recorder()
     with serving(FaultyServer(default=refused)) as server:
-        followers = workbench.Followers("openai:m", Endpoint.of(base_url=server.url, concurrency=8), heard)
+        followers = workbench.Followers("openai:m", Endpoint.of(base_url=server.url, concurrency=8), recorder)
         with pytest.raises(EndpointError, match=r"answered none of the first 256 rows .*API version not supported\)"):
             workbench.predict(instruction, ["a text"] * 2000, followers, output=tmp_path / "out.csv")
         followers.close()
         assert len(server.bodies) < 400
-    assert heard.notes == ["Row 1 failed (request): HTTP 400: API version not supported."]
+    assert recorder.notes == ["Row 1 failed (request): HTTP 400: API version not supported."]
 
 
-def test_each_kind_of_failure_is_told_once_with_the_words_of_the_server(tmp_path: Path) -> None:
+def test_each_kind_of_failure_is_reported_once_with_the_message_of_the_server(tmp_path: Path) -> None:
     instruction = Instruction(text="", labels=("free", "spam"), method="naive", mode="generate")
-    heard = Recorder()
+    recorder = Recorder()
 
     def picky(body: dict[str, Any]) -> Reply | None:
         flagged = "number 7" in body["messages"][-1]["content"]
         return Reply({"error": {"message": "Your input was flagged."}}, 400) if flagged else completion("free")
 
     with serving(FaultyServer(default=picky)) as server:
-        followers = workbench.Followers("openai:m", Endpoint.of(base_url=server.url, concurrency=8), heard)
+        followers = workbench.Followers("openai:m", Endpoint.of(base_url=server.url, concurrency=8), recorder)
         texts = [f"text number {i}" for i in range(80)]
         done = workbench.predict(instruction, texts, followers, output=tmp_path / "out.csv")
         followers.close()
     assert (done.n_labelled, done.n_failed) == (69, 11)
-    assert heard.notes == ["Row 8 failed (request): HTTP 400: Your input was flagged."]
+    assert recorder.notes == ["Row 8 failed (request): HTTP 400: Your input was flagged."]
 
 
 @pytest.fixture
@@ -261,7 +261,7 @@ def labelling() -> Iterator[LabellingServer]:
 
 
 @pytest.mark.slow
-def test_after_a_kill_the_same_command_asks_only_for_the_rest(tmp_path: Path, labelling: LabellingServer) -> None:
+def test_after_a_kill_the_same_command_requests_only_the_rest(tmp_path: Path, labelling: LabellingServer) -> None:
     texts = [f"where is my parcel number {i}" for i in range(1500)]
     (tmp_path / "new.txt").write_text("".join(text + "\n" for text in texts))
     labels = ("delivery", "refund", "login")
@@ -313,7 +313,7 @@ workbench.predict("made.json", "new.csv", Follower(ScriptedModel(score=score)), 
 
 
 @pytest.mark.slow
-def test_killed_in_the_middle_of_a_large_file_it_asks_again_only_what_was_under_way(tmp_path: Path) -> None:
+def test_a_kill_in_a_large_file_repeats_only_the_requests_in_flight(tmp_path: Path) -> None:
     texts = [f"a {('refund', 'delivery')[i % 2]} of {i}" for i in range(20_000)]
     (tmp_path / "new.csv").write_text("text\n" + "".join(text + "\n" for text in texts))
     INSTRUCTION.save(tmp_path / "made.json")
@@ -323,9 +323,9 @@ def test_killed_in_the_middle_of_a_large_file_it_asks_again_only_what_was_under_
         path = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
         own = os.environ | {"PYTHONPATH": path}
         done = subprocess.run(command, cwd=tmp_path, env=own, capture_output=True, text=True, check=False)
-        said = [json.loads(line) for line in (tmp_path / "asked.txt").read_text().splitlines()]
+        requests = [json.loads(line) for line in (tmp_path / "asked.txt").read_text().splitlines()]
         (tmp_path / "asked.txt").unlink()
-        return done.returncode, said
+        return done.returncode, requests
 
     died, first = run_until(9_000, "out.csv")
     kept = (tmp_path / "out.csv").read_text().count("\n") - 1

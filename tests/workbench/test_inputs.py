@@ -1,4 +1,4 @@
-"""Whatever people hand over as an instruction is measured like any instruction."""
+"""Prompts: instruction files, text files and texts."""
 
 from pathlib import Path
 
@@ -7,19 +7,19 @@ from tests.workbench.keyword import keyword
 
 from promptmii import Follower, Naive, ScriptedModel, Support, score
 from promptmii.errors import ArtefactError, DataError
-from promptmii.workbench.given import read, written
+from promptmii.workbench.inputs import instruction_from_text, read_prompt
 
 ROWS = [{"text": f"a {label} {i}", "label": label} for i in range(4) for label in ("delivery", "refund")]
 TEXT = "Tickets of a shop.\nrefund: money"
 
 
-def test_a_file_a_path_and_a_text_are_the_same_instruction(tmp_path: Path) -> None:
+def test_a_text_and_a_file_of_it_are_the_same_instruction(tmp_path: Path) -> None:
     (tmp_path / "prompt.txt").write_text(TEXT, encoding="utf-8")
     (tmp_path / "utf16.md").write_text(TEXT, encoding="utf-16")
     model = ScriptedModel(score=keyword)
     results = [
-        score(given, ROWS, model)
-        for given in (TEXT, str(tmp_path / "prompt.txt"), tmp_path / "prompt.txt", tmp_path / "utf16.md")
+        score(prompt, ROWS, model)
+        for prompt in (TEXT, str(tmp_path / "prompt.txt"), tmp_path / "prompt.txt", tmp_path / "utf16.md")
     ]
     assert {result.instruction.text for result in results} == {TEXT}
     assert {result.macro_f1 for result in results} == {1.0}
@@ -30,7 +30,7 @@ def test_a_file_a_path_and_a_text_are_the_same_instruction(tmp_path: Path) -> No
     assert score(saved, ROWS, model).instruction == results[0].instruction
 
 
-def test_a_text_is_measured_as_it_stands_whatever_it_holds() -> None:
+def test_a_text_is_measured_unchanged() -> None:
     model = ScriptedModel(score=keyword)
     odd = 'Say "{text}" {{labels}}\r\n  two  spaces <|im_end|>'
     measured = score(odd, ROWS, Follower(model))
@@ -39,7 +39,7 @@ def test_a_text_is_measured_as_it_stands_whatever_it_holds() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "error", "words"),
+    ("prompt", "error", "words"),
     [
         ("", DataError, "is empty.*naive"),
         (" \n", DataError, "is empty"),
@@ -49,21 +49,21 @@ def test_a_text_is_measured_as_it_stands_whatever_it_holds() -> None:
         ("rows.csv", DataError, "is a table.*order swapped"),
     ],
 )
-def test_what_is_no_instruction_is_said(given: str, error: type[Exception], words: str) -> None:
+def test_invalid_prompts_are_refused(prompt: str, error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
-        read(given)
+        read_prompt(prompt)
 
 
-def test_a_text_without_spaces_may_be_another_script() -> None:
-    assert read("把文本分类为退款或配送") == "把文本分类为退款或配送"
+def test_a_text_in_a_script_without_spaces_is_accepted() -> None:
+    assert read_prompt("把文本分类为退款或配送") == "把文本分类为退款或配送"
 
 
 def test_an_empty_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "prompt.txt").write_text("\n")
     with pytest.raises(DataError, match=r"prompt\.txt is empty"):
-        read(tmp_path / "prompt.txt")
+        read_prompt(tmp_path / "prompt.txt")
 
 
-def test_a_written_text_is_the_naive_prompt_with_a_text() -> None:
+def test_a_text_precedes_the_naive_prompt() -> None:
     naive = Naive().induce(Support(("a", "b"), ()))
-    assert written("Do it.", ("a", "b")).prompt("x").endswith(naive.prompt("x"))
+    assert instruction_from_text("Do it.", ("a", "b")).prompt("x").endswith(naive.prompt("x"))

@@ -1,0 +1,190 @@
+"""A table file that grows row by row, and can be resumed after a kill.
+
+Until every row has an answer, the folder `labelled.csv.run` exists beside `labelled.csv`. It records the inputs of the
+run, so that only the same command resumes it. It also stores new answers for rows that had failed: those cannot be
+appended, and are merged into the table when the run ends.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from promptmii.errors import OutputError
+from promptmii.files import LOCK, append_line, atomic_file, check_writable, locked, write_text
+from promptmii.workbench.formats import Format, Row, format_for
+
+INPUTS = "run.json"
+RETRIED = "again.jsonl"
+
+
+@dataclass
+class Tally:
+    """Rows by outcome."""
+
+    rows: int = 0
+    labelled: int = 0
+    unsure: int = 0
+    """Below the threshold."""
+    failed: int = 0
+
+    def count(self, row: Row) -> None:
+        """Count a row."""
+        self.rows += 1
+        self.labelled += bool(row["predicted_label"])
+        self.unsure += bool(row.get("unsure_label"))
+        self.failed += bool(row["failure"])
+
+
+def run_folder(output: Path) -> Path:
+    """The folder of an unfinished run."""
+    return output.with_name(f"{output.name}.run")
+
+
+def check_output(output: Path, *, force: bool = False) -> None:
+    """Raise `ConfigError` or `OutputError` if rows cannot be written there. An unfinished file may be resumed."""
+    format_for(output, ())
+    check_writable(output, force=force or run_folder(output).is_dir())
+
+
+def refuse_overwriting(output: Path, *inputs: object) -> None:
+    """Raise `OutputError` if the output is one of the inputs, which are still read while rows are written."""
+    files = [source for source in inputs if isinstance(source, str | Path) and os.path.exists(source)]
+    if output.exists() and any(os.path.samefile(file, output) for file in files):
+        raise OutputError(f"{output} is the input and cannot be the output too. Name another file with -o.")
+
+
+@contextmanager
+def locked_run_folder(output: Path, inputs: Mapping[str, Any], *, force: bool) -> Generator[Path]:
+    """The locked folder of a run that is new or has the same inputs as before.
+
+    Raises `OutputError` if the run was started with other inputs, unless `force` starts it over.
+    """
+    check_output(output, force=force)
+    folder = run_folder(output)
+    with locked(folder):
+        for old in folder.iterdir() if force else ():
+            if old.name != LOCK:
+                old.unlink()
+        path = folder / INPUTS
+        previous = json.loads(path.read_text("utf-8")) if path.exists() else None
+        differing = [name for name, value in inputs.items() if previous and previous.get(name) != value]
+        if differing:
+            raise OutputError(
+                f"{output} was started with another {' and '.join(differing)}. Repeat the same command to resume it, "
+                "name another file with -o, or start over with --force."
+            )
+        if previous is None:
+            output.unlink(missing_ok=True)
+            write_text(path, json.dumps(dict(inputs), ensure_ascii=False, indent=2) + "\n", force=True)
+        try:
+            yield folder
+        finally:
+            if not output.exists() and {*os.listdir(folder)} <= {INPUTS, LOCK}:
+                end_run(folder)
+    if not path.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def end_run(folder: Path) -> None:
+    """Mark the run as finished."""
+    (folder / INPUTS).unlink(missing_ok=True)
+
+
+class GrowingTable:
+    """The labelled rows of one run. `write` returns once they are on disk."""
+
+    def __init__(self, path: Path, file_format: Format, folder: Path) -> None:
+        """Creates the file, or reads the rows written so far. Raises `OutputError` if the file was edited."""
+        self.path = path
+        self.tally = Tally()
+        self._format = file_format
+        self._retried = folder / RETRIED
+        self._answered = bytearray()  # by position, whether the row has an answer
+        if not path.exists():
+            self._retried.unlink(missing_ok=True)
+            write_text(path, file_format.head)
+        self.merge_retried()
+        end = len(file_format.head.encode())
+        for row, row_end in self._read():
+            end = row_end
+            self.tally.count(row)
+            self._answered.append(not row["failure"])
+        os.truncate(path, end)
+        self.resumed = len(self._answered)
+        """Rows in the file at the start."""
+
+    def lacks(self, position: int) -> bool:
+        """Whether the row has no answer, or failed."""
+        return position >= len(self._answered) or not self._answered[position]
+
+    @property
+    def answered(self) -> int:
+        """Number of rows with an answer."""
+        return sum(self._answered)
+
+    def write(self, rows: Sequence[tuple[int, Row]]) -> None:
+        """Write rows with their positions, in order: retried rows first, then new ones."""
+        retried = [(position, row) for position, row in rows if position < self.resumed and not row["failure"]]
+        new = [row for position, row in rows if position >= self.resumed]
+        if retried:
+            lines = (json.dumps([position, self._format.records([row])]) + "\n" for position, row in retried)
+            append_line(self._retried, "".join(lines).encode())
+        if new:
+            append_line(self.path, self._format.records(new).encode())
+        for position, row in retried:
+            self._answered[position] = True
+            self.tally.failed -= 1
+            self.tally.rows -= 1
+            self.tally.count(row)
+        for row in new:
+            self.tally.count(row)
+            self._answered.append(not row["failure"])
+
+    def merge_retried(self) -> None:
+        """Replace failed rows in the file by their retried answers."""
+        if not self._retried.exists():
+            return
+        retried = _retried_records(self._retried)
+        next_position, next_record = next(retried, (-1, ""))
+        start = len(self._format.head.encode())
+        with atomic_file(self.path) as temporary, self.path.open("rb") as old, temporary.open("wb") as file:
+            file.write(old.read(start))
+            for position, (_, end) in enumerate(self._read()):
+                record = old.read(end - start)
+                if position == next_position:
+                    record = next_record.encode()
+                    next_position, next_record = next(retried, (-1, ""))
+                file.write(record)
+                start = end
+        self._retried.unlink()
+
+    def rows(self) -> Iterator[Row]:
+        """The rows in the file."""
+        return (row for row, _ in self._read())
+
+    def _read(self) -> Iterator[tuple[Row, int]]:
+        try:
+            with self.path.open("rb") as file:
+                for row, end in self._format.read(file):
+                    if not {"predicted_label", "failure"} <= row.keys():
+                        raise ValueError("a row has no predicted_label or no failure")
+                    yield row, end
+        except (ValueError, KeyError, TypeError) as error:
+            raise OutputError(
+                f"{self.path} was changed during the run and is no longer readable: {error}. "
+                "Restore it, or start over with --force."
+            ) from error
+
+
+def _retried_records(path: Path) -> Iterator[tuple[int, str]]:
+    """Positions and records, in order. Skips a last line that a kill cut short."""
+    with path.open("rb") as file:
+        for line in file:
+            if line.endswith(b"\n"):
+                position, record = json.loads(line)
+                yield position, record
