@@ -4,7 +4,6 @@ The card names the base model and the licence, and has a table of all scores. `.
 hub datasets, in the format that the hub reads.
 """
 
-import json
 import re
 from collections import defaultdict
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ from promptmii.data.nameless import is_nameless
 from promptmii.errors import ArtefactError, EndpointError, MissingDependencyError, counted, first_line, listed
 from promptmii.files import private_folder, write_text
 from promptmii.models.embedded import EMBEDDED
-from promptmii.models.references import WRITERS
+from promptmii.models.references import WRITERS, base_of_adapter
 from promptmii.records import Record, Run
 from promptmii.styles import split_style
 
@@ -58,8 +57,8 @@ def push_weights(
     """Upload trained weights (`RUN/best`, `RUN/checkpoint-N`) and return the reference that loads them from the hub.
 
     `licence` defaults to the base model's; `evaluation` is a run folder of `promptmii evaluate`. Writes the card and
-    the results into the folder first. Raises `EndpointError`, or `ArtefactError` if the folder has no weights or the
-    run did not measure them.
+    the results into the folder first. Raises `EndpointError`; `ArtefactError` if the folder has no weights or the
+    run did not measure them; and `UnknownModelError` if its adapter names no base model.
     """
     if not list(folder.glob("*.safetensors")):
         raise ArtefactError(
@@ -109,15 +108,9 @@ def _refers_to(generator: str, folder: Path) -> bool:
 
 
 def _base(folder: Path) -> str | None:
-    """Reference of an adapter's base model, or `None` for full weights. Raises `ArtefactError`."""
-    config = folder / "adapter_config.json"
-    if not config.exists():
-        return None
-    try:
-        base = str(json.loads(config.read_text("utf-8"))["base_model_name_or_path"])
-    except (ValueError, KeyError) as error:
-        raise ArtefactError(f"{config} does not name the model that the adapter belongs to: {error}.") from error
-    return base if base.split("+")[0] in EMBEDDED or base.startswith("hf:") else f"hf:{base}"
+    """Reference of an adapter's base model, or `None` for full weights. Raises `UnknownModelError`."""
+    base = base_of_adapter(folder)
+    return f"hf:{base}" if base and base.split("+")[0] not in EMBEDDED and not base.startswith("hf:") else base
 
 
 class _Origin(NamedTuple):

@@ -77,7 +77,7 @@ def reader_of(reference: str) -> str:
         return reference
     name, device = _split_device(reference.partition("+")[0])
     kind, colon, location = name.rpartition(":")
-    base_model = _base_of_adapter(location) if kind == "hf" else None
+    base_model = base_of_adapter(Path(location)) if kind == "hf" else None
     if base_model:
         reader = reader_of(f"hf:{base_model.removeprefix('hf:')}")
     else:
@@ -133,16 +133,16 @@ def _weights_of_name(name: str) -> Weights | None:
     kind, _, location = name.partition(":")
     if kind != "hf" or not location:
         return None
-    base_model = _base_of_adapter(location)
+    base_model = base_of_adapter(Path(location))
     if not base_model:
         return Weights(name, location)
     return weights_of(f"{base_model}+{location}") or weights_of(f"hf:{base_model}+{location}")
 
 
-def _base_of_adapter(folder: str) -> str | None:
-    """The base model that an adapter folder names, or `None` for any other folder."""
-    path = Path(folder) / "adapter_config.json"
-    if not path.is_file() or (Path(folder) / "config.json").exists():
+def base_of_adapter(folder: Path) -> str | None:
+    """The base model that an adapter folder names, or `None` for any other folder. Raises `UnknownModelError`."""
+    path = folder / "adapter_config.json"
+    if not path.is_file() or (folder / "config.json").exists():
         return None
     try:
         return str(json.loads(path.read_text("utf-8"))["base_model_name_or_path"])

@@ -128,6 +128,16 @@ def test_the_plan_is_counted_without_weights_and_writes_nothing(world: Path) -> 
     assert not (world / "run").exists()
 
 
+def test_the_hours_of_updates_count_every_iteration_over_a_rollout(world: Path) -> None:
+    rates = {"writes": 100, "reads": 1000, "learns": 500}
+    once, twice = (
+        estimate(settings(world, plan=rates, trl={"num_iterations": number, "max_steps": 4 * number}), world / "run")
+        for number in (1, 2)
+    )
+    assert dict(twice.hours)["update"] == pytest.approx(2 * dict(once.hours)["update"])
+    assert dict(twice.hours)["generate"] == dict(once.hours)["generate"]
+
+
 def test_the_command_plans(world: Path) -> None:
     config = world / "config.toml"
     config.write_text(

@@ -116,11 +116,12 @@ def estimate(settings: TrainSettings, folder: Path, progress: Progress = QUIET) 
 
     seconds: dict[str, float] = {}
     if plan.writes and plan.reads and plan.learns:
+        learned = batches.steps * batches.per_update * batches.generations
         written = validations * len(watched) * plan.length
         seconds = {
             "generate": drafts * plan.length / plan.writes,
             "reward": calls * follower_tokens / plan.reads,
-            "update": drafts * (prompt_tokens + plan.length) / plan.learns,
+            "update": learned * (prompt_tokens + plan.length) / plan.learns,
             "validation": written / plan.writes + validation_calls * follower_tokens / plan.reads,
         }
     return Estimate(
