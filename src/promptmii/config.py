@@ -107,7 +107,7 @@ class InduceSettings(Settings):
     """Examples the generator reads."""
     generator: str = WRITER
     follower: str | None = None
-    """Default: the generator without its adapters (`models.reader_of`)."""
+    """Default: the generator without its adapters (`models.default_follower`)."""
     mode: Mode = "choose"
     calibration: CalibrationKind | Literal["auto"] = "auto"
     """`auto`: `support` in `choose` mode if the follower gives likelihoods, else `none` (docs/models.md)."""

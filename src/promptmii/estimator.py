@@ -28,7 +28,7 @@ from promptmii.errors import ConfigError, DataError, EndpointError, ScoreRefused
 from promptmii.follower import Follower, Prediction, resolve_calibration
 from promptmii.inducers import InContext, Naive
 from promptmii.instruction import Inducer, Mode
-from promptmii.models import WRITER, load_model, reader_of
+from promptmii.models import WRITER, default_follower, load_model
 from promptmii.models.base import LanguageModel
 from promptmii.pipeline import make_inducer
 from promptmii.scoring import score
@@ -53,7 +53,7 @@ def _model(model: object) -> LanguageModel:
 
 
 def _reader(generator: str | LanguageModel) -> str | LanguageModel:
-    return reader_of(split_style(generator)[0]) if isinstance(generator, str) else generator
+    return default_follower(split_style(generator)[0]) if isinstance(generator, str) else generator
 
 
 def _likelihoods(classifier: "PromptClassifier") -> bool:

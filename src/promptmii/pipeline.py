@@ -21,7 +21,7 @@ from promptmii.inducers import BestOf, FixedInstruction, InContext, Keeping, Met
 from promptmii.instruction import Inducer, Instruction
 from promptmii.models import check_reference
 from promptmii.models.base import LanguageModel
-from promptmii.models.references import reader_of
+from promptmii.models.references import default_follower
 from promptmii.models.wrappers import watched
 from promptmii.progress import QUIET, Progress
 from promptmii.styles import split_style, style_for
@@ -216,7 +216,7 @@ def make_follower(
 ) -> Follower:
     """The follower that the settings name, by default the generator's base model. No model is loaded twice."""
     writer, _ = split_style(settings.generator)
-    reference, model = settings.follower or reader_of(writer), generator
+    reference, model = settings.follower or default_follower(writer), generator
     if reference != writer:
         progress.step(f"Loading {reference}")
         model = watched((models or settings.endpoint.load)(reference), progress)

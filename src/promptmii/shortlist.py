@@ -42,7 +42,7 @@ def shortlisted(instruction: Instruction, support: Support, kind: ShortlistKind)
     instruction = instruction.model_copy(update={"shortlist": None})
     if kind == "none" or len(instruction.labels) <= MANY:
         return instruction
-    similarity: Similarity = sentences.best() if kind == "auto" else kind
+    similarity: Similarity = sentences.best_similarity() if kind == "auto" else kind
     ranks = _ranks(instruction, support, similarity)
     no_shortlist = f"all {len(instruction.labels)} labels are compared for each text"
     if len(ranks) < FEWEST_ROWS:
@@ -82,7 +82,7 @@ def _similarities(instruction: Instruction, texts: Sequence[str], similarity: Si
     return _similarity_to(similarity, descriptions(instruction.text, instruction.labels))(texts)
 
 
-_similarity_to = lru_cache(maxsize=8)(sentences.likeness)
+_similarity_to = lru_cache(maxsize=8)(sentences.similarity_to)
 
 
 def descriptions(text: str, labels: Sequence[str]) -> tuple[str, ...]:

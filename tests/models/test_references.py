@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from promptmii.models.references import WRITERS, gguf_of, reader_of, shipped
+from promptmii.models.references import WRITERS, default_follower, gguf_of, shipped
 
 
 @pytest.mark.parametrize(
@@ -23,18 +23,18 @@ from promptmii.models.references import WRITERS, gguf_of, reader_of, shipped
     ],
 )
 def test_the_default_follower_is_the_model_under_the_adapters(writer: str, follower: str) -> None:
-    assert reader_of(writer) == follower
+    assert default_follower(writer) == follower
 
 
 def test_the_default_follower_of_an_adapter_folder_is_the_base_model_it_names(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "owner/name"}))
-    assert reader_of(f"hf:{tmp_path}") == "hf:owner/name"
-    assert reader_of(f"hf:{tmp_path}@cuda:1") == "hf:owner/name@cuda:1"
+    assert default_follower(f"hf:{tmp_path}") == "hf:owner/name"
+    assert default_follower(f"hf:{tmp_path}@cuda:1") == "hf:owner/name@cuda:1"
 
 
 def test_the_default_follower_of_stacked_adapters_is_the_model_under_both(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "hf:owner/name+runs/first"}))
-    assert reader_of(f"hf:{tmp_path}") == "hf:owner/name"
+    assert default_follower(f"hf:{tmp_path}") == "hf:owner/name"
 
 
 @pytest.mark.parametrize("name", WRITERS)

@@ -23,7 +23,7 @@ from promptmii.inducers.fixed import NoInstruction
 from promptmii.inducers.method import Kit, Method, Role
 from promptmii.instruction import Instruction
 from promptmii.models import sentences
-from promptmii.models.threads import in_caller
+from promptmii.models.threads import in_calling_thread
 from promptmii.task import Support
 
 WORD = r"\b\w+\b"
@@ -120,7 +120,7 @@ class SetFitMethod(_ClassifierMethod):
         sentences.weights()
 
     def _train(self, texts: list[str], labels: list[str], seed: int) -> Any:
-        return _SetFit(in_caller(lambda: self._fine_tune(texts, labels, seed)))
+        return _SetFit(in_calling_thread(lambda: self._fine_tune(texts, labels, seed)))
 
     def _fine_tune(self, texts: list[str], labels: list[str], seed: int) -> Any:
         from datasets import Dataset, disable_progress_bars
@@ -167,7 +167,7 @@ class _SetFit:
         return [str(label) for label in self.model.labels]
 
     def predict_proba(self, texts: Sequence[str], /) -> NDArray[np.float64]:
-        return in_caller(lambda: self.model.predict_proba(list(texts), as_numpy=True, show_progress_bar=False))
+        return in_calling_thread(lambda: self.model.predict_proba(list(texts), as_numpy=True, show_progress_bar=False))
 
 
 def _fit_regression(features: Any, texts: list[str], labels: list[str]) -> Any:

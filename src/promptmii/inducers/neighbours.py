@@ -36,7 +36,7 @@ class NearestMethod(Method):
     @classmethod
     def _resolve(cls, similarity: str) -> str:
         """Replace `auto`, so that the key of a result identifies the similarity that was used."""
-        return sentences.best() if similarity == "auto" else similarity
+        return sentences.best_similarity() if similarity == "auto" else similarity
 
     def check(self) -> None:
         if self.similarity == "embedding":
@@ -95,8 +95,8 @@ class Neighbours:
         return [normalise_text(example.text) for example in self.examples]
 
     @cached_property
-    def _similarity_to(self) -> sentences.Likeness:
-        return sentences.likeness(self.similarity, [example.text for example in self.examples])
+    def _similarity_to(self) -> sentences.SimilarityTo:
+        return sentences.similarity_to(self.similarity, [example.text for example in self.examples])
 
 
 class _PerQuery(Instruction):

@@ -20,7 +20,7 @@ from promptmii.files import atomic_folder
 from promptmii.inducers.method import Kit, Method
 from promptmii.instruction import Cost, Instruction, Provenance
 from promptmii.models import weights_of
-from promptmii.models.threads import in_caller
+from promptmii.models.threads import in_calling_thread
 from promptmii.prompts import defuse
 from promptmii.task import Example, Support, content_key
 
@@ -58,7 +58,7 @@ class FineTuning:
         key = content_key([self.follower, support.key, seed, self.recipe.model_dump(), naive.frame])
         adapter = self.folder / key[:16]
         started = perf_counter()
-        tokens = in_caller(lambda: self._train(naive, support.examples, adapter, seed))
+        tokens = in_calling_thread(lambda: self._train(naive, support.examples, adapter, seed))
         cost = Cost(
             calls=len(support.examples) * self.recipe.epochs, prompt_tokens=tokens, seconds=perf_counter() - started
         )

@@ -17,9 +17,9 @@ from promptmii.models.references import (
     WRITER,
     WRITERS,
     Weights,
+    default_follower,
     gguf_of,
     is_local,
-    reader_of,
     weights_of,
 )
 from promptmii.models.scripted import ScriptedModel
@@ -35,8 +35,8 @@ __all__ = [
     "ScriptedModel",
     "Weights",
     "check_reference",
+    "default_follower",
     "load_model",
-    "reader_of",
     "weights_of",
 ]
 

@@ -28,7 +28,7 @@ from promptmii.models.base import (
 )
 from promptmii.models.batching import Tokens
 from promptmii.models.chat import ChatFormat
-from promptmii.models.threads import in_caller
+from promptmii.models.threads import in_calling_thread
 
 LONGEST_PHRASE = 48
 """Longest phrase, in tokens, whose repetition counts as a loop."""
@@ -92,7 +92,7 @@ class LocalModel(LanguageModel):
     def choose(self, chats: Sequence[Chat], options: Sequence[str]) -> list[Choice | Failure]:
         """The choices always have scores."""
         check_options(options)
-        return in_caller(lambda: self._choose(chats, options))
+        return in_calling_thread(lambda: self._choose(chats, options))
 
     def _choose(self, chats: Sequence[Chat], options: Sequence[str]) -> list[Choice | Failure]:
         with self._lock:
@@ -118,7 +118,7 @@ class LocalModel(LanguageModel):
     def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Completion | Failure]:
         if sampling.max_tokens < 1:
             raise ConfigError(f"max_tokens must be at least 1; got {sampling.max_tokens}.")
-        return in_caller(lambda: self._generate(chats, sampling))
+        return in_calling_thread(lambda: self._generate(chats, sampling))
 
     def _generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Completion | Failure]:
         with self._lock:

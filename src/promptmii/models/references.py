@@ -58,7 +58,7 @@ class Weights:
         return "+".join((self.base, *self.adapters))
 
     @property
-    def named(self) -> str:
+    def stored_name(self) -> str:
         """The name to store in an adapter trained on these weights: in peft's form, if they have no adapters."""
         return self.reference if self.adapters else self.base.removeprefix("hf:")
 
@@ -68,7 +68,7 @@ def shipped(writer: str) -> Path:
     return Path(__file__).with_name("shipped") / writer
 
 
-def reader_of(reference: str) -> str:
+def default_follower(reference: str) -> str:
     """The default follower for a writer: its model without adapters, as in the paper.
 
     Training a model to write instructions does not teach it to label.
@@ -79,7 +79,7 @@ def reader_of(reference: str) -> str:
     kind, colon, location = name.rpartition(":")
     base_model = base_of_adapter(Path(location)) if kind == "hf" else None
     if base_model:
-        reader = reader_of(f"hf:{base_model.removeprefix('hf:')}")
+        reader = default_follower(f"hf:{base_model.removeprefix('hf:')}")
     else:
         reader = f"{kind}{colon}{WRITERS.get(location, location)}"
     return f"{reader}@{device}" if device else reader

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from promptmii.errors import MissingDependencyError
 from promptmii.models.embedded import MINILM, embedded_file
-from promptmii.models.threads import in_caller
+from promptmii.models.threads import in_calling_thread
 
 PACKAGE = "sentence_transformers"
-Likeness = Callable[[Sequence[str]], NDArray[Any]]
+SimilarityTo = Callable[[Sequence[str]], NDArray[Any]]
 """Computes the similarities of n texts to the m texts of a corpus, shape (n, m)."""
 
 
@@ -24,12 +24,12 @@ def available() -> bool:
     return find_spec(PACKAGE) is not None and MINILM.installed
 
 
-def best() -> Literal["embedding", "tfidf"]:
+def best_similarity() -> Literal["embedding", "tfidf"]:
     """The best kind of similarity available on this machine."""
     return "embedding" if available() else "tfidf"
 
 
-def likeness(by: Literal["embedding", "tfidf"], corpus: Sequence[str]) -> Likeness:
+def similarity_to(by: Literal["embedding", "tfidf"], corpus: Sequence[str]) -> SimilarityTo:
     """Similarity to `corpus` by sentence embeddings, or by TF-IDF of character n-grams. Raises as `weights` does."""
     if by == "embedding":
         embeddings = embed(corpus)
@@ -51,7 +51,7 @@ def weights() -> Path:
 
 def embed(texts: Sequence[str]) -> NDArray[np.float32]:
     """Embeddings of unit length, shape (n, 384)."""
-    return in_caller(lambda: _model().encode(list(texts), normalize_embeddings=True, show_progress_bar=False))
+    return in_calling_thread(lambda: _model().encode(list(texts), normalize_embeddings=True, show_progress_bar=False))
 
 
 @cache

@@ -4,7 +4,8 @@
 its threads are waiting for and joins them, so that they do not use anything after it is closed.
 
 Each thread that computes with torch on a CPU gets its own pool of helper threads, one per core; with more helpers than
-cores, a batch takes up to three times as long. Workers therefore hand such work to the calling thread (`in_caller`).
+cores, a batch takes up to three times as long. Workers therefore hand such work to the calling thread
+(`in_calling_thread`).
 """
 
 import itertools
@@ -80,7 +81,7 @@ def wait_for(future: Future[T]) -> T:
         raise
 
 
-def in_caller(work: Callable[[], T]) -> T:
+def in_calling_thread(work: Callable[[], T]) -> T:
     """Run `work` in the thread that called `parallel`, or in this one if there is no group; return its result."""
     group = _current.get()
     if group is None:

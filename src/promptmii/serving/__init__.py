@@ -34,7 +34,7 @@ def served(
     if settings is None:
         yield endpoint
         return
-    models = {reference: name for reference in references if (name := unplaced(reference))}
+    models = {reference: name for reference in references if (name := name_without_address(reference))}
     if not models:
         raise ConfigError("serve starts servers for models named openai:<model> without an address; there are none.")
     if endpoint.base_url:
@@ -45,7 +45,7 @@ def served(
         yield endpoint.model_copy(update={"servers": dict(servers.addresses), "served_by": settings.engine})
 
 
-def unplaced(reference: str) -> str | None:
+def name_without_address(reference: str) -> str | None:
     """The name in a reference `openai:<model>` without an address; `None` for any other reference."""
     parsed = ServerReference.parse(reference)
     return parsed.model.removesuffix(FIRST_TOKENS) if parsed and parsed.address is None else None

@@ -44,9 +44,9 @@ class Safeguards(TrainerCallback):
             raise self._diverged(state.global_step)
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
-        """See `TrainableModel.name_base`."""
+        """See `TrainableModel.store_portable_base`."""
         if state.is_world_process_zero:
-            self.policy.name_base(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+            self.policy.store_portable_base(Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
     def _diverged(self, step: int) -> ModelError:
         return ModelError(

@@ -92,15 +92,15 @@ class TrainableModel:
     def save(self, folder: Path, state: dict[str, torch.Tensor] | None = None) -> None:
         """Write the adapter, or all weights and the tokenizer. `state` holds weights gathered from processes."""
         if self.trained is not self.model:
-            save_adapter(self.trained, folder, self.below.named, state)
+            save_adapter(self.trained, folder, self.below.stored_name, state)
         else:
             self.model.save_pretrained(str(folder), state_dict=state)
             self.tokenizer.save_pretrained(str(folder))
 
-    def name_base(self, folder: Path) -> None:
+    def store_portable_base(self, folder: Path) -> None:
         """In an adapter's configuration, replace the base model's local path with its portable reference."""
         path = folder / "adapter_config.json"
         if path.exists():
             config: dict[str, Any] = json.loads(path.read_text("utf-8"))
-            config["base_model_name_or_path"] = self.below.named
+            config["base_model_name_or_path"] = self.below.stored_name
             path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

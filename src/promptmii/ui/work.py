@@ -10,7 +10,7 @@ from promptmii.data import draw_query, draw_support
 from promptmii.errors import PromptMIIError
 from promptmii.follower import Follower, Prediction, resolve_calibration
 from promptmii.instruction import Instruction
-from promptmii.models.references import reader_of
+from promptmii.models.references import default_follower
 from promptmii.models.wrappers import watched
 from promptmii.progress import QUIET, Progress
 from promptmii.scoring import Scored, score
@@ -120,7 +120,7 @@ class Work:
 
 
 def _follower(settings: InduceSettings, models: pipeline.Load, progress: Progress) -> Follower:
-    reference = settings.follower or reader_of(split_style(settings.generator)[0])
+    reference = settings.follower or default_follower(split_style(settings.generator)[0])
     progress.step(f"Loading {reference}")
     model = watched(models(reference), progress)
     kind = resolve_calibration(settings.calibration, settings.mode, model.card)

@@ -17,7 +17,7 @@ from promptmii.models.base import ModelCard
 from promptmii.models.chat import ChatFormat, Tokenizer
 from promptmii.models.local import LocalModel
 from promptmii.models.references import Weights
-from promptmii.models.threads import in_caller
+from promptmii.models.threads import in_calling_thread
 
 try:
     import torch
@@ -67,7 +67,7 @@ class TransformersModel(LocalModel):
     @classmethod
     def load(cls, reference: str, weights: Weights) -> "TransformersModel":
         """Load onto the named device, or the best of this machine. Raises `UnknownModelError`."""
-        return in_caller(lambda: cls._load(reference, weights))
+        return in_calling_thread(lambda: cls._load(reference, weights))
 
     @classmethod
     def _load(cls, reference: str, weights: Weights) -> "TransformersModel":

@@ -10,12 +10,12 @@ from promptmii.models.llama.files import adapter_file, model_file, revision
 from promptmii.models.llama.native import BATCH, Native, unavailable
 from promptmii.models.local import LocalModel
 from promptmii.models.references import GgufFile
-from promptmii.models.threads import in_caller
+from promptmii.models.threads import in_calling_thread
 
 
 def load_gguf(reference: str, gguf: GgufFile, context: int | None = None) -> LanguageModel:
     """A model and its adapters, with a context of up to `context` tokens. Raises `UnknownModelError`, `ModelError`."""
-    return in_caller(lambda: _load(reference, gguf, context))
+    return in_calling_thread(lambda: _load(reference, gguf, context))
 
 
 def _load(reference: str, gguf: GgufFile, context: int | None) -> LanguageModel:
