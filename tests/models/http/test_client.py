@@ -18,7 +18,7 @@ from promptmii.models.http.client import HttpModel
 from promptmii.models.http.completions import NEUTRAL
 from promptmii.models.http.config import HttpConfig
 from promptmii.models.http.constraints import Dialect
-from promptmii.models.http.retries import OWN
+from promptmii.models.http.retries import SUSPECT_AFTER
 from promptmii.models.http.tokens import context_length
 
 CHAT: Chat = [{"role": "user", "content": "hello"}]
@@ -164,7 +164,7 @@ def test_a_text_that_makes_the_server_fail_is_not_retried_for_long(chats: list[C
         failed = [answer for answer in answers if isinstance(answer, Failure)]
         assert [failure.kind for failure in failed] == [FailureKind.SERVER]
         assert "tokenizer crashed" in failed[0].message
-        assert len([body for body in server.bodies if body["messages"] == CHATS[1]]) == OWN + 1
+        assert len([body for body in server.bodies if body["messages"] == CHATS[1]]) == SUSPECT_AFTER + 1
 
 
 def test_a_server_that_is_restarted_is_waited_for() -> None:

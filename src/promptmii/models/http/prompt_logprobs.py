@@ -35,7 +35,7 @@ async def _probe(server: Server, model: str) -> int | None:
     return end if abs(_sum_log_p(choice, len(prompt), [token]) - expected) < TOLERANCE else None
 
 
-def _join(_: Sequence[str], tokens: Sequence[list[int]], end: int) -> list[list[int]]:
+def _combine(_: Sequence[str], tokens: Sequence[list[int]], end: int) -> list[list[int]]:
     """The tokens of each option, with the end token."""
     return [[*option, end] for option in tokens]
 
@@ -72,7 +72,7 @@ def _sum_log_p(choice: dict[str, Any], start: int, tokens: Sequence[int]) -> flo
 
 
 async def _chat_tokens(server: Server, model: str, chat: Chat, *, opening: bool = True) -> list[int]:
-    """The tokens of a chat; `opening` adds the beginning of an answer."""
+    """The tokens of a chat; `opening` appends those that open an answer."""
     body = {
         "model": model,
         "messages": list(chat),
@@ -91,10 +91,10 @@ async def _end_of_turn(server: Server, model: str) -> int:
     """The token that the chat template puts after an answer."""
     word = await _tokens(server, model, WORD)
     tokens = await _chat_tokens(server, model, TURNS, opening=False)
-    places = [n for n in range(len(tokens) - len(word)) if tokens[n : n + len(word)] == word]
-    if not places:
+    positions = [n for n in range(len(tokens) - len(word)) if tokens[n : n + len(word)] == word]
+    if not positions:
         raise bad_answer("the chat template changes the tokens of an answer")
-    return tokens[places[-1] + len(word)]
+    return tokens[positions[-1] + len(word)]
 
 
-VLLM = LikelihoodProtocol("prompt likelihoods", _probe, _tokens, _join, _score)
+VLLM = LikelihoodProtocol("prompt likelihoods", _probe, _tokens, _combine, _score)
