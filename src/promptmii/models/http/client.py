@@ -272,7 +272,10 @@ class HttpModel(LanguageModel):
             return False
 
     async def _context_length(self, server: Server) -> int | None:
-        """From the model list, if it says. Raises `EndpointError` if the server does not answer or refuses the key."""
+        """The length in the model list, if any.
+
+        Raises `EndpointError` if the server does not answer or refuses the key.
+        """
         try:
             return tokens.context_length(await self._model_list(server), self._name)
         except RefusedError as error:
