@@ -27,9 +27,9 @@ class Completions:
         """`model` is the name on the servers."""
         self._model = model
         self.card: ModelCard | None = None
-        """Set by the client once it has asked the servers."""
+        """Set by the client once it has queried the servers."""
         self._dropped: set[str] = set()
-        """Parameters that were rejected, after which the request succeeded without them."""
+        """Rejected parameters of requests that succeeded without them."""
         self.multiple = True
         """The servers may support several samples per request."""
 
