@@ -80,6 +80,18 @@ def test_a_server_that_returns_one_sample_is_asked_for_several_only_once(answer:
         assert sum("n" in body for body in server.bodies) == 1
 
 
+@pytest.mark.parametrize("index", [None, "0", []])
+def test_samples_without_numbers_are_read_in_order(index: Any) -> None:
+    def unnumbered(body: dict[str, Any]) -> Reply:
+        reply = by_seed(body)
+        reply.body["choices"] = [choice | {"index": index} for choice in reversed(reply.body["choices"])]
+        return reply
+
+    with serving(FaultyServer(default=unnumbered)) as server:
+        assert texts(server, [CHAT] * 3) == ["seed 11", "seed 12", "seed 13"]
+        assert requested(server) == [(11, 3), (11, 3)]
+
+
 def test_a_missing_sample_is_requested_separately() -> None:
     with serving(FaultyServer(default=lambda body: by_seed(body, lost=1 if "n" in body else None))) as server:
         assert texts(server, [CHAT] * 3) == ["seed 11", "seed 12", "seed 13"]

@@ -68,9 +68,8 @@ def read_completions(body: Any, count: int) -> list[Completion | None]:
 
     The response's usage is divided among them. Raises `RefusedError` if all are missing or incomplete.
     """
-    choices = objects_in(body.get("choices") if isinstance(body, dict) else None)
-    by_index = {choice.get("index", position): choice for position, choice in enumerate(choices)}
-    completions = [_try_read(by_index.get(n)) for n in range(count)]
+    choices = choices_by_index(body)
+    completions = [_try_read(choices.get(n)) for n in range(count)]
     if not any(completions):
         read_completion(body)  # raises the specific error
         raise bad_answer(f"no answer in {str(body)[:80]!r}")
@@ -161,6 +160,15 @@ def as_object(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise bad_answer(f"expected an object, got {str(value)[:80]!r}")
     return value
+
+
+def choices_by_index(body: Any) -> dict[int, dict[str, Any]]:
+    """The choices in a response by `index`, or by position if a server does not number them."""
+    choices = objects_in(body.get("choices") if isinstance(body, dict) else None)
+    indices = [index for choice in choices if isinstance(index := choice.get("index"), int)]
+    if len(indices) < len(choices):
+        return dict(enumerate(choices))
+    return dict(zip(indices, choices, strict=True))
 
 
 def objects_in(value: Any) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from promptmii.errors import EndpointError
 from promptmii.models.base import Chat, Choice, Usage
-from promptmii.models.http.answers import as_object, objects_in
+from promptmii.models.http.answers import as_object, choices_by_index
 from promptmii.models.http.constraints import PROBE
 from promptmii.models.http.likelihoods import TOLERANCE, TURNS, WORD, LikelihoodProtocol, log_probability
 from promptmii.models.http.refusals import RefusedError, bad_answer
@@ -55,11 +55,10 @@ def _body(model: str, prompts: list[list[int]]) -> dict[str, Any]:
 
 
 def _choices(body: Any, count: int) -> list[dict[str, Any]]:
-    choices = objects_in(as_object(body).get("choices"))
-    by_index = {choice.get("index", n): choice for n, choice in enumerate(choices)}
-    if sorted(by_index) != list(range(count)):
+    choices = choices_by_index(as_object(body))
+    if sorted(choices) != list(range(count)):
         raise bad_answer(f"{len(choices)} answers to {count} prompts")
-    return [by_index[n] for n in range(count)]
+    return [choices[n] for n in range(count)]
 
 
 def _sum_log_p(choice: dict[str, Any], start: int, tokens: Sequence[int]) -> float:
