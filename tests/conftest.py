@@ -6,8 +6,8 @@ import signal
 from hypothesis import settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# A busy machine makes no property false.
+# A slow example on a busy machine must not fail a property.
 settings.register_profile("busy", deadline=None)
 settings.load_profile("busy")
-# A shell's background job ignores Ctrl-C, and so would the programs that the tests start and interrupt.
+# A shell's background job ignores Ctrl-C, and programs that the tests start and interrupt would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)

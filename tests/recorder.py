@@ -1,4 +1,4 @@
-"""A listener that remembers what it was told."""
+"""A progress listener that records its calls."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ class Recorder:
         self.steps: list[str] = []
         self.totals: list[int | None] = []
         self.counts: list[int] = []
-        """Units that each step was advanced by."""
+        """Units done in each step."""
         self.done: list[str] = []
         self.notes: list[str] = []
         self.money = 0.0

@@ -22,8 +22,8 @@ from promptmii.prompts import quote
 
 texts = st.lists(st.one_of(st.text(max_size=20), st.sampled_from(PIECES)), max_size=6).map("".join)
 labels = st.lists(st.text("ab体😀\"'\\{}<>|", min_size=1, max_size=6), min_size=2, max_size=5, unique=True).map(tuple)
-plain = texts.map(lambda text: re.sub(r"\{(?=\{)", "{ ", text))
-frames = st.tuples(plain, plain, plain).map(
+without_slots = texts.map(lambda text: re.sub(r"\{(?=\{)", "{ ", text))
+frames = st.tuples(without_slots, without_slots, without_slots).map(
     lambda parts: f"{parts[0]} {{{{instruction}}}} {parts[1]} {{{{labels}}}} {{{{text}}}} {parts[2]}"
 )
 
@@ -37,7 +37,7 @@ def module(code: str) -> dict[str, Any]:
 
 @settings(max_examples=60)
 @given(body=texts, labels=labels, frame=frames, text=texts)
-def test_the_prompt_is_the_one_that_was_measured(body: str, labels: tuple[str, ...], frame: str, text: str) -> None:
+def test_the_exported_prompt_is_the_measured_one(body: str, labels: tuple[str, ...], frame: str, text: str) -> None:
     instruction = Instruction(text=body, labels=labels, method="human", frame=frame, follower=body)
     assert module(instruction.export("python"))["messages"](text) == instruction.messages(text)
     exported = instruction.export("txt")
@@ -47,32 +47,32 @@ def test_the_prompt_is_the_one_that_was_measured(body: str, labels: tuple[str, .
 
 @pytest.mark.parametrize("target", sorted(set(TARGETS) - {"txt"}))
 def test_every_target_holds_the_same_prompt(target: str) -> None:
-    own = INSTRUCTION.export(target)
-    assert own.partition("# The measured prompt")[2].startswith(
-        INSTRUCTION.export("python").partition("# The measured prompt")[2].partition("# OPENAI")[0].rstrip()
-    )
-    compile(own, target, "exec")
+    code = INSTRUCTION.export(target)
+    after_heading = INSTRUCTION.export("python").partition("# The measured prompt")[2]
+    core = after_heading.partition("# OPENAI")[0].rstrip()
+    assert code.partition("# The measured prompt")[2].startswith(core)
+    compile(code, target, "exec")
 
 
 @given(st.sampled_from(INSTRUCTION.labels), st.sampled_from(["{}", " {}\n", '"{}"', "**{}**.", "`{}`"]))
-def test_an_answer_is_read(label: str, form: str) -> None:
+def test_the_label_in_an_answer_is_read(label: str, form: str) -> None:
     read = module(INSTRUCTION.export("python"))["read"]
     assert read(form.format(label)) == label
     assert read("something else") is None
 
 
-def test_a_script_runs_on_python_alone(tmp_path: Path) -> None:
+def test_a_script_needs_only_python(tmp_path: Path) -> None:
     INSTRUCTION.export("python", tmp_path / "classify.py")
     with serving(FaultyServer(default=f"say:{INSTRUCTION.labels[1]}")) as server:
         environment = {"PATH": os.environ["PATH"], "OPENAI_BASE_URL": server.url, "OPENAI_API_KEY": "k", "MODEL": "m"}
         command = [sys.executable, "-I", "-S", str(tmp_path / "classify.py")]
 
         def classify(*arguments: str, stdin: str = "") -> str:
-            done = subprocess.run(
+            result = subprocess.run(
                 [*command, *arguments], input=stdin, env=environment, capture_output=True, text=True, check=False
             )
-            assert done.returncode == 0, done.stderr
-            return done.stdout
+            assert result.returncode == 0, result.stderr
+            return result.stdout
 
         sent = [text for text in TEXTS if "\0" not in text]
         assert classify(*sent) == f"{INSTRUCTION.labels[1]}\n" * len(sent)
@@ -101,9 +101,9 @@ def test_unknown_targets_and_existing_files_are_refused(tmp_path: Path) -> None:
 
 
 def test_the_command_prints_or_saves(tmp_path: Path) -> None:
-    made = str(INSTRUCTION.save(tmp_path / "made.json"))
-    printed = CliRunner().invoke(app, ["export", made, "--to", "python"])
+    path = str(INSTRUCTION.save(tmp_path / "instruction.json"))
+    printed = CliRunner().invoke(app, ["export", path, "--to", "python"])
     assert printed.stdout == INSTRUCTION.export("python")
-    saved = CliRunner().invoke(app, ["export", made, "--to", "txt", "-o", str(tmp_path / "a.txt")])
+    saved = CliRunner().invoke(app, ["export", path, "--to", "txt", "-o", str(tmp_path / "a.txt")])
     assert saved.exit_code == 0
     assert (tmp_path / "a.txt").read_bytes().decode() == INSTRUCTION.export("txt")

@@ -1,4 +1,4 @@
-"""Exported code in its target library, against a server that records requests."""
+"""Exported code in its target library, against a server that records its requests."""
 
 import os
 import shutil
@@ -21,11 +21,11 @@ from promptmii.models.http.config import HttpConfig
 __all__ = ["address"]
 pytestmark = pytest.mark.export
 LABEL = INSTRUCTION.labels[0]
-CURE = "is not installed: pip install 'promptmii[export-test]'"
+INSTALL = "is not installed: pip install 'promptmii[export-test]'"
 
 
 def library(name: str) -> Any:
-    return pytest.importorskip(name, reason=f"{name} {CURE}")
+    return pytest.importorskip(name, reason=f"{name} {INSTALL}")
 
 
 @pytest.fixture
@@ -101,8 +101,8 @@ def test_promptfoo(server: FaultyServer, tmp_path: Path) -> None:
         "PROMPTFOO_DISABLE_UPDATE": "1",
     }
     command = [promptfoo, "eval", "--no-cache", "--no-table", "-j", "1"]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
     assert received(server) == SENT
 
 
@@ -112,11 +112,11 @@ def test_llama_cpp_gives_the_probabilities_of_promptmii(address: str, tmp_path: 
     texts = [text for text in TEXTS if "\0" not in text][:8]
     environment = {"PATH": os.environ["PATH"], "LLAMA_SERVER": address.removesuffix("/v1")}
     command = [sys.executable, "-I", "-S", str(tmp_path / "classify.py"), *texts]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
     with load_model("openai:smollm", HttpConfig(address, "", patience=5)) as model:  # pyright: ignore
         expected = Follower(model).predict(INSTRUCTION.model_copy(update={"follower": None}), texts)
-    for line, prediction in zip(done.stdout.splitlines(), expected, strict=True):
+    for line, prediction in zip(result.stdout.splitlines(), expected, strict=True):
         label, _, probability = line.rpartition("\t")
         assert prediction.probabilities
         by_label = dict(zip(INSTRUCTION.labels, prediction.probabilities, strict=True))

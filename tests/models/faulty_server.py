@@ -1,4 +1,4 @@
-"""A real HTTP server on loopback that speaks the OpenAI chat API, with scripted faults."""
+"""A real HTTP server on loopback that speaks the OpenAI chat API and fails on demand."""
 
 import asyncio
 import json
@@ -17,7 +17,7 @@ KEY = "sk-very-secret-123"
 
 
 class Reply(NamedTuple):
-    """A response; a body that is neither text nor bytes is sent as JSON."""
+    """A response; a body that is neither a string nor bytes is sent as JSON."""
 
     body: Any
     status: int = 200
@@ -25,7 +25,7 @@ class Reply(NamedTuple):
 
 
 Step: TypeAlias = str | Reply | Callable[[dict[str, Any]], Reply | None]
-"""A name (see `FaultyServer`), a reply, or a function from a request to a reply; `None` means a normal answer."""
+"""A name (see `FaultyServer`), a reply, or a function of the request body; `None` means a normal answer."""
 
 
 def completion(text: Any, finish: str = "stop", **changes: Any) -> Reply:
@@ -40,7 +40,7 @@ def error(message: str, status: int = 400, **fields: Any) -> Reply:
 
 
 def cut_message(**fields: Any) -> Reply:
-    """An answer cut off at the token limit, whose message has these fields."""
+    """An answer that was cut off at the token limit, with these fields in its message."""
     return completion(None, choices=[{"message": fields, "finish_reason": "length"}])
 
 
@@ -50,12 +50,12 @@ REPLIES = {
     "404": error("status 404", 404),
     "context": error("This model's maximum context length is 10 tokens"),
     "error200": error("overloaded", 200),
-    "half": Reply('{"choices": [{"mess'),
+    "cut off": Reply('{"choices": [{"mess'),
     "empty": Reply({"choices": [], "usage": {}}),
-    "odd": Reply({"choices": ["an answer"]}),
-    "mute": completion(None),
-    "thinking": cut_message(content=None, reasoning="hm"),
-    "thought": cut_message(content="", reasoning_content="hm"),
+    "malformed": Reply({"choices": ["an answer"]}),
+    "no text": completion(None),
+    "reasoning": cut_message(content=None, reasoning="hm"),
+    "reasoning_content": cut_message(content="", reasoning_content="hm"),
 }
 
 
@@ -63,7 +63,8 @@ class FaultyServer:
     """Answers each chat request with the next step of `plan`, then with `default`.
 
     Named steps: ok, slow, hang, drip, reset, 429, `429:<retry-after>`, `redirect:<address>`, `say:<text>`, or one of
-    `REPLIES`. With `counts`, there is a tokenizer endpoint, which first fails with the statuses in `count_plan`.
+    `REPLIES`. `honours` is the `Dialect` of the constraints that it enforces, if any. With `counts`, it has a tokenizer
+    endpoint, which first fails with the statuses in `count_plan`.
     """
 
     def __init__(
@@ -110,12 +111,12 @@ class FaultyServer:
             assert body["add_special_tokens"] is body["add_special"] is False
             return web.json_response({"tokens": list(range(len(body["content"].split())))})
 
-    async def beside(self, _request: web.Request) -> web.Response:
+    async def outside_v1(self, _request: web.Request) -> web.Response:
         """llama.cpp's endpoints outside `/v1`."""
         return web.json_response({"detail": "Not Found"}, status=404)
 
     def add_routes(self, app: web.Application) -> None:
-        """Add further endpoints."""
+        """Add more endpoints."""
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
@@ -170,7 +171,7 @@ class FaultyServer:
         return completion(text).body
 
     def _constrained(self, body: dict[str, Any]) -> str | None:
-        """The last option, if the request uses the form of constraint that this server honours."""
+        """The last option, if the request has the kind of constraint that this server honours."""
         if self.honours == "vllm" and "structured_outputs" in body:
             return body["structured_outputs"]["choice"][-1]
         if self.honours == "guided" and "guided_choice" in body:
@@ -206,7 +207,7 @@ def serving(server: Server, port: int = 0) -> Iterator[Server]:
         app.router.add_get("/v1/models", server.models)
         app.router.add_post("/tokenize", server.tokenize)
         app.router.add_post("/v1/chat/completions", server.chat)
-        app.router.add_post("/{path:apply-template|completion}", server.beside)
+        app.router.add_post("/{path:apply-template|completion}", server.outside_v1)
         server.add_routes(app)
         runner = web.AppRunner(app, shutdown_timeout=0.1)
         await runner.setup()

@@ -1,4 +1,4 @@
-"""Servers on a real two-node Ray cluster on this machine, with pretended GPUs."""
+"""Servers on a real Ray cluster of two nodes on this machine, with fake GPUs."""
 # pyright: reportArgumentType=false
 
 import csv
@@ -23,7 +23,7 @@ from promptmii.evaluation.plan import EvaluateSettings
 
 pytestmark = [
     pytest.mark.cluster,
-    # Ray itself causes these.
+    # Ray causes these warnings.
     pytest.mark.filterwarnings("ignore:.*:FutureWarning"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
 ]
@@ -32,7 +32,7 @@ LARGE, SMALL = "openai:large", "openai:small"
 
 @pytest.fixture(scope="module")
 def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The folder in which the servers describe themselves, on a cluster of two one-core nodes with one and two GPUs."""
+    """The folder to which servers write their state, on a cluster of two one-core nodes with one and two GPUs."""
     folder = tmp_path_factory.mktemp("state")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STATE", str(folder))
@@ -62,28 +62,29 @@ def grid(tasks: Path, **changes) -> EvaluateSettings:
     return EvaluateSettings.of(**defaults | changes)
 
 
-def test_each_model_is_served_where_its_gpus_are_and_a_killed_server_costs_nothing(state: Path, tmp_path: Path) -> None:
+def test_each_model_is_served_on_its_gpus_and_a_killed_server_loses_no_result(state: Path, tmp_path: Path) -> None:
     killed: list[int] = []
 
-    def kill_one(progress: Recorder) -> None:
+    def kill_server(progress: Recorder) -> None:
         if progress.counts[-1] == 4:
             killed.append(servers(state)[0]["pid"])
             os.kill(killed[0], signal.SIGKILL)
 
-    run = evaluate(grid(write_tasks(tmp_path / "tasks", 60)), tmp_path / "run", progress=Recorder(kill_one))
+    run = evaluate(grid(write_tasks(tmp_path / "tasks", 60)), tmp_path / "run", progress=Recorder(kill_server))
     assert not run.failed
     assert len(run.records) == 2 * 3 * (1 + 2)
     assert killed
     gpus = {server["model"]: server["gpus"].split(",") for server in servers(state)}
-    assert {model: len(numbers) for model, numbers in gpus.items()} == {"large": 2, "small": 1}
+    assert {model: len(devices) for model, devices in gpus.items()} == {"large": 2, "small": 1}
     assert eventually(lambda: gone(pids(state)))
-    # A rerun, with other ports and nodes, finds every cell done.
-    again = evaluate(grid(tmp_path / "tasks"), tmp_path / "run", progress=(progress := Recorder()))
+    # A rerun, on other ports and nodes, finds every cell finished.
+    progress = Recorder()
+    rerun = evaluate(grid(tmp_path / "tasks"), tmp_path / "run", progress=progress)
     assert progress.totals[-1] == 0
-    assert again.records.keys() == run.records.keys()
+    assert rerun.records.keys() == run.records.keys()
 
 
-def test_a_model_that_no_node_can_hold_is_refused(state: Path, tmp_path: Path) -> None:
+def test_a_model_that_fits_no_node_is_refused(state: Path, tmp_path: Path) -> None:
     before = len(servers(state))
     tasks = write_tasks(tmp_path / "tasks", 60)
     with pytest.raises(ConfigError, match="needs 4 GPUs on one machine; the largest of the Ray cluster has 2"):
@@ -100,11 +101,11 @@ def test_rows_are_labelled_by_servers_on_both_nodes(state: Path, tmp_path: Path)
     rows = [f"{word} {i}" for i in range(40) for word in ("lovely", "waste")]
     (tmp_path / "rows.csv").write_text("text\n" + "\n".join(rows) + "\n")
     command = ["predict", str(tmp_path / "i.json"), str(tmp_path / "rows.csv"), "-o", str(tmp_path / "out.csv")]
-    done = CliRunner().invoke(app, [*command, "--serve", COMMAND, "--copies", "3", "--gpus", "1", "--ray"])
-    assert done.exit_code == 0, done.output
+    result = CliRunner().invoke(app, [*command, "--serve", COMMAND, "--copies", "3", "--gpus", "1", "--ray"])
+    assert result.exit_code == 0, result.output
     with (tmp_path / "out.csv").open(newline="") as file:
         assert [row["predicted_label"] for row in csv.DictReader(file)] == ["good", "bad"] * 40
     started = servers(state)[len(before) :]
     assert len(started) == 3
-    assert sorted(server["gpus"] for server in started) == ["0", "0", "1"]  # two of them on the node with two
+    assert sorted(server["gpus"] for server in started) == ["0", "0", "1"]  # two servers on the node with two GPUs
     assert eventually(lambda: gone(pids(state)))

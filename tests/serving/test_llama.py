@@ -1,4 +1,4 @@
-"""llama.cpp's real server, with the smallest embedded model, started as vLLM would be."""
+"""The real server of llama.cpp with the smallest embedded model, started the way vLLM is."""
 
 import os
 from contextlib import closing

@@ -1,4 +1,4 @@
-"""Server processes on this machine: a small real server, started by the code that starts vLLM."""
+"""Server processes on this machine: a tiny real server, started by the code that starts vLLM."""
 
 import json
 import os
@@ -32,7 +32,7 @@ CHAT: Chat = ({"role": "user", "content": "Input: a waste of time"},)
 
 @pytest.fixture
 def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder in which the servers describe themselves and look up their faults."""
+    """The folder to which servers write their state, and in which they look for faults to simulate."""
     folder = tmp_path / "state"
     folder.mkdir()
     monkeypatch.setenv("STATE", str(folder))
@@ -40,7 +40,7 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def servers(state: Path) -> list[dict[str, Any]]:
-    """The description of each started server, oldest first."""
+    """The state of each server that was started, oldest first."""
     return [json.loads(path.read_text()) for path in sorted(state.glob("*.json"), key=lambda p: p.stat().st_mtime_ns)]
 
 
@@ -55,14 +55,14 @@ def eventually(condition: Callable[[], bool], seconds: float = 20.0) -> bool:
     return condition()
 
 
-def gone(processes: set[int]) -> bool:
-    def lives(pid: int) -> bool:
+def gone(pids: set[int]) -> bool:
+    def is_alive(pid: int) -> bool:
         try:
             return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
         except psutil.NoSuchProcess:
             return False
 
-    return not any(map(lives, processes))
+    return not any(map(is_alive, pids))
 
 
 def answer_of(model: LanguageModel) -> str:
@@ -80,7 +80,7 @@ def settings(**changes: Any) -> ServeSettings:
     return ServeSettings.of(**{"engine": COMMAND, "silence": 1.0, **changes})
 
 
-def test_a_server_ends_with_the_context_and_so_do_its_children(state: Path, tmp_path: Path) -> None:
+def test_servers_and_their_children_end_with_the_context(state: Path, tmp_path: Path) -> None:
     with served(["openai:tiny", "smol"], settings(copies=2), Endpoint(), tmp_path / "logs") as endpoint:
         assert ask(endpoint) == "bad"
         assert len(servers(state)) == 2
@@ -91,8 +91,8 @@ def test_a_server_ends_with_the_context_and_so_do_its_children(state: Path, tmp_
     assert eventually(lambda: gone(pids(state)))
 
 
-@pytest.mark.parametrize("supervisor", [False, True])
-def test_a_killed_server_restarts_at_the_same_address(state: Path, tmp_path: Path, supervisor: bool) -> None:
+@pytest.mark.parametrize("supervisor", [False, True], ids=["server", "supervisor"])
+def test_a_killed_server_restarts_at_its_address(state: Path, tmp_path: Path, supervisor: bool) -> None:
     progress = Recorder()
     with (
         served(["openai:tiny"], settings(), Endpoint(), tmp_path / "logs", progress) as endpoint,
@@ -101,7 +101,7 @@ def test_a_killed_server_restarts_at_the_same_address(state: Path, tmp_path: Pat
         assert answer_of(model) == "bad"
         pid = servers(state)[0]["pid"]
         os.kill(psutil.Process(pid).ppid() if supervisor else pid, signal.SIGKILL)
-        assert answer_of(model) == "bad"  # the call waits for it
+        assert answer_of(model) == "bad"  # the call waits for the restart
         assert eventually(lambda: len(servers(state)) == 2)
         assert eventually(lambda: gone({servers(state)[0][name] for name in ("pid", "child")}))
     assert [note for note in progress.notes if "ended; starting it again" in note]
@@ -134,14 +134,14 @@ finally:
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
-def test_servers_end_with_the_process_that_started_them(state: Path, tmp_path: Path, number: signal.Signals) -> None:
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM], ids=lambda sent: sent.name)
+def test_servers_end_with_the_process_that_started_them(state: Path, tmp_path: Path, sent: signal.Signals) -> None:
     process = subprocess.Popen([sys.executable, "-c", CODE, COMMAND, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     assert process.stdout
     assert process.stdout.readline() == "ready\n"
     assert not gone(pids(state))
-    process.send_signal(number)
-    assert process.wait(10) == (-number if number is signal.SIGKILL else 128 + number)
+    process.send_signal(sent)
+    assert process.wait(10) == (-sent if sent is signal.SIGKILL else 128 + sent)
     process.stdout.close()
     assert eventually(lambda: gone(pids(state)))
 
@@ -172,7 +172,7 @@ def test_a_server_that_keeps_ending_is_not_restarted_forever(state: Path, tmp_pa
     assert sum("starting it again" in note for note in progress.notes) == 8
 
 
-def test_servers_that_cannot_start_are_refused_with_a_cure(state: Path, tmp_path: Path) -> None:
+def test_settings_that_cannot_work_are_refused_with_the_fix(state: Path, tmp_path: Path) -> None:
     def start(references: list[str], endpoint: Endpoint | None = None, **changes: Any) -> None:
         with served(references, settings(**changes), endpoint or Endpoint(), tmp_path / "logs"):
             pass
@@ -186,11 +186,11 @@ def test_servers_that_cannot_start_are_refused_with_a_cure(state: Path, tmp_path
     with pytest.raises(ConfigError, match=r"needs 8 GPUs for 4 servers, but only 2 are available \(4, 5\)"):
         start(["openai:a", "openai:b"], copies=2, gpus=2, devices=(4, 5))
     with pytest.raises(ConfigError, match=r"needs 1 GPU for 1 server, but only 0 are available \(the others train\)"):
-        start(["openai:a"], gpus=1, devices=())  # every GPU trains
+        start(["openai:a"], gpus=1, devices=())  # training uses every GPU
     assert servers(state) == []
 
 
-def test_vllm_is_started_with_its_own_command_and_each_server_sees_its_gpus(
+def test_vllm_is_started_by_its_command_and_each_server_sees_only_its_gpus(
     state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     program = tmp_path / "bin" / "vllm"
@@ -202,11 +202,11 @@ def test_vllm_is_started_with_its_own_command_and_each_server_sees_its_gpus(
     serve = ServeSettings.of(engine="vllm", gpus={"openai:org/large": 2}, options=("--seed", "1"))
     with served(["openai:org/large", "openai:org/small"], serve, Endpoint(), tmp_path / "logs") as endpoint:
         assert set(endpoint.servers) == {"openai:org/large", "openai:org/small"}
-        large, small = sorted(servers(state), key=lambda server: len(server["words"]), reverse=True)
+        large, small = sorted(servers(state), key=lambda server: len(server["arguments"]), reverse=True)
     assert (large["gpus"], small["gpus"]) == ("3,4", "5")
-    assert large["words"][:2] == ["serve", "org/large"]
-    assert large["words"][-4:] == ["--tensor-parallel-size", "2", "--seed", "1"]
-    assert "--tensor-parallel-size" not in small["words"]
+    assert large["arguments"][:2] == ["serve", "org/large"]
+    assert large["arguments"][-4:] == ["--tensor-parallel-size", "2", "--seed", "1"]
+    assert "--tensor-parallel-size" not in small["arguments"]
 
 
 @pytest.mark.usefixtures("state")

@@ -1,9 +1,10 @@
-"""A small model server program that speaks OpenAI's protocol, with faults on demand.
+"""A tiny model server that speaks OpenAI's protocol and fails on demand.
 
     tiny_server.py MODEL --host HOST --port PORT
 
-In the folder STATE (an environment variable) it writes its process ids and GPUs to `<port>.<n>.json` at its start, and
-the maximum number of concurrent requests to `peak`. A file `stuck` silences it, and `broken` ends it at once.
+The environment variable STATE names a folder. On start, the server writes its process ids and GPUs to
+`<port>.<n>.json` there, and later the maximum number of concurrent requests to `peak`. While the folder contains a
+file `stuck`, the server does not answer; with a file `broken`, it ends on start.
 """
 
 import argparse
@@ -17,7 +18,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-LOCK, STATS = threading.Lock(), {"active": 0, "peak": 0}
+LOCK = threading.Lock()
+STATS = {"active": 0, "peak": 0}
 STATE = Path(os.environ["STATE"])
 WORDS = {"lovely": "good", "waste": "bad", "moving": "warm", "stiff": "cold", "drums": "loud", "harp": "calm"}
 
@@ -66,17 +68,17 @@ class Handler(BaseHTTPRequestHandler):
 
 
 parser = argparse.ArgumentParser()
-parser.add_argument("words", nargs="+")
+parser.add_argument("model", nargs="+", help="MODEL, or as for vLLM: serve MODEL")
 parser.add_argument("--host", default="127.0.0.1")
 parser.add_argument("--port", type=int, required=True)
 parser.add_argument("--tensor-parallel-size", type=int, default=1)
 parser.add_argument("--generation-config")
 args, _ = parser.parse_known_args()
-MODEL = args.words[-1]
+MODEL = args.model[-1]
 if (STATE / "broken").exists():
     sys.exit("the weights are broken")
-child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])  # as servers start workers
-info = {"pid": os.getpid(), "child": child.pid, "model": MODEL, "words": sys.argv[1:]}
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])  # like the workers of a real server
+info = {"pid": os.getpid(), "child": child.pid, "model": MODEL, "arguments": sys.argv[1:]}
 info["gpus"] = os.environ.get("CUDA_VISIBLE_DEVICES")
 server = ThreadingHTTPServer((args.host, args.port), Handler)
 path = STATE / f"{args.port}.{len(list(STATE.glob(f'{args.port}.*')))}.json"

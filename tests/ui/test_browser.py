@@ -65,7 +65,7 @@ class Visit:
 
     def run(self) -> str:
         """Run the sample and return the address of the finished run."""
-        self.page.get_by_role("button", name="Take the sample").click()
+        self.page.get_by_role("button", name="Use the sample").click()
         self.page.select_option("#generator", "other")
         self.page.fill("#generator_other", "toy")
         self.page.fill("#evaluate", "40")
@@ -146,11 +146,11 @@ def test_from_a_dropped_table_to_an_exported_edit(visit: Visit, tmp_path: Path) 
 
 def test_an_invalid_form_keeps_its_input(visit: Visit) -> None:
     page = visit.page
-    page.get_by_role("button", name="Take the sample").click()
+    page.get_by_role("button", name="Use the sample").click()
     page.select_option("#generator", "other")
     page.fill("#generator_other", "toy")
     page.fill("#evaluate", "40")
-    page.get_by_text("A server, and its prices").click()
+    page.get_by_text("Server and prices").click()
     page.fill("#price_prompt", "1")
     page.click("#go")
     page.wait_for_selector("#problem [role=alert]:has-text('both prices')")
@@ -178,7 +178,7 @@ def test_a_model_is_installed_with_a_button(browser: Any, tmp_path: Path, monkey
             monkeypatch.setenv(name, value)
         with serving(tmp_path / "home", Models(), installable={TINY.name: TINY}) as url:
             visit = Visit(browser, url, Models(), tmp_path)
-            visit.page.get_by_role("button", name="Take the sample").click()
+            visit.page.get_by_role("button", name="Use the sample").click()
             visit.page.get_by_role("button", name="Install").click()
             visit.page.wait_for_selector("text=of 3 MB")
             visit.page.wait_for_selector("#generator option[value=tiny]:not([disabled])", state="attached")
@@ -191,7 +191,7 @@ def test_a_model_is_installed_with_a_button(browser: Any, tmp_path: Path, monkey
 def test_a_run_is_stopped(visit: Visit) -> None:
     page = visit.page
     visit.models.delay = 0.02
-    page.get_by_role("button", name="Take the sample").click()
+    page.get_by_role("button", name="Use the sample").click()
     page.select_option("#generator", "other")
     page.fill("#generator_other", "toy")
     page.click("#go")
@@ -205,8 +205,8 @@ def test_a_run_is_stopped(visit: Visit) -> None:
 def test_everything_works_by_keyboard(visit: Visit) -> None:
     page = visit.page
     visit.press("Tab")
-    assert page.evaluate("document.activeElement.innerText") == "Skip to the content"
-    visit.tab_to("Take the sample")
+    assert page.evaluate("document.activeElement.innerText") == "Skip to content"
+    visit.tab_to("Use the sample")
     visit.press("Enter")
     page.wait_for_selector("#labels")
     visit.tab_to("refund")

@@ -120,7 +120,7 @@ class TestFences:
     )
     def test_posts_from_other_sites_do_nothing(self, client: TestClient, headers: dict[str, str]) -> None:
         assert client.post("/trials", data=RUN, headers=headers).status_code == 403
-        assert "Nothing was tried yet" in client.get("/history").text
+        assert "No runs yet" in client.get("/history").text
 
     def test_pages_load_nothing_from_other_sites(self, client: TestClient) -> None:
         page = client.get("/")
@@ -194,7 +194,7 @@ class TestData:
         self, client: TestClient, changes: dict[str, object], message: str
     ) -> None:
         assert message in text_of(client.post("/trials", data=RUN | changes).text)
-        assert "Nothing was tried yet" in client.get("/history").text
+        assert "No runs yet" in client.get("/history").text
 
 
 class TestRun:
@@ -219,7 +219,7 @@ class TestRun:
             assert measured is not None
             assert f"{answers.name} {measured.macro_f1:.3f}".replace("0.", ".") in page
         assert RULES in client.get(address).text
-        assert "Money per 1,000" in page
+        assert "Cost per 1,000" in page
         assert len(trial.query) == 40
         assert models.loaded == ["toy"]
         assert "Sample: support tickets" in client.get("/history").text
@@ -361,7 +361,7 @@ class TestEdit:
     def test_an_unchanged_text_changes_nothing(self, client: TestClient, tmp_path: Path) -> None:
         address = start_run(client)
         finished_page(client, address)
-        assert "Every row keeps its label" in edited(client, address, RULES)
+        assert "No row changed its label" in edited(client, address, RULES)
         child, parent = Store(tmp_path / "home").trials()
         assert child.own is not None
         assert parent.own is not None
@@ -419,7 +419,7 @@ class TestJobs:
     def test_jobs_run_in_turn_and_a_waiting_one_can_be_stopped(self, client: TestClient, models: Models) -> None:
         models.delay = 0.01
         first, second = start_run(client), start_run(client)
-        assert "Waiting for the run before this one" in client.get(second).text
+        assert "Waiting for another run to finish" in client.get(second).text
         client.post(f"{second}/cancel")
         assert "Side by side" in finished_page(client, first)
         assert "You stopped this run" in finished_page(client, second)
@@ -433,7 +433,7 @@ class TestJobs:
         with TestClient(make_app(tmp_path / "home", "new", load=models), base_url=HOST) as other:
             other.get("/?token=new")
             page = other.get(address).text
-            assert "did not come to its end" in page
+            assert "did not finish" in page
             assert "Tickets of a shop" in page
             again = other.get(html.unescape(re.search(r'href="(/new[^"]+)"', page)[1])).text  # type: ignore[index]
             assert 'value="toy" selected' in again
@@ -495,8 +495,8 @@ class TestInstalling:
         bare.post("/models/tiny")
         _until(lambda: bare.get("/new?data=sample").text, lambda page: bool(re.search(r"[1-9][\d.]* of 3 MB", page)))
         bare.post("/models/tiny/cancel")
-        page = _until(lambda: bare.get("/new?data=sample").text, lambda page: "Go on" in page)
-        assert "What has arrived is kept" in page
+        page = _until(lambda: bare.get("/new?data=sample").text, lambda page: "Continue" in page)
+        assert "already downloaded is kept" in page
         hub.pause = 0.0
         bare.post("/models/tiny")
         assert "Installed." in bare.get("/models/tiny/events").text
@@ -508,7 +508,7 @@ class TestInstalling:
         hub.most = 1000
         bare.post("/models/tiny")
         assert "could not be fetched" in bare.get("/models/tiny/events").text
-        assert "Go on" in bare.get("/new?data=sample").text
+        assert "Continue" in bare.get("/new?data=sample").text
         assert bare.post("/models/nothing").status_code == 404
 
 

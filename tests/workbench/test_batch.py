@@ -52,7 +52,7 @@ def test_one_command_submits_waits_and_collects_at_half_the_price(made: Path, se
     waiting = predict(made, server, "--batch-api")
     assert waiting.exit_code == 5
     assert "30 requests under way, 0 done" in waiting.stderr
-    server.work("batch_1")
+    server.complete("batch_1")
     done = predict(made, server, "--batch-api", "--json")
     assert done.exit_code == 0, done.output
     assert (server.uploads, len(server.batches)) == (1, 1)
@@ -73,7 +73,7 @@ def test_one_command_submits_waits_and_collects_at_half_the_price(made: Path, se
 @pytest.mark.slow
 def test_failed_and_expired_requests_are_submitted_again(made: Path, server: BatchServer) -> None:
     assert predict(made, server, "--batch-api").exit_code == 5
-    server.work("batch_1", most=20, fail=("number 3,",))
+    server.complete("batch_1", limit=20, fail=("number 3,",))
     failed = predict(made, server, "--batch-api")
     assert failed.exit_code == 4
     assert "11 failed" in failed.stderr
@@ -83,7 +83,7 @@ def test_failed_and_expired_requests_are_submitted_again(made: Path, server: Bat
     again = predict(made, server, "--batch-api")
     assert again.exit_code == 5
     assert "11 requests submitted" in again.stderr
-    server.work("batch_2")
+    server.complete("batch_2")
     done = predict(made, server, "--batch-api")
     assert done.exit_code == 0, done.output
     batched = labels(made)
@@ -98,7 +98,7 @@ def test_a_batch_whose_creation_went_unanswered_is_not_paid_twice(made: Path, se
     first = predict(made, server, "--batch-api")
     assert first.exit_code == 5, first.output
     assert (len(server.batches), server.uploads) == (1, 1)
-    server.work("batch_1")
+    server.complete("batch_1")
     assert predict(made, server, "--batch-api").exit_code == 0
 
 
@@ -116,7 +116,7 @@ def test_a_refused_batch_is_reported_and_can_be_submitted_again(made: Path, serv
 def test_choose_mode_works_in_batches(made: Path, server: BatchServer) -> None:
     Instruction.load(made).model_copy(update={"mode": "choose"}).save(made, force=True)
     assert predict(made, server, "--batch-api").exit_code == 5
-    server.work("batch_1")
+    server.complete("batch_1")
     assert predict(made, server, "--batch-api").exit_code == 0
     batched = labels(made)
     assert predict(made, server, "--force").exit_code == 0

@@ -61,7 +61,10 @@ BaseUrl = Annotated[
 ]
 Context = Annotated[
     int | None,
-    typer.Option("--context-length", help="Context length in tokens, if the server does not report it."),
+    typer.Option(
+        "--context-length",
+        help="Context length in tokens; overrides the one that the server or the GGUF model reports.",
+    ),
 ]
 Prices = Annotated[
     list[str] | None,

@@ -1,6 +1,6 @@
-"""Exports an instruction as code for other tools. A target is a template beside this module and a line in `TARGETS`.
+"""Exports an instruction as code for other tools. Each target is a line in `TARGETS` and a template in this folder.
 
-All values from the instruction file are inserted as Python literals, so none of them can become code.
+Values from the instruction file are inserted as Python literals, so none of them can become code.
 """
 
 import json
@@ -22,12 +22,12 @@ TARGETS = {
     "llama.cpp": "Python for llama-server: exact likelihoods, calibrated as measured",
     "txt": "the prompt alone, with a placeholder for the text as a JSON string",
 }
-"""Each target with its output. Its template is `<target>.txt`."""
+"""The output of each target. The template is `<target>.txt`."""
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """The prompt to export, and the facts to export with it."""
+    """The prompt to export, with the values that the templates need."""
 
     before: str
     """The prompt before the text."""
@@ -37,10 +37,10 @@ class Prompt:
     model: str
     """The model's name on a server."""
     measured: str
-    """The score, and the model and mode that it was measured with."""
+    """The score, with the model and mode that it was measured for."""
     scale: tuple[float, ...]
     offset: tuple[float, ...]
-    """Scale and offset of the calibration; ones and zeros if there is none."""
+    """The calibration: `scale * log-probability + offset` of each label; ones and zeros if there is none."""
 
 
 def rendered(target: str, prompt: Prompt) -> str:
@@ -55,7 +55,7 @@ def rendered(target: str, prompt: Prompt) -> str:
         "model": repr(prompt.model),
         "measured": repr(prompt.measured),
         "control": "\n    ".join(map(repr, re.findall(".{1,100}", CONTROL.pattern))),
-        "room": str(32 + max(len(json.dumps(label)) for label in written)),
+        "max_tokens": str(32 + max(len(json.dumps(label)) for label in written)),
         "scale": repr(prompt.scale),
         "offset": repr(prompt.offset),
         "prompt": f"{prompt.before}{_placeholder(prompt.before + prompt.after)}{prompt.after}",
@@ -65,18 +65,18 @@ def rendered(target: str, prompt: Prompt) -> str:
 
 
 def _filled(name: str, values: Mapping[str, str]) -> str:
-    """The template filled in one pass, so that values are never read as slots."""
+    """A filled template. All slots are replaced in one pass, so a value is never read as a slot."""
     text = resources.files("promptmii.exports").joinpath(f"{name}.txt").read_text(encoding="utf-8")
     return re.sub(r"\{\{(\w+)\}\}", lambda slot: values[slot[1]], text)
 
 
 def _literal(text: str) -> str:
-    """A Python literal for a text, with one string per line."""
+    """A text as a Python literal, with one string per line."""
     lines = re.findall(r"[^\n]*\n|[^\n]+", text)
     return repr(text) if len(lines) < 2 else "\n".join(("(", *(f"    {line!r}" for line in lines), ")"))
 
 
 def _placeholder(text: str) -> str:
-    """A placeholder for the text that occurs nowhere else in the prompt."""
+    """A placeholder that does not occur in the prompt."""
     placeholders = ["{{text}}", *(f"{{{{text{number}}}}}" for number in range(2, len(text)))]
     return next(placeholder for placeholder in placeholders if placeholder not in text)

@@ -25,27 +25,31 @@ def served(
     host: str = LOOPBACK,
     ray: RayOptions | None = None,
 ) -> Generator[Endpoint]:
-    """Yield the endpoint of the models: `endpoint` itself, or with `settings` servers that run as long as the context.
+    """Start servers for the models, and end them with the context. Yields the endpoint that reaches them.
 
-    Starts a server for each `openai:<model>` without an address. It listens at `host`, an address of this machine, or
-    with `ray` at the address of its node. Its log is in the folder `logs`, by default a temporary one. Raises
-    `ConfigError` if no model is of this kind or `endpoint` has an address too, `ModelError` if a server does not start.
+    Without `settings`, starts nothing and yields `endpoint` itself. Each `openai:<model>` without an address gets a
+    server. It listens at `host`, an address of this machine, or with `ray` at the address of its node. The logs are in
+    the folder `logs`, by default a temporary one. Raises `ConfigError` if there is no such model or `endpoint` already
+    has an address, `ModelError` if a server does not start.
     """
     if settings is None:
         yield endpoint
         return
-    models = {reference: name for reference in references if (name := name_without_address(reference))}
+    names = {reference: model_to_serve(reference) for reference in references}
+    models = {reference: name for reference, name in names.items() if name}
     if not models:
         raise ConfigError("serve starts servers for models named openai:<model> without an address; there are none.")
     if endpoint.base_url:
         raise ConfigError(f"serve starts its own servers, but endpoint.base_url is {endpoint.base_url!r}. Remove one.")
-    with closing(
-        ClusterServers(models, settings, ray, progress) if ray else LocalServers(models, settings, progress, logs, host)
-    ) as servers:
+    if ray:
+        servers = ClusterServers(models, settings, ray, progress)
+    else:
+        servers = LocalServers(models, settings, progress, logs, host)
+    with closing(servers):
         yield endpoint.model_copy(update={"servers": dict(servers.addresses), "served_by": settings.engine})
 
 
-def name_without_address(reference: str) -> str | None:
-    """The name in a reference `openai:<model>` without an address; `None` for any other reference."""
+def model_to_serve(reference: str) -> str | None:
+    """The model in a reference `openai:<model>` without an address; `None` for any other reference."""
     parsed = ServerReference.parse(reference)
     return parsed.model.removesuffix(FIRST_TOKENS) if parsed and parsed.address is None else None

@@ -1,4 +1,4 @@
-"""Servers on the nodes of a Ray cluster, each held by an actor, for which Ray finds a node with enough GPUs."""
+"""Servers on the nodes of a Ray cluster. An actor runs each of them on a node where Ray finds enough GPUs."""
 
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -12,17 +12,17 @@ from promptmii.serving.local import LocalServers
 
 
 class Host:
-    """An actor with one server on its node. The server ends with the actor, even if the actor is killed."""
+    """An actor that runs one server on its node. The server ends with the actor, even if that is killed."""
 
     def __init__(self, settings: str, reference: str, model: str) -> None:
-        """`settings` are JSON, so that the worker validates them."""
-        # Ray lets the actor see only its own GPUs.
+        """`settings` is JSON, which the actor validates."""
+        # Ray shows the actor only its own GPUs.
         self._settings = ServeSettings.model_validate_json(settings).model_copy(update={"copies": 1, "devices": None})
         self._models = {reference: model}
         self._servers: LocalServers | None = None
 
     def start(self) -> str | PromptMIIError:
-        """The server's address once it answers, or the error: Ray cannot pass on every error that is raised."""
+        """The server's address once it answers, or the error, because Ray cannot pass on every raised exception."""
         from ray.util import get_node_ip_address
 
         try:
@@ -33,7 +33,7 @@ class Host:
         return address
 
     def close(self) -> None:
-        """End the server. Otherwise it ends shortly after the actor."""
+        """End the server now, rather than shortly after the actor."""
         if self._servers:
             self._servers.close()
 
@@ -50,21 +50,22 @@ class ClusterServers:
         """
         progress.step("Starting servers: " + ", ".join(models.values()))
         self.addresses: dict[str, str] = {}
-        """By reference; those of several copies are separated by commas."""
+        """By reference; a comma-separated list if there are several copies."""
         with ExitStack() as undo:
             starting: dict[str, list[Any]] = {}
             ray: Any = None
             for reference, name in models.items():
                 gpus = settings.needs(reference)
-                # A server on a GPU claims no core, or else the workers of a grid might leave none for it.
+                # A server on a GPU claims no CPU core, because the workers of a grid may have claimed them all.
                 needs = {"workers": settings.copies, "gpus": gpus, "cpus": 0 if gpus else options.cpus}
                 arguments = (settings.model_dump_json(), reference, name)
                 hosts = RayActors(options.model_copy(update=needs), Host, *arguments, scheduling_strategy="SPREAD")
                 undo.callback(_close, hosts, settings.silence)
-                starting[reference], ray = [actor.start.remote() for actor in hosts.actors], hosts.ray
+                starting[reference] = [actor.start.remote() for actor in hosts.actors]
+                ray = hosts.ray
             try:
-                for reference, answers in starting.items():
-                    results = ray.get(answers, timeout=settings.startup)
+                for reference, pending in starting.items():
+                    results = ray.get(pending, timeout=settings.startup)
                     self.addresses[reference] = ",".join(map(unwrapped, results))
             except (ray.exceptions.GetTimeoutError, ray.exceptions.RayActorError) as error:
                 raise ModelError(

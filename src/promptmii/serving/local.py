@@ -1,4 +1,4 @@
-"""Servers on this machine, for as long as a run needs them."""
+"""Servers on this machine that live as long as a run needs them."""
 
 import os
 import re
@@ -25,7 +25,7 @@ _UNSAFE = re.compile(r"[^\w.-]+")
 
 
 class LocalServers:
-    """Servers that start together, restart when they fail, and end together."""
+    """Servers that start and end together, and restart when they fail."""
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class LocalServers:
             self._servers.append(ServerProcess(model, command, address, log, environment, settings))
             addresses.setdefault(reference, []).append(address)
         self.addresses = {reference: ",".join(copies) for reference, copies in addresses.items()}
-        """By reference; those of several copies are separated by commas."""
+        """By reference; a comma-separated list if there are several copies."""
         with ExitStack() as undo:
             undo.callback(self._stop)
             self._start()
@@ -71,7 +71,8 @@ class LocalServers:
         self._closing.set()
         self._watcher.join()
         self._stop()
-        if self._temporary and not any(server.failures for server in self._servers):  # else a note names a log
+        failed = any(server.failures for server in self._servers)
+        if self._temporary and not failed:  # a note may refer to the log of a failed server
             shutil.rmtree(self._temporary, ignore_errors=True)
 
     def _start(self) -> None:
@@ -102,10 +103,10 @@ class LocalServers:
                     self._restart(server, fault)
 
     def _restart(self, server: ServerProcess, fault: str) -> None:
-        if len(server.failures) > RESTARTS:  # given up for good
+        if len(server.failures) > RESTARTS:  # given up before
             return
         now = time.monotonic()
-        server.failures = [*(failed for failed in server.failures if now - failed < STEADY), now]
+        server.failures = [*(failure for failure in server.failures if now - failure < STEADY), now]
         problem = f"The server of {server.model} at {server.address} {fault}"
         if len(server.failures) > RESTARTS:
             self._progress.note(f"{problem}, for the {RESTARTS + 1}th time; it is not started again: see {server.log}")
@@ -116,12 +117,12 @@ class LocalServers:
 
 
 def _free_ports(host: str, count: int) -> list[int]:
-    """Different free ports; all are held until all are found."""
+    """Distinct free ports. All sockets stay open until the last port is found."""
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for held in sockets:
-            held.bind((host, 0))
-        return [held.getsockname()[1] for held in sockets]
+        for bound in sockets:
+            bound.bind((host, 0))
+        return [bound.getsockname()[1] for bound in sockets]
 
 
 def visible_devices() -> list[str]:

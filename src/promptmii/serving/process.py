@@ -1,4 +1,4 @@
-"""One server process on this machine: its command line, its health and its end."""
+"""One server process on this machine: starts it, checks its health and ends it."""
 
 import os
 import select
@@ -31,26 +31,27 @@ def command_line(settings: ServeSettings, model: str, port: int, host: str = LOO
     """The command that starts a server. Raises `ConfigError` if its program is not on this machine."""
     address = ["--host", host, "--port", str(port)]
     if settings.engine == "vllm":
-        # Sampling parameters come with each request, not from the model's repository.
-        words = ["vllm", "serve", model, *address, "--generation-config", "vllm"]
-        words += ["--tensor-parallel-size", str(gpus)] if gpus > 1 else []
+        # Take sampling defaults from vLLM, not from the model's repository.
+        command = ["vllm", "serve", model, *address, "--generation-config", "vllm"]
+        if gpus > 1:
+            command += ["--tensor-parallel-size", str(gpus)]
     elif settings.engine == "llama.cpp":
-        words = [sys.executable, "-P", "-m", "promptmii.models.llama.server", model, *address]
+        command = [sys.executable, "-P", "-m", "promptmii.models.llama.server", model, *address]
     else:
-        words = shlex.split(settings.engine)
+        command = shlex.split(settings.engine)
         for name, value in {"model": model, "host": host, "port": port, "gpus": gpus}.items():
-            words = [word.replace(f"{{{name}}}", str(value)) for word in words]
-    if shutil.which(words[0]) is None:
+            command = [word.replace(f"{{{name}}}", str(value)) for word in command]
+    if shutil.which(command[0]) is None:
         raise ConfigError(
-            f"serve: the program {words[0]!r} was not found. Install it; or start the server yourself, and "
+            f"serve: the program {command[0]!r} was not found. Install it; or start the server yourself, and "
             "give endpoint.base_url; or set serve to vllm, llama.cpp or a command line with {model} and {port}."
         )
-    return [*words, *settings.options]
+    return [*command, *settings.options]
 
 
 @dataclass(eq=False)
 class ServerProcess:
-    """A server at one port. It restarts at the same port, so its address remains valid."""
+    """A server on one port. It restarts on the same port, so its address remains valid."""
 
     model: str
     command: Sequence[str]
@@ -59,7 +60,7 @@ class ServerProcess:
     environment: Mapping[str, str]
     settings: ServeSettings
     ready: bool = False
-    """It has answered since it was started."""
+    """The server has answered since it was started."""
     failures: list[float] = field(default_factory=list[float])
     """Times of recent failures."""
     _supervisor: subprocess.Popen[bytes] | None = None
@@ -67,7 +68,7 @@ class ServerProcess:
     _last_answer: float = 0.0
 
     def start(self) -> None:
-        """Start the process without waiting for an answer. Its output goes to its log."""
+        """Start or restart the process, without waiting for an answer. Its output goes to `log`."""
         self.stop()
         with self.log.open("ab") as log:
             self._supervisor = subprocess.Popen(
@@ -77,23 +78,23 @@ class ServerProcess:
                 stderr=log,
                 env={**os.environ, **self.environment},
             )
-        self._supervisor.wait()  # returns at once: it detaches itself
+        self._supervisor.wait()  # returns at once, because the supervisor forks
         self._group = int(_stdout(self._supervisor).readline() or 0)
         self.ready, self._last_answer = False, time.monotonic()
 
     def fault(self) -> str | None:
-        """What is wrong, or `None` if the server is healthy or still loading. Sets `ready` when it answers."""
+        """The current fault, or `None` if the server is healthy or still loading. Sets `ready` when it answers."""
         if self._supervisor is None or _has_ended(self._supervisor, 0):
             return "ended"
         if self._answers():
             self.ready, self._last_answer = True, time.monotonic()
             return None
-        silent = time.monotonic() - self._last_answer
+        silence = time.monotonic() - self._last_answer
         allowed = self.settings.silence if self.ready else self.settings.startup
-        return f"has not answered for {silent:.0f} s" if silent > allowed else None
+        return f"has not answered for {silence:.0f} s" if silence > allowed else None
 
     def stop(self) -> None:
-        """End the process, and wait for its end."""
+        """End the process, and wait until it has ended."""
         process, self._supervisor = self._supervisor, None
         if process is None:
             return
@@ -102,7 +103,7 @@ class ServerProcess:
         _has_ended(process, supervisor.GRACE + TIMEOUT)
         _stdout(process).close()
         if self._group:
-            with suppress(ProcessLookupError):  # the group outlives a supervisor that was killed alone
+            with suppress(ProcessLookupError):  # the group survives if only the supervisor was killed
                 os.killpg(self._group, signal.SIGKILL)
 
     def log_tail(self) -> str:
@@ -129,6 +130,6 @@ def _stdout(process: subprocess.Popen[bytes]) -> IO[bytes]:
 
 
 def _has_ended(supervisor: subprocess.Popen[bytes], timeout: float) -> bool:
-    """Whether the supervisor ends within `timeout` seconds, which closes its standard output."""
+    """The supervisor ends within `timeout` seconds, which closes its standard output."""
     readable, _, _ = select.select([_stdout(supervisor)], [], [], timeout)
     return bool(readable)

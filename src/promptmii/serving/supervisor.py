@@ -1,11 +1,11 @@
 """Runs a server, and ends it when the process that started this one is gone.
 
-    supervisor.py PID COMMAND ...     PID is the process that starts it
+    supervisor.py PID COMMAND ...     PID is the process that starts this one
 
-Started by its path, so that it imports nothing of promptmii. It detaches itself: Ctrl-C at the terminal does not reach
-the server, and Ray, which kills the children of its workers, does not kill this process before it has ended the server.
-It leads its own process group, so that everything the server starts ends too. It prints the number of that group, and
-keeps standard output open for as long as it lives; the server's output goes to standard error.
+Run by its path, so it imports nothing from promptmii. It detaches itself: Ctrl-C at the terminal does not reach the
+server, and Ray, which kills the children of its workers, does not kill this process before it has ended the server.
+It leads its own process group, so that whatever the server starts ends too. It prints the number of that group, and
+keeps its standard output open while it lives; the server's output goes to standard error.
 """
 
 import os
@@ -25,12 +25,12 @@ def supervise(starter: int, command: list[str]) -> None:
         os._exit(0)
     os.setsid()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, _ignore)  # unlike SIG_IGN, a handler is not inherited by the server
+        signal.signal(number, _ignore)  # unlike SIG_IGN, the server does not inherit a handler
     server = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=sys.stderr)
     print(os.getpid(), flush=True)
     while server.poll() is None and _is_alive(starter):
         readable, _, _ = select.select([sys.stdin], [], [], POLL)
-        if readable:  # at its end: nothing is ever written to it
+        if readable:  # closed, because nothing is ever written to it
             break
     os.killpg(0, signal.SIGTERM)
     try:
@@ -38,7 +38,7 @@ def supervise(starter: int, command: list[str]) -> None:
     except subprocess.TimeoutExpired:
         pass
     finally:
-        os.killpg(0, signal.SIGKILL)  # this process included
+        os.killpg(0, signal.SIGKILL)  # including this process
 
 
 def _ignore(_number: int, _frame: object) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from promptmii.configs import FOLDER
 from promptmii.errors import ConfigError, MissingDependencyError, ModelError
-from promptmii.serving import name_without_address
+from promptmii.serving import model_to_serve
 from promptmii.train.settings import TrainSettings
 
 PARENT_DEATH_SIGNAL = 1
@@ -128,7 +128,7 @@ def slurm(settings: TrainSettings, gpus: int, output: Path, arguments: Sequence[
             f"{settings.plan.processes} processes (plan.processes) is not a multiple of {gpus} GPUs per node (--gpus)."
         )
     has_server = settings.reward.serve or settings.endpoint.base_url
-    names = () if has_server else map(name_without_address, settings.reward.followers)
+    names = () if has_server else map(model_to_serve, settings.reward.followers)
     served = sorted({name for name in names if name})
     if len(served) > 1:
         raise ConfigError(

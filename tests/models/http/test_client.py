@@ -18,7 +18,7 @@ from promptmii.models.http.client import HttpModel
 from promptmii.models.http.completions import NEUTRAL
 from promptmii.models.http.config import HttpConfig
 from promptmii.models.http.constraints import Dialect
-from promptmii.models.http.retries import OWN
+from promptmii.models.http.retries import SUSPECT_AFTER
 from promptmii.models.http.tokens import context_length
 
 CHAT: Chat = [{"role": "user", "content": "hello"}]
@@ -37,7 +37,7 @@ def test_every_sampling_parameter_is_sent_and_usage_is_read() -> None:
         assert model.card.context_length == 4096
 
 
-@pytest.mark.parametrize("fault", ["429", "500", "half", "empty", "odd", "mute", "error200", "reset"])
+@pytest.mark.parametrize("fault", ["429", "500", "cut off", "empty", "malformed", "no text", "error200", "reset"])
 def test_a_temporary_fault_is_retried(fault: str) -> None:
     with serving(FaultyServer([fault])) as server, connect(server) as model:
         assert isinstance(model.generate([CHAT], SAMPLING)[0], Completion)
@@ -45,25 +45,25 @@ def test_a_temporary_fault_is_retried(fault: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fault", "kind", "least", "most"),
+    ("fault", "kind", "minimum", "maximum"),
     [
         ("429", FailureKind.RATE_LIMIT, 2, 5),
         ("500", FailureKind.SERVER, 2, 9),
-        ("half", FailureKind.BAD_ANSWER, 3, 3),
+        ("cut off", FailureKind.BAD_ANSWER, 3, 3),
         ("empty", FailureKind.BAD_ANSWER, 3, 3),
-        ("mute", FailureKind.BAD_ANSWER, 3, 3),
-        ("odd", FailureKind.BAD_ANSWER, 3, 3),
+        ("no text", FailureKind.BAD_ANSWER, 3, 3),
+        ("malformed", FailureKind.BAD_ANSWER, 3, 3),
         ("error200", FailureKind.SERVER, 2, 9),
         ("reset", FailureKind.CONNECTION, 2, 9),
         ("context", FailureKind.CONTEXT, 1, 1),
     ],
 )
-def test_a_permanent_fault_is_a_failure_of_its_kind(fault: str, kind: FailureKind, least: int, most: int) -> None:
+def test_a_permanent_fault_is_a_failure_of_its_kind(fault: str, kind: FailureKind, minimum: int, maximum: int) -> None:
     with serving(FaultyServer(default=fault)) as server, connect(server) as model:
         answer = model.generate([CHAT], SAMPLING)[0]
         assert isinstance(answer, Failure)
         assert answer.kind is kind
-        assert least <= len(server.bodies) <= most
+        assert minimum <= len(server.bodies) <= maximum
 
 
 def test_one_failure_does_not_affect_other_chats() -> None:
@@ -72,7 +72,7 @@ def test_one_failure_does_not_affect_other_chats() -> None:
         assert [type(answer) for answer in answers] == [Completion, Failure, Completion]
 
 
-def test_no_server_is_one_clear_error() -> None:
+def test_a_missing_server_is_one_clear_error() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
@@ -80,7 +80,7 @@ def test_no_server_is_one_clear_error() -> None:
         _ = model.card
 
 
-def test_models_of_one_endpoint_share_its_limit() -> None:
+def test_models_of_one_endpoint_share_its_request_limit() -> None:
     with (
         serving(FaultyServer()) as server,
         connect(server, concurrency=3) as first,
@@ -100,11 +100,12 @@ def test_models_of_one_endpoint_share_its_limit() -> None:
 
 
 def test_a_reference_may_name_its_server() -> None:
-    with serving(FaultyServer()) as here, serving(FaultyServer()) as there:
-        model = load_model(f"openai:m@{there.url}", HttpConfig(base_url=here.url))
+    with serving(FaultyServer()) as configured, serving(FaultyServer()) as named:
+        model = load_model(f"openai:m@{named.url}", HttpConfig(base_url=configured.url))
         assert isinstance(model.generate([CHAT], SAMPLING)[0], Completion)
-        assert (len(here.bodies), there.bodies[0]["model"]) == (0, "m")
-        assert model.card.reference == f"openai:m@{there.url}"
+        assert not configured.bodies
+        assert named.bodies[0]["model"] == "m"
+        assert model.card.reference == f"openai:m@{named.url}"
         model.close()
 
 
@@ -128,7 +129,7 @@ def test_the_probe_finds_the_dialect_that_the_server_honours(dialect: str) -> No
         assert (answers[0].index, answers[0].scores) == (2, None)
 
 
-def test_a_server_that_ignores_every_constraint_is_not_trusted() -> None:
+def test_a_server_that_ignores_every_constraint_is_refused() -> None:
     with (
         serving(FaultyServer()) as server,
         connect(server) as model,
@@ -146,28 +147,28 @@ def test_an_answer_outside_the_options_is_a_failure() -> None:
         assert answer.kind is FailureKind.BAD_ANSWER
 
 
-def test_a_server_that_fails_for_a_while_is_waited_for() -> None:
+def test_calls_wait_for_a_server_that_fails_for_a_while() -> None:
     with serving(FaultyServer(["500"] * 6)) as server, connect(server, patience=20.0) as model:
         assert isinstance(model.generate([CHAT], SAMPLING)[0], Completion)
         assert len([body for body in server.bodies if body["messages"] == CHAT]) == 7
 
 
-@pytest.mark.parametrize("chats", [CHATS, CHATS[1:2]], ids=["with neighbours", "alone"])
+@pytest.mark.parametrize("chats", [CHATS, CHATS[1:2]], ids=["with others", "alone"])
 def test_a_text_that_makes_the_server_fail_is_not_retried_for_long(chats: list[Chat]) -> None:
-    def fails_on_one(body: dict[str, Any]) -> Reply | None:
+    def fail_on_one(body: dict[str, Any]) -> Reply | None:
         return error("tokenizer crashed", 500) if body["messages"] == CHATS[1] else None
 
-    with serving(FaultyServer(default=fails_on_one)) as server, connect(server, patience=60.0) as model:
+    with serving(FaultyServer(default=fail_on_one)) as server, connect(server, patience=60.0) as model:
         started = time.monotonic()
         answers = model.generate(chats, SAMPLING)
         assert time.monotonic() - started < 10
         failed = [answer for answer in answers if isinstance(answer, Failure)]
         assert [failure.kind for failure in failed] == [FailureKind.SERVER]
         assert "tokenizer crashed" in failed[0].message
-        assert len([body for body in server.bodies if body["messages"] == CHATS[1]]) == OWN + 1
+        assert len([body for body in server.bodies if body["messages"] == CHATS[1]]) == SUSPECT_AFTER + 1
 
 
-def test_a_server_that_is_restarted_is_waited_for() -> None:
+def test_calls_wait_for_a_server_that_restarts() -> None:
     answers: list[Completion | Failure] = []
     with serving(FaultyServer()) as server:
         model = connect(server, patience=20.0)
@@ -186,22 +187,22 @@ def test_later_calls_to_a_server_that_is_down_do_not_wait_again() -> None:
         model = connect(server, patience=0.5)
         model.generate([CHAT], SAMPLING)
     with model:
-        for least, most in ((0.5, 5.0), (0.0, 0.4)):
+        for minimum, maximum in ((0.5, 5.0), (0.0, 0.4)):
             start = time.monotonic()
             answer = model.generate([CHAT], SAMPLING)[0]
             assert isinstance(answer, Failure)
             assert answer.kind is FailureKind.CONNECTION
-            assert least <= time.monotonic() - start < most
+            assert minimum <= time.monotonic() - start < maximum
 
 
-def test_patience_is_not_spent_in_the_queue() -> None:
+def test_time_in_the_queue_does_not_count_as_patience() -> None:
     plan = ["slow", "slow", "slow", "500"]
     with serving(FaultyServer(plan)) as server, connect(server, patience=0.3, concurrency=1) as model:
         assert [type(answer) for answer in model.generate(CHATS, SAMPLING)] == [Completion] * 4
 
 
-@pytest.mark.parametrize("fault", ["thinking", "thought"])
-def test_a_model_that_only_thinks_is_reported_and_not_asked_again(fault: str) -> None:
+@pytest.mark.parametrize("fault", ["reasoning", "reasoning_content"])
+def test_a_model_that_only_thinks_is_reported_without_retries(fault: str) -> None:
     with serving(FaultyServer(default=fault)) as server, connect(server) as model:
         answer = model.generate([CHAT], SAMPLING)[0]
         assert isinstance(answer, Failure)
@@ -211,7 +212,7 @@ def test_a_model_that_only_thinks_is_reported_and_not_asked_again(fault: str) ->
         assert answer.usage == Usage(1, 7, 3, 2)
 
 
-def test_a_cache_keeps_what_was_answered_between_failures(tmp_path: Path) -> None:
+def test_a_cache_keeps_the_answers_between_failures(tmp_path: Path) -> None:
     with serving(FaultyServer(["context", "ok", "context", "ok"])) as server:
         cached = Cached(connect(server), tmp_path)
         kinds = [type(answer) for answer in cached.generate(CHATS, SAMPLING)]
@@ -222,7 +223,7 @@ def test_a_cache_keeps_what_was_answered_between_failures(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("counts", [True, False])
-def test_tokens_are_counted_by_a_server_that_can(counts: bool) -> None:
+def test_tokens_are_counted_by_a_server_that_supports_it(counts: bool) -> None:
     with serving(FaultyServer(counts=counts)) as server, connect(server) as model:
         assert model.card.exact_tokens is counts
         assert model.count_tokens(["one two three", "", "one"]) == ([3, 0, 1] if counts else [4, 0, 1])
@@ -231,7 +232,7 @@ def test_tokens_are_counted_by_a_server_that_can(counts: bool) -> None:
         assert server.counted == requests
 
 
-def test_many_texts_are_counted_at_once_within_the_limit() -> None:
+def test_many_texts_are_counted_concurrently_within_the_limit() -> None:
     texts = ["word " * (i % 70) for i in range(300)]
     with serving(FaultyServer(counts=True)) as server, connect(server, concurrency=5) as model:
         assert model.count_tokens(texts) == [i % 70 for i in range(300)]
@@ -249,7 +250,7 @@ def test_counting_waits_for_a_busy_server_and_fails_if_it_stops() -> None:
             model.count_tokens(["one two three"])
 
 
-def test_the_servers_own_sampling_defaults_are_switched_off_where_they_exist() -> None:
+def test_the_sampling_defaults_of_vllm_are_overridden() -> None:
     with serving(FaultyServer(honours="vllm", counts=True)) as server, connect(server) as model:
         model.generate([CHAT], SAMPLING)
         model.choose([CHAT], ["a", "b"])

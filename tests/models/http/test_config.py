@@ -1,4 +1,4 @@
-"""The server behind a reference, and which addresses are valid."""
+"""References to servers, valid addresses and the key."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from promptmii.models.http.config import HttpConfig, ServerReference, addresses
 
 
 @pytest.mark.parametrize(
-    ("reference", "served"),
+    ("reference", "expected"),
     [
         ("openai:m", ("m", None)),
         ("openai:a/b@1", ("a/b@1", None)),
@@ -22,10 +22,10 @@ from promptmii.models.http.config import HttpConfig, ServerReference, addresses
         ("hf:openai:m@http://h", None),
     ],
 )
-def test_a_reference_names_a_model_and_perhaps_its_server(
-    reference: str, served: tuple[str, str | None] | None
+def test_a_reference_names_a_model_and_optionally_its_server(
+    reference: str, expected: tuple[str, str | None] | None
 ) -> None:
-    assert ServerReference.parse(reference) == served
+    assert ServerReference.parse(reference) == expected
 
 
 @pytest.mark.parametrize(
@@ -35,15 +35,15 @@ def test_a_reference_names_a_model_and_perhaps_its_server(
         *(f"http://h/v1?{name}=s3cret" for name in ("api_key", "code", "pwd", "auth", "x-goog-credential", "sig")),
     ],
 )
-def test_a_password_in_an_address_is_refused_and_not_repeated(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_password_in_an_address_is_refused_and_never_shown(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_BASE_URL", address)
-    for use in (
+    for parse in (
         lambda: ServerReference.parse(f"openai:m@{address}"),
         lambda: addresses(None),
         lambda: Endpoint.of(base_url=f"http://fine/v1,{address}"),
     ):
         with pytest.raises(ConfigError) as caught:
-            use()
+            parse()
         assert "s3cret" not in str(caught.value)
 
 
@@ -55,7 +55,7 @@ def test_an_invalid_address_is_refused(address: str) -> None:
         addresses(address)
 
 
-def test_a_password_before_a_host_without_a_scheme_is_not_repeated() -> None:
+def test_a_password_in_an_address_without_a_scheme_is_never_shown() -> None:
     with pytest.raises(ConfigError, match="'h:80/v1' is not the address"):
         addresses("me:s3cret@h:80/v1")
 

@@ -1,4 +1,4 @@
-"""Server faults, kind by kind, in all the formats that servers use."""
+"""Each kind of server fault, in all the formats that servers use."""
 # pyright: reportAttributeAccessIssue=false
 
 import json
@@ -27,11 +27,12 @@ def ask(
 
 
 def refusing(name: str, reply: Reply) -> Callable[[dict[str, Any]], Reply | None]:
+    """The reply to requests with a parameter of this name."""
     return lambda body: reply if name in body else None
 
 
 class TestRefusedParameters:
-    """A parameter that an error names is dropped, permanently once the request succeeds without it."""
+    """A parameter that an error names is dropped, for good once the request succeeds without it."""
 
     @pytest.mark.parametrize(
         ("name", "reply"),
@@ -54,20 +55,22 @@ class TestRefusedParameters:
             ("top_p", error("top_p 参数非法。请检查文档。")),
         ],
     )
-    def test_it_is_dropped_for_good(self, name: str, reply: Reply) -> None:
-        sampled = pytest.warns(UserWarning, match="refuses `temperature`") if name == "temperature" else nullcontext()
-        with serving(FaultyServer(default=refusing(name, reply))) as server, connect(server) as model, sampled as told:
+    def test_a_refused_parameter_is_dropped_for_good(self, name: str, reply: Reply) -> None:
+        warns = pytest.warns(UserWarning, match="refuses `temperature`") if name == "temperature" else nullcontext()
+        with serving(FaultyServer(default=refusing(name, reply))) as server, connect(server) as model, warns as caught:
             for _ in range(2):
                 assert isinstance(model.generate(CHATS[:1], SAMPLING)[0], Completion)
-            sent = [sorted({"seed", "top_p", "temperature"} & set(body)) for body in server.bodies]
-            assert sent[1] == sent[2] == sorted({"seed", "top_p", "temperature"} - {name})
+            sent = [{"seed", "top_p", "temperature"} & set(body) for body in server.bodies]
+            assert sent[1] == sent[2] == {"seed", "top_p", "temperature"} - {name}
             assert len(sent) == 3
-        assert told is None or len(told) == 1  # once, not with every call
+        assert caught is None or len(caught) == 1  # once, not with every call
 
-    def test_several_in_turn(self) -> None:
+    def test_several_parameters_are_dropped_in_turn(self) -> None:
         def picky(body: dict[str, Any]) -> Reply | None:
-            named = next((name for name in ("max_tokens", "seed", "temperature", "top_p") if name in body), None)
-            return error(f"Unsupported parameter: '{named}'. Use 'max_completion_tokens'.") if named else None
+            for name in ("max_tokens", "seed", "temperature", "top_p"):
+                if name in body:
+                    return error(f"Unsupported parameter: '{name}'. Use 'max_completion_tokens'.")
+            return None
 
         with pytest.warns(UserWarning, match="refuses `temperature`"):
             (answer,), server = ask(picky)
@@ -75,17 +78,19 @@ class TestRefusedParameters:
         assert set(server.bodies[-1]) == {"model", "messages", "max_completion_tokens"}
 
     def test_a_rejected_text_drops_no_parameter(self) -> None:
-        words = error("Unsupported: your text speaks of a seed")
-        with serving(FaultyServer(default=words)) as server, connect(server) as model:
+        reply = error("Unsupported: your text speaks of a seed")
+        with serving(FaultyServer(default=reply)) as server, connect(server) as model:
             answer = model.generate(CHATS[:1], SAMPLING)[0]
             assert isinstance(answer, Failure)
-            assert (answer.kind, "speaks of a seed" in answer.message) == (FailureKind.REQUEST, True)
+            assert answer.kind is FailureKind.REQUEST
+            assert "speaks of a seed" in answer.message
             server.default = "ok"
             model.generate(CHATS[:1], SAMPLING)
             assert "seed" in server.bodies[-1]
 
 
 def for_forbidden(reply: Reply) -> Callable[[dict[str, Any]], Reply | None]:
+    """The reply to texts with the word "forbidden"."""
     return lambda body: reply if "forbidden" in body["messages"][-1]["content"] else None
 
 
@@ -109,7 +114,7 @@ class TestRejectedRows:
             completion([{"type": "refusal", "refusal": "I cannot."}]),
         ],
     )
-    def test_a_filter(self, reply: Reply) -> None:
+    def test_a_filter_fails_one_row(self, reply: Reply) -> None:
         answers, server = ask(for_forbidden(reply), CHATS)
         assert [type(answer) for answer in answers] == [Completion, Failure, Completion]
         assert answers[1].kind is FailureKind.REQUEST
@@ -148,10 +153,10 @@ NO_MONEY = [
 
 
 class TestFatalErrors:
-    """A bad key, an empty account or a wrong address is one immediate error, with the server's message and the cure."""
+    """A bad key, an empty account or a wrong address is one immediate error, with the server's message and the fix."""
 
     @pytest.mark.parametrize(
-        ("reply", "words"),
+        ("reply", "message"),
         [
             (error("You exceeded your current quota", 429, code="insufficient_quota"), "no money or quota"),
             (error("Insufficient credits", 402), "no money or quota left: HTTP 402: Insufficient credits"),
@@ -171,27 +176,27 @@ class TestFatalErrors:
             *[(reply, "no money or quota left") for reply in NO_MONEY],
         ],
     )
-    def test_it_is_one_error(self, reply: Reply, words: str) -> None:
+    def test_a_fatal_error_is_raised_once(self, reply: Reply, message: str) -> None:
         started = time.monotonic()
         with serving(FaultyServer(default=reply)) as server, connect(server, patience=60.0) as model:
-            with pytest.raises(EndpointError, match=words) as caught:
+            with pytest.raises(EndpointError, match=message) as caught:
                 model.generate(CHATS, SAMPLING)
             assert caught.value.lasting
             assert KEY not in str(caught.value)
             assert len(server.bodies) <= 3
         assert time.monotonic() - started < 5
 
-    def test_an_account_can_run_empty_after_successful_answers(self) -> None:
-        spent = for_forbidden(error("Sorry, your account balance is insufficient", 403))
+    def test_an_account_may_run_out_of_money_after_successful_answers(self) -> None:
+        reply = for_forbidden(error("Sorry, your account balance is insufficient", 403))
         with pytest.raises(EndpointError, match="no money or quota left"):
-            ask(spent, CHATS, concurrency=1)
+            ask(reply, CHATS, concurrency=1)
 
     def test_a_quoted_text_is_not_read_as_an_account_error(self) -> None:
         echo = Reply({"detail": [{"msg": "Input should be short", "input": "insufficient funds"}]}, 422)
         (answer,), _ = ask(echo)
         assert isinstance(answer, Failure)
 
-    def test_an_address_without_v1(self) -> None:
+    def test_an_address_without_v1_is_pointed_out(self) -> None:
         with serving(FaultyServer()) as server:
             model = connect(server, base_url=server.url.removesuffix("/v1"))
             with model, pytest.raises(EndpointError, match="Does the address lack /v1"):
@@ -199,10 +204,10 @@ class TestFatalErrors:
 
 
 class TestErrorsUnderHttp200:
-    """The error code in the body decides."""
+    """The error code in the body determines the kind of failure."""
 
     @pytest.mark.parametrize(
-        ("body", "kind", "calls"),
+        ("body", "kind", "requests"),
         [
             ({"error": {"message": "invalid request", "code": 400}}, FailureKind.REQUEST, (1, 1)),
             ({"error": {"message": "overloaded", "code": 503}}, FailureKind.SERVER, (2, 99)),
@@ -221,31 +226,33 @@ class TestErrorsUnderHttp200:
             ),
         ],
     )
-    def test_by_its_code(self, body: dict[str, Any], kind: FailureKind, calls: tuple[int, int]) -> None:
+    def test_an_error_under_http_200_is_a_failure(
+        self, body: dict[str, Any], kind: FailureKind, requests: tuple[int, int]
+    ) -> None:
         (answer,), server = ask(Reply(body))
         assert isinstance(answer, Failure)
         assert answer.kind is kind
-        assert calls[0] <= len(server.bodies) <= calls[1]
+        minimum, maximum = requests
+        assert minimum <= len(server.bodies) <= maximum
 
 
 @pytest.mark.parametrize("depth", [20, 500, 900])
 @pytest.mark.parametrize(
-    "body",
+    ("body", "opening", "closing"),
     [
-        '{"choices": [{"message": {"content": @[% "a" %]@}, "finish_reason": "stop"}]}',
-        '{"error": @[% "a" %]@}',
-        '{"choices": [], "detail": @{"message": % "a" %}@}',
+        ('{"choices": [{"message": {"content": NESTED}, "finish_reason": "stop"}]}', "[", "]"),
+        ('{"error": NESTED}', "[", "]"),
+        ('{"choices": [], "detail": NESTED}', '{"message": ', "}"),
     ],
 )
-def test_a_deeply_nested_answer_is_a_failure(body: str, depth: int) -> None:
-    opening, closing = body.partition("@")[2].split("%")[0], body.rpartition("@")[0].rpartition("%")[2]
-    text = body.replace(f"@{opening}%", opening * depth).replace(f"%{closing}@", closing * depth)
-    (answer,), _ = ask(Reply(text))
+def test_a_deeply_nested_answer_is_a_failure(body: str, opening: str, closing: str, depth: int) -> None:
+    nested = f'{opening * depth} "a" {closing * depth}'
+    (answer,), _ = ask(Reply(body.replace("NESTED", nested)))
     assert isinstance(answer, Failure)
 
 
 class TestPromptsThatAreTooLong:
-    """However a server words it, it fails one text, without retries."""
+    """Such an error fails one text without retries, however a server words it."""
 
     @pytest.mark.parametrize(
         "reply",
@@ -259,7 +266,7 @@ class TestPromptsThatAreTooLong:
             error("litellm.ContextWindowExceededError: ..."),
         ],
     )
-    def test_it_is_a_failure_of_the_context(self, reply: Reply) -> None:
+    def test_a_prompt_that_is_too_long_is_a_context_failure(self, reply: Reply) -> None:
         (answer,), server = ask(reply)
         assert isinstance(answer, Failure)
         assert answer.kind is FailureKind.CONTEXT
@@ -267,8 +274,8 @@ class TestPromptsThatAreTooLong:
 
 
 def test_the_message_of_the_server_behind_a_gateway_is_shown() -> None:
-    raw = {"raw": '{"error": "no developer role"}', "provider_name": "P"}
-    (answer,), _ = ask(error("Provider returned error", metadata=raw))
+    metadata = {"raw": '{"error": "no developer role"}', "provider_name": "P"}
+    (answer,), _ = ask(error("Provider returned error", metadata=metadata))
     assert isinstance(answer, Failure)
     assert answer.message == 'HTTP 400: Provider returned error; {"error": "no developer role"}'
 
@@ -290,12 +297,12 @@ class TestIncompleteAnswers:
             Reply("", 204),
         ],
     )
-    def test_it_is_a_failure(self, reply: Reply) -> None:
+    def test_an_incomplete_answer_is_a_failure(self, reply: Reply) -> None:
         (answer,), _ = ask(reply)
         assert isinstance(answer, Failure)
         assert answer.kind is FailureKind.BAD_ANSWER
 
-    def test_parts_of_a_content_are_joined_without_thoughts(self) -> None:
+    def test_the_parts_of_a_message_are_joined_without_reasoning(self) -> None:
         parts = [
             {"type": "thinking", "thinking": [{"type": "text", "text": "alpha or beta?"}]},
             {"type": "text", "text": "al"},
@@ -321,24 +328,26 @@ class TestIncompleteAnswers:
         assert isinstance(answer, Completion)
         assert answer.text == "alpha"
 
-    @pytest.mark.parametrize("end", ["length", "MAX_TOKENS", "max_tokens", "model_length", "max_output_tokens"])
-    def test_finish_reasons_of_truncated_answers(self, end: str) -> None:
-        (answer,), _ = ask(completion("not sp", end))
+    @pytest.mark.parametrize(
+        "finish_reason", ["length", "MAX_TOKENS", "max_tokens", "model_length", "max_output_tokens"]
+    )
+    def test_finish_reasons_of_truncated_answers(self, finish_reason: str) -> None:
+        (answer,), _ = ask(completion("not sp", finish_reason))
         assert isinstance(answer, Completion)
         assert answer.truncated
-        (silent,), server = ask(completion("", end))
-        assert isinstance(silent, Failure)
-        assert "wrote no text" in silent.message
+        (empty,), server = ask(completion("", finish_reason))
+        assert isinstance(empty, Failure)
+        assert "wrote no text" in empty.message
         assert len(server.bodies) == 1  # a retry would cost the same and fail too
 
-    @pytest.mark.parametrize("end", [None, "stop", "STOP", "eos_token", "end_turn", "stop_sequence"])
-    def test_finish_reasons_of_complete_answers(self, end: Any) -> None:
-        (answer,), _ = ask(completion("spam", end))
+    @pytest.mark.parametrize("finish_reason", [None, "stop", "STOP", "eos_token", "end_turn", "stop_sequence"])
+    def test_finish_reasons_of_complete_answers(self, finish_reason: Any) -> None:
+        (answer,), _ = ask(completion("spam", finish_reason))
         assert isinstance(answer, Completion)
         assert not answer.truncated
 
     @pytest.mark.parametrize("name", ["reasoning", "reasoning_content", "reasoning_details", "thinking_blocks"])
-    def test_a_thought_without_an_answer(self, name: str) -> None:
+    def test_reasoning_without_an_answer_is_a_failure(self, name: str) -> None:
         message = {"role": "assistant", "content": "", name: [{"text": "so"}]}
         (answer,), server = ask(completion(None, choices=[{"message": message, "finish_reason": "stop"}]))
         assert isinstance(answer, Failure)
@@ -355,7 +364,7 @@ class TestIncompleteAnswers:
     @pytest.mark.parametrize(
         "answer", ["\n\n@ ", "<think>\n\n</think>\n\n@", "</think>\n@", "<think>spam link</think>@"]
     )
-    def test_white_space_and_thoughts_around_a_choice_are_ignored(self, answer: str) -> None:
+    def test_white_space_and_reasoning_around_a_choice_are_ignored(self, answer: str) -> None:
         with (
             serving(FaultyServer(default=completion(answer.replace("@", "violin")))) as server,
             connect(server) as model,
@@ -386,68 +395,70 @@ LONG: Chat = [{"role": "user", "content": "a long story that goes on and on " * 
 
 
 class TestTruncatedPrompts:
-    def cutting(self, context: int) -> Callable[[dict[str, Any]], Reply]:
+    def truncating(self, context: int) -> Callable[[dict[str, Any]], Reply]:
+        """Replies of a server that silently truncates prompts to `context` tokens."""
+
         def reply(body: dict[str, Any]) -> Reply:
             sent = len(body["messages"][0]["content"]) // 4
             return completion("fine", usage={"prompt_tokens": min(sent, context), "completion_tokens": 1})
 
         return reply
 
-    def test_a_silently_truncated_prompt_is_a_failure_with_its_cure(self) -> None:
-        with serving(FaultyServer(default=self.cutting(2048), context=None)) as server:
+    def test_a_silently_truncated_prompt_is_a_failure_with_the_fix(self) -> None:
+        with serving(FaultyServer(default=self.truncating(2048), context=None)) as server:
             with connect(server) as model:
-                cut, whole = model.generate([LONG, CHATS[0]], SAMPLING)
-            assert isinstance(cut, Failure)
-            assert cut.kind is FailureKind.CONTEXT
-            assert "read only 2,048 tokens" in cut.message
-            assert "--context-length" in cut.message
-            assert isinstance(whole, Completion)
-            with connect(server, context_length=8192) as told:
-                assert isinstance(told.generate([LONG], SAMPLING)[0], Completion)
+                long, short = model.generate([LONG, CHATS[0]], SAMPLING)
+            assert isinstance(long, Failure)
+            assert long.kind is FailureKind.CONTEXT
+            assert "read only 2,048 tokens" in long.message
+            assert "--context-length" in long.message
+            assert isinstance(short, Completion)
+            with connect(server, context_length=8192) as model:
+                assert isinstance(model.generate([LONG], SAMPLING)[0], Completion)
 
     def test_a_prompt_that_fits_is_answered(self) -> None:
-        with serving(FaultyServer(default=self.cutting(8192), context=None)) as server, connect(server) as model:
+        with serving(FaultyServer(default=self.truncating(8192), context=None)) as server, connect(server) as model:
             assert isinstance(model.generate([LONG], SAMPLING)[0], Completion)
 
 
 class TestPauses:
     @pytest.mark.slow
     @pytest.mark.parametrize("header", ["0", "-5", "Mon, 23 Nov 2020 08:00:00 GMT", "Mon, 99 Nov 2026", "soon", "nan"])
-    def test_a_header_without_a_valid_pause_causes_no_busy_loop(self, header: str) -> None:
+    def test_a_useless_retry_after_header_causes_no_busy_loop(self, header: str) -> None:
         reply = error("slow down", 429)._replace(headers={"retry-after": header})
         (answer,), server = ask(reply, patience=1.0, backoff=0.1)
         assert isinstance(answer, Failure)
         assert 2 <= len(server.bodies) <= 8
 
-    def test_a_longer_pause_is_respected(self) -> None:
+    def test_the_pause_that_a_server_requests_is_respected(self) -> None:
         started = time.monotonic()
         with serving(FaultyServer(["429:0.4"])) as server, connect(server, patience=5.0) as model:
             assert isinstance(model.generate(CHATS[:1], SAMPLING)[0], Completion)
         assert time.monotonic() - started >= 0.4
 
 
-def test_the_key_is_masked_in_what_a_server_quotes() -> None:
+def test_the_key_is_masked_in_answers_that_quote_it() -> None:
     (answer,), _ = ask(error(f"Bad request with header Bearer {KEY}"))
     assert isinstance(answer, Failure)
     assert "Bearer ***" in answer.message
-    (written,), _ = ask(completion(f"the key is {KEY}"))
-    assert isinstance(written, Completion)
-    assert written.text == "the key is ***"
+    (answer,), _ = ask(completion(f"the key is {KEY}"))
+    assert isinstance(answer, Completion)
+    assert answer.text == "the key is ***"
 
 
-@pytest.mark.parametrize("shown", ["sk/very+secret/123", "sk\\/very+secret\\/123", "sk%2Fvery%2Bsecret%2F123"])
-def test_the_key_is_masked_however_it_is_escaped(shown: str) -> None:
+@pytest.mark.parametrize("escaped", ["sk/very+secret/123", "sk\\/very+secret\\/123", "sk%2Fvery%2Bsecret%2F123"])
+def test_the_key_is_masked_however_it_is_escaped(escaped: str) -> None:
     key = "sk/very+secret/123"
-    body = json.dumps({"error": {"message": "no: @"}}).replace("@", shown)
+    body = json.dumps({"error": {"message": "no: @"}}).replace("@", escaped)
     (answer,), _ = ask(Reply(body, 400), api_key=key)
     assert isinstance(answer, Failure)
     assert answer.message == "HTTP 400: no: ***"
     with pytest.raises(EndpointError, match=r"token=\*\*\*"):
-        ask(Reply("", 302, {"location": f"https://elsewhere.test/?token={shown}"}), api_key=key)
+        ask(Reply("", 302, {"location": f"https://elsewhere.test/?token={escaped}"}), api_key=key)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
-def test_json_in_any_unicode_encoding(encoding: str) -> None:
+def test_json_is_read_in_any_unicode_encoding(encoding: str) -> None:
     body = json.dumps(completion("naïve@").body, ensure_ascii=False).replace("@", "\n")  # a bare line break in a text
     (answer,), _ = ask(Reply(body.encode(encoding)))
     assert isinstance(answer, Completion)
@@ -482,10 +493,10 @@ def test_invalid_usage_is_unknown(usage: Any) -> None:
 
 
 class TestConnections:
-    """Each cause of a failed connection has a message with its cure."""
+    """The message about a failed connection tells the cause and the fix."""
 
     @pytest.mark.parametrize("proxy", ["socks://127.0.0.1:1080/", "socks5://127.0.0.1:1080", "odd://x"])
-    def test_a_proxy_that_cannot_be_used(self, proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_an_unusable_proxy_is_reported(self, proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("ALL_PROXY", proxy)
         with pytest.raises(EndpointError, match="proxy in ALL_PROXY cannot be used"):
             HttpModel("m", HttpConfig("http://elsewhere.test/v1"))
@@ -493,25 +504,25 @@ class TestConnections:
         assert isinstance(answer, Completion)
 
     @pytest.mark.parametrize(
-        ("address", "words"),
+        ("address", "message"),
         [
             ("https://127.0.0.1:{port}/v1", "does not speak https; write http://"),
             ("http://127.0.0.1:1/v1", "connection refused"),
             ("http://nowhere.invalid/v1", "the host name is unknown"),
         ],
     )
-    def test_no_connection(self, address: str, words: str) -> None:
+    def test_the_cause_of_a_failed_connection_is_shown(self, address: str, message: str) -> None:
         with serving(FaultyServer()) as server:
             url = address.format(port=server.url.split(":")[2].removesuffix("/v1"))
-            with connect(server, base_url=url) as model, pytest.raises(EndpointError, match=f"{url}: .*{words}"):
+            with connect(server, base_url=url) as model, pytest.raises(EndpointError, match=f"{url}: .*{message}"):
                 _ = model.card
 
-    def test_certificates_that_cannot_be_read(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_unreadable_certificates_are_reported(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("SSL_CERT_FILE", "/nowhere/ca.pem")
         with pytest.raises(EndpointError, match="SSL_CERT_FILE"):
             HttpModel("m", HttpConfig("https://elsewhere.test/v1"))
 
-    def test_a_query_of_the_address_is_kept(self) -> None:
+    def test_the_query_of_the_address_is_sent(self) -> None:
         with serving(FaultyServer()) as server, connect(server, base_url=f"{server.url}?api-version=1") as model:
             assert isinstance(model.generate(CHATS[:1], SAMPLING)[0], Completion)
             assert server.queries == {"api-version=1"}

@@ -49,13 +49,13 @@ class VllmLike(FaultyServer):
         return web.json_response({"choices": choices[::-1], "usage": {"prompt_tokens": 1, "completion_tokens": 1}})
 
     def _choice(self, number: int, prompt: list[int], body: dict[str, Any]) -> dict[str, Any]:
-        offset = 1.0 if self.fault == "other values" else 0.0
+        offset = 1.0 if self.fault == "inconsistent" else 0.0
         entries: list[Any] = [None]
         for place in range(1, len(prompt)):
             value = log_p(prompt[:place], prompt[place]) - offset
             entries.append({str(prompt[place]): {"logprob": value, "rank": 3, "decoded_token": chr(prompt[place])}})
         choice: dict[str, Any] = {"index": number, "text": "a", "finish_reason": "length"}
-        if self.fault != "silent":
+        if self.fault != "missing":
             choice["prompt_logprobs"] = entries
         if "logprobs" in body:
             choice["logprobs"] = {"tokens": ["token_id:97"], "token_logprobs": [log_p(prompt, 97)]}
@@ -77,8 +77,8 @@ def test_vllm_scores_are_sums_over_the_tokens_of_a_label_and_its_end() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fault", ["other values", "silent"])
-def test_a_server_with_inconsistent_values_is_constrained_instead(fault: str) -> None:
+@pytest.mark.parametrize("fault", ["inconsistent", "missing"])
+def test_a_server_with_wrong_likelihoods_is_constrained_instead(fault: str) -> None:
     with serving(VllmLike(fault)) as server, connect(server) as model:
         assert not model.card.gives_scores
         (choice,) = model.choose([CHAT], ["ab", "axe"])
@@ -87,48 +87,48 @@ def test_a_server_with_inconsistent_values_is_constrained_instead(fault: str) ->
 
 
 class OpenAiLike(FaultyServer):
-    """Lists the likeliest first tokens, up to `most`."""
+    """Lists the likeliest first tokens, `limit` at most."""
 
-    most = 20
+    limit = 20
 
     async def _answer(self, step: str, body: dict[str, Any], request: web.Request) -> web.StreamResponse:
-        if body.get("top_logprobs", 0) > self.most:
-            words = f"Invalid 'top_logprobs': expected a value <= {self.most}."
-            return web.json_response(error(words).body, status=400)
+        if body.get("top_logprobs", 0) > self.limit:
+            message = f"Invalid 'top_logprobs': expected a value <= {self.limit}."
+            return web.json_response(error(message).body, status=400)
         return await super()._answer(step, body, request)
 
     def _completion(self, step: str, body: dict[str, Any]) -> dict[str, Any]:
-        answer = super()._completion(step, body)
+        response = super()._completion(step, body)
         if body.get("top_logprobs"):
-            assert (body["logprobs"], body["top_logprobs"]) == (True, min(self.most, 20))
+            assert (body["logprobs"], body["top_logprobs"]) == (True, min(self.limit, 20))
             text = body["messages"][-1]["content"]
             repeated = text.rpartition("\n")[2] if text.startswith("Repeat") else ""
             token = repeated[:4] if repeated else "spam"
             listed = {token: -0.1} if repeated else {"spam": -0.2, "ham": -1.9, "eggs": -4.0}
-            rows = [{"token": text, "logprob": value, "bytes": None} for text, value in listed.items()]
+            rows = [{"token": name, "logprob": value, "bytes": None} for name, value in listed.items()]
             rows += [{"token": "?", "logprob": -9.0, "bytes": None}]
             content = {"token": token, "logprob": max(listed.values()), "top_logprobs": rows}
-            answer["choices"][0]["logprobs"] = {"content": [content]}
-        return answer
+            response["choices"][0]["logprobs"] = {"content": [content]}
+        return response
 
 
-def test_first_tokens_give_scores_where_labels_differ_in_them() -> None:
+def test_first_tokens_give_scores_if_no_labels_share_one() -> None:
     with serving(OpenAiLike()) as server, connect(server, "m+top_logprobs") as model:
         assert model.card.gives_scores
         assert model.card.reference == "openai:m+top_logprobs"
         first, _ = model.choose([CHAT, CHAT], ["ham", "spam", "toast"])
         assert isinstance(first, Choice)
-        assert (first.index, first.scores) == (1, (-1.9, -0.2, -9.0))  # an unlisted one is the least likely
+        assert (first.index, first.scores) == (1, (-1.9, -0.2, -9.0))  # an unlisted label gets the lowest listed value
         with pytest.raises(UnsupportedError, match=r"'spam' and 'spammer' begin with the same token 'spam'"):
             model.choose([CHAT], ["spam", "spammer"])
     assert {body["model"] for body in server.bodies} == {"m"}
-    assert json.dumps(server.bodies).count("Repeat exactly") == 4  # once per label, not per set or text
+    assert json.dumps(server.bodies).count("Repeat exactly") == 4  # once per label, not per call or text
 
 
-def test_a_server_that_lists_fewer_tokens_is_asked_for_fewer() -> None:
-    fewer = OpenAiLike()
-    fewer.most = 5
-    with serving(fewer) as server, connect(server, "m+top_logprobs") as model:
+def test_fewer_tokens_are_requested_from_a_server_with_a_lower_limit() -> None:
+    limited = OpenAiLike()
+    limited.limit = 5
+    with serving(limited) as server, connect(server, "m+top_logprobs") as model:
         (choice,) = model.choose([CHAT], ["ham", "spam"])
         assert isinstance(choice, Choice)
         assert choice.scores == (-1.9, -0.2)
@@ -136,16 +136,16 @@ def test_a_server_that_lists_fewer_tokens_is_asked_for_fewer() -> None:
 
 
 def test_the_message_of_a_server_that_refuses_to_list_tokens_is_shown() -> None:
-    none = OpenAiLike()
-    none.most = 0
-    words = r"lists no top_logprobs \(HTTP 400: Invalid 'top_logprobs'"
-    with serving(none) as server:
+    refusing = OpenAiLike()
+    refusing.limit = 0
+    message = r"lists no top_logprobs \(HTTP 400: Invalid 'top_logprobs'"
+    with serving(refusing) as server:
         model = connect(server, "m+top_logprobs")
-        with model, pytest.raises(UnsupportedError, match=words):
+        with model, pytest.raises(UnsupportedError, match=message):
             _ = model.card
 
 
-def test_a_log_probability_that_is_rounded_above_zero_is_zero() -> None:
+def test_a_log_probability_just_above_zero_is_a_rounding_error() -> None:
     assert log_probability(1e-6, 1) == 0.0
     with pytest.raises(RefusedError):
         log_probability(0.5, 1)

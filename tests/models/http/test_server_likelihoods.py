@@ -1,4 +1,4 @@
-"""Likelihoods from llama.cpp's server: a faulty toy, and the real server compared with the same weights in process."""
+"""Likelihoods from llama.cpp's server: a toy with faults, and the real server compared with the in-process model."""
 
 import socket
 from collections.abc import Iterator, Sequence
@@ -33,7 +33,7 @@ CHATS: list[Chat] = [
 
 
 class LlamaLike(FaultyServer):
-    """Speaks llama.cpp's protocol, with letters as tokens and faults in its likelihoods."""
+    """Speaks llama.cpp's protocol. Letters are tokens, and its likelihoods can be faulty."""
 
     def __init__(self, fault: str = "") -> None:
         super().__init__(counts=True, honours="grammar")
@@ -44,7 +44,7 @@ class LlamaLike(FaultyServer):
         text = body["content"] if body.get("parse_special") else body["content"].replace("\x01", "<end>")
         return web.json_response({"tokens": [ord(letter) for letter in text]})
 
-    async def beside(self, request: web.Request) -> web.Response:
+    async def outside_v1(self, request: web.Request) -> web.Response:
         body = await request.json()
         if request.path == "/apply-template":
             turns = "".join(f"{message['content']}\x01" for message in body["messages"])
@@ -56,7 +56,7 @@ class LlamaLike(FaultyServer):
         listed = [{"id": letter, "logprob": log_p(body["prompt"], letter), "bytes": [letter]} for letter in likely]
         value = 0.0 if self.fault == "after sampling" else log_p(body["prompt"], token)
         answer = {"completion_probabilities": [{"id": token, "logprob": value, "top_logprobs": listed}]}
-        return web.json_response({} if self.fault == "silent" else answer)
+        return web.json_response({} if self.fault == "missing" else answer)
 
 
 def log_p(prompt: Sequence[int], token: int) -> float:
@@ -74,8 +74,8 @@ def test_scores_are_sums_over_the_tokens_of_a_label_and_its_end() -> None:
     assert server.requests == 1  # the model list, and no chat
 
 
-@pytest.mark.parametrize("fault", ["after sampling", "silent"])
-def test_a_server_without_true_likelihoods_is_constrained_instead(fault: str) -> None:
+@pytest.mark.parametrize("fault", ["after sampling", "missing"])
+def test_a_server_with_wrong_or_missing_likelihoods_is_constrained_instead(fault: str) -> None:
     with serving(LlamaLike(fault)) as server, connect(server) as model:
         assert not model.card.gives_scores
         (choice,) = model.choose([[{"role": "user", "content": "abc"}]], ["ab", "ax"])
@@ -115,15 +115,15 @@ def model(address: str) -> Iterator[LanguageModel]:
 
 
 @smol
-def test_likelihoods_equal_those_of_the_same_weights_in_process(model: LanguageModel) -> None:
+def test_likelihoods_are_close_to_those_of_the_same_weights_in_process(model: LanguageModel) -> None:
     assert model.card.gives_scores
     local = load_model("smol")
-    for served, own in zip(model.choose(CHATS, OPTIONS), local.choose(CHATS, OPTIONS), strict=True):
+    for served, expected in zip(model.choose(CHATS, OPTIONS), local.choose(CHATS, OPTIONS), strict=True):
         assert isinstance(served, Choice)
-        assert isinstance(own, Choice)
+        assert isinstance(expected, Choice)
         # llama.cpp rounds activations to eight bits, and a server batches differently.
-        assert served.scores == pytest.approx(own.scores, abs=0.8)
-        assert served.usage.prompt_tokens == own.usage.prompt_tokens
+        assert served.scores == pytest.approx(expected.scores, abs=0.8)
+        assert served.usage.prompt_tokens == expected.usage.prompt_tokens
     local.close()
 
 
@@ -133,9 +133,9 @@ def test_equal_chats_have_close_scores_and_the_prefix_is_cached(model: LanguageM
     assert isinstance(first, Choice)
     assert isinstance(last, Choice)
     assert first.scores == pytest.approx(last.scores, abs=0.8)
-    again = model.choose(CHATS, OPTIONS)[-1]
-    assert isinstance(again, Choice)
-    assert again.usage.cached_tokens > 0
+    repeated = model.choose(CHATS, OPTIONS)[-1]
+    assert isinstance(repeated, Choice)
+    assert repeated.usage.cached_tokens > 0
 
 
 @smol

@@ -21,7 +21,7 @@ def test_the_error_of_an_abandoned_call_is_not_logged(caplog: pytest.LogCaptureF
     submit(asyncio.sleep(0.05)).result()
     future.cancel()
     del future
-    for _ in range(5):  # the loop drops the call some rounds later
+    for _ in range(5):  # the loop drops the call a few iterations later
         submit(asyncio.sleep(0.02)).result()
         gc.collect()
     assert "no money left" not in caplog.text

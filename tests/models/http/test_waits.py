@@ -15,20 +15,20 @@ async def answer(waits: Waits, seconds: float) -> None:
         await asyncio.sleep(seconds)
 
 
-def test_a_slow_answer_causes_warnings_while_it_lasts() -> None:
-    with pytest.warns(UserWarning, match=f"{URL} has not answered for 0 s; a request may take 120 s") as told:
+def test_a_slow_request_causes_warnings_until_it_is_answered() -> None:
+    with pytest.warns(UserWarning, match=f"{URL} has not answered for 0 s; a request may take 120 s") as caught:
         asyncio.run(answer(Waits(URL, after=0.05, every=0.1), 0.4))
-    assert 2 <= len(told) <= 4
+    assert 2 <= len(caught) <= 4
 
 
-def test_many_slow_answers_cause_one_warning() -> None:
+def test_many_slow_requests_cause_one_warning() -> None:
     async def many() -> None:
         waits = Waits(URL, after=0.05)
         await asyncio.gather(*(answer(waits, 0.3) for _ in range(20)))
 
-    with pytest.warns(UserWarning, match="has not answered") as told:
+    with pytest.warns(UserWarning, match="has not answered") as caught:
         asyncio.run(many())
-    assert len(told) == 1
+    assert len(caught) == 1
 
 
 def test_no_warning_while_the_server_answers_other_calls() -> None:
@@ -44,14 +44,14 @@ def test_no_warning_while_the_server_answers_other_calls() -> None:
         asyncio.run(busy())
 
 
-def test_a_long_pause_causes_one_warning_with_its_cause_and_length() -> None:
+def test_a_long_pause_causes_one_warning_with_its_cause_and_duration() -> None:
     def pauses() -> None:
         waits = Waits(URL)
         waits.pause("HTTP 429: slow down.", waited=1.0, pause=1.0, patience=300.0)  # too short
         waits.pause("HTTP 429: slow down.", waited=1.0, pause=60.0, patience=300.0)
         waits.pause("HTTP 429: slow down.", waited=61.0, pause=60.0, patience=300.0)  # too soon after the last warning
 
-    with pytest.warns(UserWarning, match="HTTP 429") as told:
+    with pytest.warns(UserWarning, match="HTTP 429") as caught:
         pauses()
-    words = f"{URL}: HTTP 429: slow down. Trying again in 60 s, after 1 s of 300 s at most."
-    assert [str(warning.message) for warning in told] == [words]
+    message = f"{URL}: HTTP 429: slow down. Trying again in 60 s, after 1 s of 300 s at most."
+    assert [str(warning.message) for warning in caught] == [message]

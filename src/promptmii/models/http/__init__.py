@@ -1,1 +1,1 @@
-"""Models behind OpenAI-compatible servers. `config` is light; importing `client` brings the HTTP library."""
+"""Models behind OpenAI-compatible servers. `config` is cheap to import; `client` loads the HTTP library."""

@@ -1,4 +1,4 @@
-"""Reads chat completions, and checks them before anything is kept: text, finish reason and usage."""
+"""Reads chat completions, and checks their text, finish reason and usage."""
 
 import math
 import re
@@ -10,7 +10,7 @@ from promptmii.models.base import Chat, Completion, FailureKind, Usage
 from promptmii.models.http.refusals import DEPTH, SHOWN, RefusedError, bad_answer, error_message, refusal
 
 MOST_TOKENS = 10**9
-"""A larger count is an error of the server."""
+"""Larger counts are errors of the server."""
 # Finish reasons differ between servers; OpenAI's are "length", "content_filter" and "stop".
 TRUNCATED = re.compile(r"length|max\w*tokens|token_limit|context_window|incomplete", re.IGNORECASE)
 WITHHELD = re.compile(
@@ -18,9 +18,9 @@ WITHHELD = re.compile(
 )
 BROKEN = re.compile(r"error|abort|network|insufficient|malformed|cancel|fail|timeout", re.IGNORECASE)
 THOUGHT = re.compile(r"reason|think|thought")
-"""Matches the names of message fields that hold a model's reasoning."""
+"""Matches the names of message fields that contain a model's reasoning."""
 CHECKED_PROMPT = 1000
-"""Minimum tokens of a prompt for a comparison with the server's count."""
+"""Only longer prompts, in tokens, are compared with the server's count."""
 
 
 def read_completion(body: Any) -> Completion:
@@ -30,13 +30,13 @@ def read_completion(body: Any) -> Completion:
     usage = read_usage(body.get("usage"), text)
     finish = str(choice.get("finish_reason"))
     if choice.get("error") or BROKEN.search(finish):
-        # The server may well answer other calls, so this is not an outage to wait for.
+        # Other calls may well succeed, so this is not an outage to wait for.
         reason = error_message(choice) or ("no reason given" if finish == "error" else finish)
         raise bad_answer(f"the server stopped with an error: {reason}", usage)
     if WITHHELD.search(finish):
         detail = f" ({finish})" if finish != "content_filter" else ""
-        words = f"a content filter of the server withheld the answer{detail}"
-        raise RefusedError(FailureKind.REQUEST, words, usage, lasting=True)
+        reason = f"a content filter of the server withheld the answer{detail}"
+        raise RefusedError(FailureKind.REQUEST, reason, usage, lasting=True)
     truncated = bool(TRUNCATED.search(finish))
     if not text.strip():
         raise _no_text(message, usage, truncated=truncated)
@@ -48,38 +48,37 @@ def read_completion(body: Any) -> Completion:
 
 
 def _no_text(message: Mapping[str, Any], usage: Usage, *, truncated: bool) -> RefusedError:
-    """The error for an answer without text: a refusal, a budget spent on reasoning, or nothing at all."""
+    """The error for an answer without text: a refusal, tokens spent on reasoning, or nothing at all."""
     declined = message.get("refusal") or _text(message.get("content"), ("refusal",))
     if declined:
-        words = f"the model refused to answer: {str(declined)[:200]}"
-        return RefusedError(FailureKind.REQUEST, words, usage, lasting=True)
-    thought = any(value and THOUGHT.search(name) for name, value in message.items())
-    if not truncated and not thought:
+        reason = f"the model refused to answer: {str(declined)[:200]}"
+        return RefusedError(FailureKind.REQUEST, reason, usage, lasting=True)
+    reasoned = any(value and THOUGHT.search(name) for name, value in message.items())
+    if not truncated and not reasoned:
         return bad_answer(f"an answer without text: {str(message)[:SHOWN]!r}", usage)
     count = "" if usage.completion_tokens is None else f"{usage.completion_tokens} "
     spent = f"all {count}tokens of the answer" if truncated else "its answer"
-    purpose = "on thinking" if thought else "(perhaps on thinking)"
-    cure = "switch thinking off on the server, or allow more tokens"
-    return bad_answer(f"the model spent {spent} {purpose} and wrote no text; {cure}", usage, lasting=True)
+    purpose = "on thinking" if reasoned else "(perhaps on thinking)"
+    fix = "switch thinking off on the server, or allow more tokens"
+    return bad_answer(f"the model spent {spent} {purpose} and wrote no text; {fix}", usage, lasting=True)
 
 
 def read_completions(body: Any, count: int) -> list[Completion | None]:
     """The completions in a response to a request for several; `None` for each that is missing or incomplete.
 
-    They share the usage of the response. Raises `RefusedError` if all are missing or incomplete.
+    The response's usage is divided among them. Raises `RefusedError` if all are missing or incomplete.
     """
-    choices = objects_in(body.get("choices") if isinstance(body, dict) else None)
-    by_index = {choice.get("index", place): choice for place, choice in enumerate(choices)}
-    completions = [_complete(by_index.get(n)) for n in range(count)]
+    choices = choices_by_index(body)
+    completions = [_try_read(choices.get(n)) for n in range(count)]
     if not any(completions):
         read_completion(body)  # raises the specific error
         raise bad_answer(f"no answer in {str(body)[:80]!r}")
     usage = read_usage(body.get("usage"), "text")
     shares = iter(_divide(usage, sum(completion is not None for completion in completions)))
-    return [completion and replace(completion, usage=next(shares)) for completion in completions]
+    return [replace(completion, usage=next(shares)) if completion else None for completion in completions]
 
 
-def _complete(choice: Mapping[str, Any] | None) -> Completion | None:
+def _try_read(choice: Mapping[str, Any] | None) -> Completion | None:
     try:
         return read_completion({"choices": [choice]}) if choice else None
     except RefusedError:
@@ -87,9 +86,9 @@ def _complete(choice: Mapping[str, Any] | None) -> Completion | None:
 
 
 def _divide(usage: Usage, parts: int) -> list[Usage]:
-    """A request's usage, divided: the first part has the prompt, and each an equal share of the completion tokens."""
-    written = usage.completion_tokens
-    shares = [None if written is None else written // parts + (n < written % parts) for n in range(parts)]
+    """A request's usage, divided: the first part gets the prompt, and each an equal share of the completion tokens."""
+    total = usage.completion_tokens
+    shares = [None if total is None else total // parts + (n < total % parts) for n in range(parts)]
     return [replace(usage, completion_tokens=shares[0]), *(Usage(0, 0, share) for share in shares[1:])]
 
 
@@ -106,7 +105,7 @@ def _first_choice(body: Any) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
 
 
 def _text(content: Any, kinds: Sequence[str] = ("text", "output_text"), depth: int = DEPTH) -> str:
-    """The text of a content, which may come in parts. Only parts of these kinds count, so reasoning is left out.
+    """The text of a message's content: a string, or its parts of the given kinds, which leaves out reasoning.
 
     A part without a kind is text.
     """
@@ -121,34 +120,36 @@ def _text(content: Any, kinds: Sequence[str] = ("text", "output_text"), depth: i
 
 
 def read_usage(reported: Any, text: str) -> Usage:
-    """The usage that a server reports. Counts that are missing or invalid are unknown."""
+    """The usage that a server reports. Missing and invalid counts are unknown, that is `None`."""
     counts: Mapping[str, Any] = reported if isinstance(reported, dict) else {}
     details = counts.get("prompt_tokens_details")
-    prompt, written = as_count(counts.get("prompt_tokens")), as_count(counts.get("completion_tokens"))
+    prompt, completion = as_count(counts.get("prompt_tokens")), as_count(counts.get("completion_tokens"))
     cached = as_count(details.get("cached_tokens")) if isinstance(details, dict) else None
     # Servers that do not count report zeros, but no prompt and no text has zero tokens.
-    return Usage(1, prompt or None, None if text and not written else written, min(cached or 0, prompt or 0))
+    if text and not completion:
+        completion = None
+    return Usage(1, prompt or None, completion, min(cached or 0, prompt or 0))
 
 
 def check_whole_prompt(chat: Chat, usage: Usage) -> None:
     """Raise `RefusedError` if the server counted far fewer prompt tokens than the chat must have."""
-    least = sum(_fewest_tokens(message["content"]) for message in chat)
-    if least > CHECKED_PROMPT and usage.prompt_tokens and usage.prompt_tokens < least and not usage.cached_tokens:
+    minimum = sum(_minimum_tokens(message["content"]) for message in chat)
+    if minimum > CHECKED_PROMPT and usage.prompt_tokens and usage.prompt_tokens < minimum and not usage.cached_tokens:
         message = (
-            f"the server read only {usage.prompt_tokens:,} tokens of a prompt of at least {least:,}: "
+            f"the server read only {usage.prompt_tokens:,} tokens of a prompt of at least {minimum:,}: "
             "it truncates prompts that do not fit its context. "
             "Increase its context (Ollama: OLLAMA_CONTEXT_LENGTH), or give its size with --context-length"
         )
         raise RefusedError(FailureKind.CONTEXT, message, usage, lasting=True)
 
 
-def _fewest_tokens(text: str) -> int:
-    """A lower bound for any tokenizer: one token per six characters, with runs of white space counted once."""
+def _minimum_tokens(text: str) -> int:
+    """A lower bound for any tokenizer: one token per six characters, with a run of white space as one character."""
     return len(" ".join(text.split())) // 6
 
 
 def as_count(value: Any) -> int | None:
-    """A count of tokens; `None` for anything else, such as NaN, a negative number or a text."""
+    """A count of tokens; `None` for anything else, such as NaN, a negative number or a string."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None
     return int(value) if 0 <= value <= MOST_TOKENS and value == int(value) else None
@@ -159,6 +160,15 @@ def as_object(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise bad_answer(f"expected an object, got {str(value)[:80]!r}")
     return value
+
+
+def choices_by_index(body: Any) -> dict[int, dict[str, Any]]:
+    """The choices in a response by `index`, or by position if a server does not number them."""
+    choices = objects_in(body.get("choices") if isinstance(body, dict) else None)
+    indices = [index for choice in choices if isinstance(index := choice.get("index"), int)]
+    if len(indices) < len(choices):
+        return dict(enumerate(choices))
+    return dict(zip(indices, choices, strict=True))
 
 
 def objects_in(value: Any) -> list[dict[str, Any]]:

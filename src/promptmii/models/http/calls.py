@@ -1,4 +1,4 @@
-"""Runs the requests of one model on the event loop: within the request limit, with retries, until the model closes."""
+"""Runs the requests of one model on the event loop, with retries and within the request limit."""
 
 import asyncio
 import threading
@@ -50,7 +50,7 @@ class Calls:
             raise EndpointError(f"{self._reference} was closed. Load it again.")
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """The result of a coroutine. Raises `EndpointError` if the model is closed before or meanwhile."""
+        """The result of a coroutine. Raises `EndpointError` if the model is closed, before or meanwhile."""
         with self._lock:
             if self._closed:
                 work.close()
@@ -90,7 +90,7 @@ class Calls:
         return await Retries(server).run(limited, lambda: self._check_server(server))
 
     async def _check_server(self, server: Server) -> None:
-        """Find out if the server is down, or fails only on one text."""
+        """Send a harmless chat, to find out if the server is down or fails on one text only."""
         body = {"model": self._model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}
         try:
             async with self._slots:
@@ -101,6 +101,6 @@ class Calls:
         server.mark_up()
 
     def server_for(self, chat: Chat) -> Server:
-        """The server for a chat. Chats with the same prefix go to the same one, which has that prefix in its cache."""
+        """The server for a chat. Chats with the same prefix go to the same server, which then has it in its cache."""
         prefix = chat[0]["content"][:256]
         return self.servers[sum(prefix.encode("utf-8", "surrogatepass")) % len(self.servers)]

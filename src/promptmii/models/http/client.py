@@ -35,7 +35,7 @@ ASSUMED_CONTEXT = 8192
 REMEMBERED = 20_000
 """Maximum number of cached token counts."""
 UNSUPPORTED = (FailureKind.BAD_ANSWER, FailureKind.REQUEST)
-"""Failures of a probe which show that the server lacks a feature."""
+"""Failures of a probe which mean that the server lacks the feature."""
 
 
 class HttpModel(LanguageModel):
@@ -57,8 +57,8 @@ class HttpModel(LanguageModel):
         self._card: ModelCard | None = None
         self._scoring: tuple[LikelihoodProtocol, int] | None = None
         """The likelihood protocol of the servers, and the token that ends an answer."""
-        self._readings: dict[str, Any] = {}
-        """Options as read by the likelihood protocol."""
+        self._encoded: dict[str, Any] = {}
+        """Options as encoded by the likelihood protocol."""
         self._dialect: constraints.Dialect | None = None
         self._probed = False
         self._completions = Completions(self._name)
@@ -77,7 +77,7 @@ class HttpModel(LanguageModel):
 
     @property
     def card(self) -> ModelCard:
-        """The first use asks the servers. Raises `EndpointError` if one of them does not answer."""
+        """Queries the servers on first use. Raises `EndpointError` if one of them does not answer."""
         self._calls.check_open()
         with self._lock:
             if self._card is None:
@@ -98,9 +98,9 @@ class HttpModel(LanguageModel):
             return self._card
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Counted by the server if it can (vLLM, SGLang, llama.cpp), else estimated.
+        """Counted by servers that can (vLLM, SGLang, llama.cpp), else estimated.
 
-        Raises `EndpointError` if it stops counting.
+        Raises `EndpointError` if a server stops counting.
         """
         if not self.card.exact_tokens:
             return [tokens.estimate(text) for text in texts]
@@ -114,24 +114,23 @@ class HttpModel(LanguageModel):
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Completion | Failure]:
         """Raises `EndpointError` if the server does not answer or refuses the key."""
-        _ = self.card  # asks the servers what they can do
+        _ = self.card  # finds out what the servers can do
         started = time.perf_counter()
         keys = [repr(list(chat)) for chat in chats]
         counts, chat_of = Counter(keys), dict(zip(keys, chats, strict=True))
         samples = self._calls.map(lambda key: self._samples(chat_of[key], counts[key], sampling), [*counts])
-        remaining = {key: iter(answers) for key, answers in zip(counts, samples, strict=True)}
-        answers = [next(remaining[key]) for key in keys]
+        unused = {key: iter(answers) for key, answers in zip(counts, samples, strict=True)}
+        answers = [next(unused[key]) for key in keys]
         return clocked(answers, time.perf_counter() - started)
 
     async def _samples(self, chat: Chat, count: int, sampling: Sampling) -> list[Completion | Failure]:
-        """Answers to equal chats: from one request if the server can, else with a seed for each."""
+        """`count` answers to one chat: from one request if the server supports that, else from one request per seed."""
         server = self._calls.server_for(chat)
         samples: list[Completion | None] = [None] * count
         if count > 1 and sampling.temperature > 0 and self._completions.multiple and not self._config.deferred:
-            together = await self._calls.retried(
-                server, lambda: self._completions.several(server, chat, sampling, count)
-            )
-            samples = samples if isinstance(together, Failure) else together
+            result = await self._calls.retried(server, lambda: self._completions.several(server, chat, sampling, count))
+            if not isinstance(result, Failure):
+                samples = result
         missing = [n for n, sample in enumerate(samples) if sample is None]
         single = await self._calls.gather(
             lambda n: self._complete(chat, sampling._replace(seed=sampling.seed + n), {}), missing
@@ -144,7 +143,7 @@ class HttpModel(LanguageModel):
         return await self._calls.retried(server, lambda: self._completions.single(server, chat, sampling, extra))
 
     def choose(self, chats: Sequence[Chat], options: Sequence[str]) -> list[Choice | Failure]:
-        """With scores if the server gives likelihoods. Raises `UnsupportedError` if it cannot be constrained either."""
+        """Scored if the server reports likelihoods, else constrained. Raises `UnsupportedError` if neither works."""
         check_options(options)
         _ = self.card
         return self._scored(chats, options, *self._scoring) if self._scoring else self._constrained(chats, options)
@@ -153,34 +152,35 @@ class HttpModel(LanguageModel):
         self, chats: Sequence[Chat], options: Sequence[str], protocol: LikelihoodProtocol, end: int
     ) -> list[Choice | Failure]:
         started = time.perf_counter()
-        joined = self._read_options(options, protocol, end)
-        if isinstance(joined, Failure):
-            if self._first_tokens and joined.kind is FailureKind.REQUEST:
+        encoded = self._encode(options, protocol, end)
+        if isinstance(encoded, Failure):
+            if self._first_tokens and encoded.kind is FailureKind.REQUEST:
                 raise UnsupportedError(
-                    f"{self._reference}: {joined.message}. Leave {FIRST_TOKENS} out, or rename the labels."
+                    f"{self._reference}: {encoded.message}. Leave {FIRST_TOKENS} out, or rename the labels."
                 )
-            return [joined for _ in chats]
+            return [encoded for _ in chats]
 
         def score(chat: Chat) -> Coroutine[Any, Any, Choice | Failure]:
             server = self._calls.server_for(chat)
-            return self._calls.retried(server, lambda: protocol.score(server, self._name, chat, joined))
+            return self._calls.retried(server, lambda: protocol.score(server, self._name, chat, encoded))
 
         return clocked(self._calls.map(score, chats), time.perf_counter() - started)
 
-    def _read_options(self, options: Sequence[str], protocol: LikelihoodProtocol, end: int) -> Any:
-        """The options as `protocol.score` takes them, or the failure to read one. Each option is read only once."""
+    def _encode(self, options: Sequence[str], protocol: LikelihoodProtocol, end: int) -> Any:
+        """The options as `protocol.score` takes them, or a failure. Each option is encoded only once."""
         server = self._calls.servers[0]
 
-        def read(option: str) -> Coroutine[Any, Any, Any]:
-            return self._calls.retried(server, lambda: protocol.read(server, self._name, option))
+        def encode(option: str) -> Coroutine[Any, Any, Any]:
+            return self._calls.retried(server, lambda: protocol.encode(server, self._name, option))
 
-        missing = [option for option in options if option not in self._readings]
-        readings = self._calls.map(read, missing) if missing else []
-        if failure := next((reading for reading in readings if isinstance(reading, Failure)), None):
-            return failure
-        self._readings |= zip(missing, readings, strict=True)
+        missing = [option for option in options if option not in self._encoded]
+        results = self._calls.map(encode, missing) if missing else []
+        for result in results:
+            if isinstance(result, Failure):
+                return result
+        self._encoded |= zip(missing, results, strict=True)
         try:
-            return protocol.join(options, [self._readings[option] for option in options], end)
+            return protocol.combine(options, [self._encoded[option] for option in options], end)
         except RefusedError as error:
             return error.failure
 
@@ -196,7 +196,7 @@ class HttpModel(LanguageModel):
         return clocked(answers, time.perf_counter() - started)
 
     async def _choose(self, chat: Chat, options: Sequence[str], dialect: constraints.Dialect) -> Choice | Failure:
-        sampling = Sampling(max_tokens=constraints.room(options))
+        sampling = Sampling(max_tokens=constraints.token_limit(options))
         answer = await self._complete(chat, sampling, constraints.fields(dialect, options))
         if isinstance(answer, Failure):
             return answer
@@ -209,7 +209,7 @@ class HttpModel(LanguageModel):
         return Choice(index, None, answer.usage)
 
     def dialect(self) -> constraints.Dialect | None:
-        """The constraint that the server enforces, if any. The first use probes for it."""
+        """The kind of constraint that the server enforces, if any. Probes for it on first use."""
         _ = self.card
         with self._lock:
             if not self._probed:
@@ -229,18 +229,18 @@ class HttpModel(LanguageModel):
     def _find_likelihoods(self, *, exact: bool) -> tuple[LikelihoodProtocol, int] | None:
         """The likelihood protocol that all servers speak, and the token that ends an answer.
 
-        Raises `UnsupportedError` if first tokens were requested, and a server does not list them.
+        Raises `UnsupportedError` if first tokens were requested and a server does not list them.
         """
         protocols = (FIRST,) if self._first_tokens else (LLAMA, VLLM) if exact else ()
         reason = ""
         for protocol in protocols:
-            probe = self._calls.map(
+            results = self._calls.map(
                 lambda server, protocol=protocol: self._probe(server, protocol), self._calls.servers
             )
-            ends = set(probe)
-            if len(ends) == 1 and isinstance(end := ends.pop(), int):
+            end = results[0]
+            if isinstance(end, int) and all(result == end for result in results):
                 return protocol, end
-            reason = next((f" ({end.message})" for end in probe if isinstance(end, Failure)), "")
+            reason = next((f" ({result.message})" for result in results if isinstance(result, Failure)), "")
         if self._first_tokens:
             message = f"{self._reference}: the server lists no top_logprobs{reason}. Leave {FIRST_TOKENS} out."
             raise UnsupportedError(message)
@@ -272,13 +272,16 @@ class HttpModel(LanguageModel):
             return False
 
     async def _context_length(self, server: Server) -> int | None:
-        """From the model list, if any. Raises `EndpointError` if the server does not answer or refuses the key."""
+        """The length in the model list, if any.
+
+        Raises `EndpointError` if the server does not answer or refuses the key.
+        """
         try:
             return tokens.context_length(await self._model_list(server), self._name)
         except RefusedError as error:
             failure = error.failure
             if failure.kind not in (FailureKind.CONNECTION, FailureKind.TIMEOUT):
-                return None  # a server without a model list
+                return None  # the server has no model list
             cause = failure.message.rpartition(f"{server.url}: ")[2]
             message = (
                 f"No server answers at {server.url}: {cause}. Start it, or correct --base-url (or OPENAI_BASE_URL)."
@@ -290,7 +293,7 @@ class HttpModel(LanguageModel):
             raise
 
     async def _model_list(self, server: Server) -> Any:
-        """The model list. Retried only for servers that this run started, because those may be restarting."""
+        """The model list. Retries only servers that this run started, because those may be restarting."""
         if not self._config.served_by:
             return await server.get("/models")
         listing = await self._calls.retried(server, lambda: server.get("/models"))

@@ -1,6 +1,6 @@
 """Chat completion requests of one model: their parameters, and several samples in one request.
 
-A server's abilities show in its answers: one that returns fewer samples than requested, or copies, is not asked again.
+The answers reveal what a server supports. One that returns a single sample, or copies, is not asked for several again.
 """
 
 import warnings
@@ -17,21 +17,21 @@ from promptmii.models.http.transport import Server
 NEUTRAL = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
 """Sent to servers that count tokens: vLLM, SGLang and llama.cpp have their own sampling defaults, such as top_k 40."""
 DROPPABLE = (*NEUTRAL, "seed", "top_p", "max_tokens", "temperature")
-"""Parameters that some models reject, in the order in which they are dropped."""
+"""Parameters that some models reject. If an error mentions several, the first is dropped."""
 
 
 class Completions:
-    """Sends the requests, and remembers what the servers' answers show."""
+    """Sends the requests, and remembers what the servers do not support."""
 
     def __init__(self, model: str) -> None:
         """`model` is the name on the servers."""
         self._model = model
         self.card: ModelCard | None = None
-        """Set by the client once it has asked the servers."""
+        """Set by the client once it has queried the servers."""
         self._dropped: set[str] = set()
-        """Parameters that were rejected, and without which the request then succeeded."""
+        """Rejected parameters of requests that succeeded without them."""
         self.multiple = True
-        """The servers may return several samples per request."""
+        """The servers may support several samples per request."""
 
     async def single(self, server: Server, chat: Chat, sampling: Sampling, extra: Mapping[str, Any]) -> Completion:
         """One answer; `extra` holds additional request fields. Raises `RefusedError`."""
@@ -42,16 +42,16 @@ class Completions:
     async def several(self, server: Server, chat: Chat, sampling: Sampling, count: int) -> list[Completion | None]:
         """`count` samples from one request; `None` for each that is missing. Raises `RefusedError`.
 
-        They share the usage of the request, so its prompt is counted once.
+        The usage of the request is divided among them, so the prompt is counted once.
         """
         try:
-            body = await self._post(server, chat, sampling, {"n": count})
+            response = await self._post(server, chat, sampling, {"n": count})
         except RefusedError as error:
             if error.failure.kind is not FailureKind.REQUEST or error.lasting:
                 raise
             self.multiple = False
             return [None] * count
-        samples = read_completions(body, count)
+        samples = read_completions(response, count)
         received = [sample for sample in samples if sample]
         self._check(server, chat, received[0])
         if len({sample.text for sample in received}) > 1:
@@ -66,13 +66,13 @@ class Completions:
             check_whole_prompt(chat, completion.usage)
 
     async def _post(self, server: Server, chat: Chat, sampling: Sampling, extra: Mapping[str, Any]) -> Any:
-        """The decoded response. Rejected parameters are dropped, permanently once a request succeeds without them."""
+        """The decoded response. Drops rejected parameters, for good once a request has succeeded without them."""
         dropped = set(self._dropped)
         neutral = self.card is not None and self.card.exact_tokens
         while True:
             parameters = _parameters(sampling, dropped, neutral=neutral) | dict(extra)
             try:
-                body = await server.post(CHAT, {"model": self._model, "messages": list(chat)} | parameters)
+                response = await server.post(CHAT, {"model": self._model, "messages": list(chat)} | parameters)
                 break
             except RefusedError as error:
                 rejected = error.failure.kind is FailureKind.REQUEST
@@ -80,11 +80,12 @@ class Completions:
                 if name is None:
                     raise
                 dropped.add(name)
-        new, self._dropped = dropped - self._dropped, self._dropped | dropped
-        if "temperature" in new:
+        newly_dropped = dropped - self._dropped
+        self._dropped |= dropped
+        if "temperature" in newly_dropped:
             message = f"The model {self._model} refuses `temperature`. It uses its own, so answers vary between runs."
             warnings.warn(message, stacklevel=1)
-        return body
+        return response
 
 
 def _parameters(sampling: Sampling, dropped: set[str], *, neutral: bool) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The server that a reference points to, and how to reach it.
 
-`openai:<model>` is at the configured address (`--base-url`, OPENAI_BASE_URL, a configuration file),
-`openai:<model>@<address>` at its own. Addresses are printed and stored, so one that holds a password is refused.
+`openai:<model>` is served at the configured address (`--base-url`, OPENAI_BASE_URL, a configuration file),
+`openai:<model>@<address>` at its own. Addresses are printed and stored, so one that contains a password is refused.
 """
 
 import os
@@ -42,7 +42,7 @@ class ServerReference(NamedTuple):
 def checked_address(address: str) -> str:
     """The address without trailing slashes and without `/chat/completions`, which documentation often includes.
 
-    Raises `ConfigError` if it is invalid or holds a password.
+    Raises `ConfigError` if it is invalid or contains a password.
     """
     address = address.strip().rstrip("/")
     try:
@@ -77,9 +77,9 @@ class HttpConfig:
     """How to reach a server. The key is kept out of `repr`, errors, caches and artefacts."""
 
     base_url: str | None = None
-    """Several comma-separated addresses share one limit; chats with the same prefix go to the same one.
+    """One address, or several separated by commas; `None`: OPENAI_BASE_URL, or else the hosted API.
 
-    `None`: OPENAI_BASE_URL, or else the hosted API.
+    Several servers share one request limit, and chats with the same prefix go to the same server.
     """
     api_key: str | None = field(default=None, repr=False)
     """`None`: OPENAI_API_KEY. Empty: no key is sent."""
@@ -87,14 +87,14 @@ class HttpConfig:
     timeout: float = 120.0
     """Seconds for one request."""
     patience: float = 300.0
-    """Seconds that a call waits for a server that is down, busy or failing, before the call fails."""
+    """Seconds that a call waits for a server that is down, busy or failing, before it fails."""
     backoff: float = 0.5
     """Seconds before the first retry; doubled each time, unless the server sends Retry-After."""
     context_length: int | None = None
     served_by: str = ""
     """The engine, if this run started the server; revisions name it instead of the random port."""
     deferred: "Deferred | None" = None
-    """Collects chat completions for the Batch API."""
+    """Collects chat completion requests for the Batch API."""
     slots: AbstractAsyncContextManager[None] | None = None
     """Limits requests across processes; `concurrency` then only sizes the thread and connection pools."""
 

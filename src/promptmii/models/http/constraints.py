@@ -1,6 +1,6 @@
-"""The request fields that constrain an answer to one of K labels, for each kind of server, and a probe for them.
+"""Constrains an answer to one of K labels, with the request fields of each kind of server.
 
-Servers ignore unknown fields and write free text, so a dialect is used only after a probe: asked which animal barks,
+A server that does not know a field ignores it and answers freely, so each server is probed: asked which animal barks,
 with two musical instruments as the only options, a server that enforces the constraint must name an instrument.
 """
 
@@ -20,7 +20,7 @@ PROBE_OPTIONS = ("violin", "harpsichord")
 
 
 class Dialect(StrEnum):
-    """A kind of server, by its request fields, in the order of the probes."""
+    """The request fields of a kind of server, in the order in which they are probed."""
 
     VLLM = "vllm"
     """vLLM 0.12 and later: `structured_outputs`."""
@@ -55,8 +55,8 @@ def fields(dialect: Dialect, options: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def room(options: Sequence[str]) -> int:
-    """Tokens enough for any answer: one per byte of the longest option as JSON, and some for text around it."""
+def token_limit(options: Sequence[str]) -> int:
+    """Enough tokens for any answer: one per byte of the longest option as JSON, and some for text around it."""
     return 32 + max(len(json.dumps(option)) for option in options)
 
 

@@ -1,7 +1,7 @@
 """OpenAI's Batch API: requests that are answered within a day, at half the price.
 
-A model makes its requests as usual. Here they are collected in files instead of sent, uploaded as batches, and looked
-up once the answers have arrived. A batched request therefore has exactly the body of the direct one.
+A model makes its requests as usual, but they are collected in files and uploaded as batches instead of sent. Once the
+answers have arrived, the model repeats the requests and gets those answers. Batched and direct requests are identical.
 """
 
 import json
@@ -32,7 +32,7 @@ FINAL = ("completed", "expired", "cancelled", "failed")
 
 @dataclass(frozen=True)
 class Batch:
-    """One file of requests and the state of its batch."""
+    """A file of requests, and the state of its batch."""
 
     file: str
     requests: int
@@ -43,11 +43,11 @@ class Batch:
 
 
 class Deferred:
-    """The requests, batches and answers of one run, stored in a folder. Before `begin`, all requests are sent."""
+    """The requests, batches and answers of one run, stored in a folder. Until `begin`, requests are sent directly."""
 
     def __init__(self) -> None:
         self.usage = Usage()
-        """Upper bound on the usage of the requests collected since `begin`."""
+        """Upper bound for the usage of the requests collected since `begin`."""
         self._folder = Path()
         self._db: sqlite3.Connection | None = None
         self._server: Server | None = None
@@ -55,7 +55,7 @@ class Deferred:
         """Requests and bytes in each file."""
 
     def attach(self, server: Server) -> None:
-        """Set the server of the batches."""
+        """Set the server that runs the batches."""
         self._server = server
 
     def check(self) -> None:
@@ -68,40 +68,41 @@ class Deferred:
             raise UnsupportedError(f"There is no Batch API: {error} Leave --batch-api out.") from error
 
     def begin(self, folder: Path) -> None:
-        """From now on, answer requests from `folder`, and collect there those without an answer."""
+        """From now on, answer requests from `folder`, and collect those that have no answer yet."""
         self._folder = folder
         self._db = sqlite3.connect(
             private_file(folder / "answers.sqlite"), check_same_thread=False, isolation_level=None
         )
         self._db.execute("CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, status INTEGER, body TEXT)")
-        self._db.execute("CREATE TEMPORARY TABLE kept (key TEXT PRIMARY KEY)")
+        self._db.execute("CREATE TEMPORARY TABLE collected (key TEXT PRIMARY KEY)")
 
     def close(self) -> None:
-        """Close the file of answers."""
+        """Close the database of answers."""
         if self._db:
             self._db.close()
             self._db = None
 
-    def holds(self, path: str) -> bool:
-        """Requests to this path are collected."""
+    def collects(self, path: str) -> bool:
+        """Requests to this path are collected instead of sent."""
         return self._db is not None and path == CHAT
 
     def answer(self, body: Mapping[str, Any]) -> Any:
-        """The answer to a chat completion request. If it has none yet, collect it and raise `RefusedError`."""
+        """The answer to a chat completion request. If there is none yet, collect the request; raise `RefusedError`."""
         assert self._db
         key = content_key(body)[:40]
         row = self._db.execute("SELECT status, body FROM answers WHERE key = ?", (key,)).fetchone()
         if row is None:
-            if self._db.execute("INSERT OR IGNORE INTO kept VALUES (?)", (key,)).rowcount:
+            if self._db.execute("INSERT OR IGNORE INTO collected VALUES (?)", (key,)).rowcount:
                 self._collect(key, body)
             raise RefusedError(FailureKind.UNANSWERED, "its batch is not finished", lasting=True)
-        status, answer = row[0], json.loads(row[1])
+        status, text = row
+        answer = json.loads(text)
         if status == 200:
             return answer
         if not status:
             message = error_message(answer) or "the batch ended first"
             raise RefusedError(FailureKind.UNANSWERED, message, lasting=True)
-        error = refusal(status, answer, row[1])
+        error = refusal(status, answer, text)
         if isinstance(error, EndpointError):
             error = RefusedError(FailureKind.REQUEST, str(error))
         error.lasting = True
@@ -111,16 +112,16 @@ class Deferred:
         line = json.dumps({"custom_id": key, "method": "POST", "url": self._endpoint, "body": body}) + "\n"
         if not self._files or self._files[-1][0] >= MOST_REQUESTS or self._files[-1][1] + len(line) > MOST_BYTES:
             self._files.append((0, 0))
-            self._file(len(self._files)).unlink(missing_ok=True)
+            self._request_file(len(self._files)).unlink(missing_ok=True)
         requests, size = self._files[-1]
         self._files[-1] = requests + 1, size + len(line)
-        with self._file(len(self._files)).open("a", encoding="utf-8") as file:
+        with self._request_file(len(self._files)).open("a", encoding="utf-8") as file:
             file.write(line)
         prompt = sum(most_tokens(message["content"]) for message in body["messages"])
         completion = body.get("max_tokens") or body.get("max_completion_tokens") or 0
         self.usage += Usage(1, prompt, completion)
 
-    def _file(self, number: int) -> Path:
+    def _request_file(self, number: int) -> Path:
         return self._folder / f"requests-{number}.jsonl"
 
     def most_money(self, price: Price) -> float:
@@ -129,7 +130,7 @@ class Deferred:
 
     @property
     def batches(self) -> list[Batch]:
-        """The batches of this run in their last known state."""
+        """The batches of this run, in their last known state."""
         path = self._folder / "batches.json"
         return [Batch(**batch) for batch in json.loads(path.read_text("utf-8"))] if path.exists() else []
 
@@ -140,11 +141,11 @@ class Deferred:
     def submit(self) -> list[Batch]:
         """Submit the collected requests, or continue an interrupted submission. Raises `EndpointError`.
 
-        Each step is saved before the next.
+        Saves each step before the next.
         """
         batches = self.batches
         if not batches:
-            batches = [Batch(self._file(n).name, requests) for n, (requests, _) in enumerate(self._files, 1)]
+            batches = [Batch(self._request_file(n).name, requests) for n, (requests, _) in enumerate(self._files, 1)]
             self._save(batches)
         for n, batch in enumerate(batches):
             if batch.file_id is None:
@@ -170,9 +171,9 @@ class Deferred:
         return urlsplit(self._server.url).path.rstrip("/") + CHAT
 
     def collect(self) -> list[Batch]:
-        """Update the state of each batch, and fetch the answers of those that ended.
+        """Update the state of each batch, and fetch the answers of those that have ended.
 
-        Raises `EndpointError`, also if the server rejected a whole batch; the next `submit` sends that one again.
+        Raises `EndpointError`, also if the server rejected a whole batch; the next `submit` sends that batch again.
         """
         batches = self.batches
         rejections: list[str] = []
@@ -208,7 +209,7 @@ class Deferred:
         path.unlink()
 
     def forget(self) -> None:
-        """Delete batches and answers, once they have been used."""
+        """Delete the batches and their answers after use."""
         if self._db:
             self._db.execute("DELETE FROM answers")
         for path in (self._folder / "batches.json", *self._folder.glob("requests-*.jsonl")):

@@ -1,8 +1,8 @@
 """Exact likelihoods of labels from llama.cpp's server.
 
 `/completion` reports the log-probability of the sampled token before any sampling setting applies. A bias forces it to
-sample a given token, so one request per token of a label gives the label's likelihood. The server caches the prompt
-between requests. A grammar would not do: it allows tokenizations that the model does not use.
+sample a certain token, so one request per token of a label yields the label's likelihood. The server caches the prompt
+between requests. A grammar would be wrong: it also allows tokenizations that the model does not use.
 """
 
 import math
@@ -22,9 +22,9 @@ from promptmii.models.http.transport import Server
 FORCING = 1e4
 """A logit bias larger than any logit."""
 PROBED = 16
-"""Likely tokens to request in the probe; at least one is a whole character."""
+"""Likely tokens to request in the probe, enough to include one that is valid text."""
 WIDER = (64, 1024, 16384)
-"""Numbers of likely tokens in which to look for a part of a character."""
+"""Numbers of likely tokens to search, in turn, for a token that is only part of a character."""
 
 
 async def _probe(server: Server, model: str) -> int | None:
@@ -37,16 +37,16 @@ async def _probe(server: Server, model: str) -> int | None:
     if end is None:
         return None
     sampled, _ = await _force(server, model, prompt, end, PROBED)
-    whole = [row for row in objects_in(sampled.get("top_logprobs")) if _is_text(row.get("bytes"))]
-    if not whole:
+    rows = [row for row in objects_in(sampled.get("top_logprobs")) if _is_text(row.get("bytes"))]
+    if not rows:
         return None
-    token = whole[-1].get("id", -1)
-    expected = log_probability(whole[-1].get("logprob"), token)
+    token = rows[-1].get("id", -1)
+    expected = log_probability(rows[-1].get("logprob"), token)
     forced, _ = await _log_p(server, model, prompt, token, end)
     return end if abs(forced - expected) < TOLERANCE else None
 
 
-def _join(_: Sequence[str], tokens: Sequence[list[int]], end: int) -> Trie:
+def _combine(_: Sequence[str], tokens: Sequence[list[int]], end: int) -> Trie:
     return Trie.build(tokens, end)
 
 
@@ -65,11 +65,12 @@ async def _score(server: Server, model: str, chat: Chat, options: Trie) -> Choic
 
 
 async def _log_p(server: Server, model: str, prompt: Sequence[int], token: int, end: int) -> tuple[float, int]:
-    """The log-probability of a token after a prompt, and how many prompt tokens were cached."""
+    """The log-probability of a token after a prompt, and the number of cached prompt tokens."""
     sampled, cached = await _force(server, model, prompt, token, 1)
     if sampled.get("id") == token:
         return log_probability(sampled.get("logprob"), token), cached
-    for count in WIDER:  # the server does not report a part of a character, but lists it beside another token
+    # The server does not report a forced token that is only part of a character, but lists it beside other tokens.
+    for count in WIDER:
         sampled, _ = await _force(server, model, prompt, end, count)
         for row in objects_in(sampled.get("top_logprobs")):
             if row.get("id") == token and row.get("logprob") is not None:
@@ -80,7 +81,7 @@ async def _log_p(server: Server, model: str, prompt: Sequence[int], token: int, 
 async def _force(
     server: Server, model: str, prompt: Sequence[int], token: int, count: int
 ) -> tuple[dict[str, Any], int]:
-    """The entry of a forced token, with the `count` likeliest ones, and how many prompt tokens were cached."""
+    """Force a token. Returns its entry, with the `count` likeliest tokens, and the number of cached prompt tokens."""
     body = {
         "model": model,
         "prompt": list(prompt),
@@ -126,8 +127,8 @@ async def _tokens(server: Server, model: str, text: str, *, begin: bool = False,
 async def _end_of_turn(server: Server, model: str) -> int | None:
     """The first token that the chat template puts after an answer, if it is a control token."""
     after = (await _rendered(server, TURNS)).rpartition(WORD)[2]
-    plain, parsed = await _tokens(server, model, after), await _tokens(server, model, after, control=True)
-    return parsed[0] if parsed and parsed[:1] != plain[:1] else None
+    as_text, parsed = await _tokens(server, model, after), await _tokens(server, model, after, control=True)
+    return parsed[0] if parsed and parsed[:1] != as_text[:1] else None
 
 
-LLAMA = LikelihoodProtocol("likelihoods", _probe, _tokens, _join, _score)
+LLAMA = LikelihoodProtocol("likelihoods", _probe, _tokens, _combine, _score)

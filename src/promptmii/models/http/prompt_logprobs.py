@@ -9,7 +9,7 @@ from typing import Any
 
 from promptmii.errors import EndpointError
 from promptmii.models.base import Chat, Choice, Usage
-from promptmii.models.http.answers import as_object, objects_in
+from promptmii.models.http.answers import as_object, choices_by_index
 from promptmii.models.http.constraints import PROBE
 from promptmii.models.http.likelihoods import TOLERANCE, TURNS, WORD, LikelihoodProtocol, log_probability
 from promptmii.models.http.refusals import RefusedError, bad_answer
@@ -35,7 +35,7 @@ async def _probe(server: Server, model: str) -> int | None:
     return end if abs(_sum_log_p(choice, len(prompt), [token]) - expected) < TOLERANCE else None
 
 
-def _join(_: Sequence[str], tokens: Sequence[list[int]], end: int) -> list[list[int]]:
+def _combine(_: Sequence[str], tokens: Sequence[list[int]], end: int) -> list[list[int]]:
     """The tokens of each option, with the end token."""
     return [[*option, end] for option in tokens]
 
@@ -55,11 +55,10 @@ def _body(model: str, prompts: list[list[int]]) -> dict[str, Any]:
 
 
 def _choices(body: Any, count: int) -> list[dict[str, Any]]:
-    choices = objects_in(as_object(body).get("choices"))
-    by_index = {choice.get("index", n): choice for n, choice in enumerate(choices)}
-    if sorted(by_index) != list(range(count)):
+    choices = choices_by_index(as_object(body))
+    if sorted(choices) != list(range(count)):
         raise bad_answer(f"{len(choices)} answers to {count} prompts")
-    return [by_index[n] for n in range(count)]
+    return [choices[n] for n in range(count)]
 
 
 def _sum_log_p(choice: dict[str, Any], start: int, tokens: Sequence[int]) -> float:
@@ -72,7 +71,7 @@ def _sum_log_p(choice: dict[str, Any], start: int, tokens: Sequence[int]) -> flo
 
 
 async def _chat_tokens(server: Server, model: str, chat: Chat, *, opening: bool = True) -> list[int]:
-    """The tokens of a chat; `opening` adds the beginning of an answer."""
+    """The tokens of a chat; `opening` appends those that open an answer."""
     body = {
         "model": model,
         "messages": list(chat),
@@ -91,10 +90,10 @@ async def _end_of_turn(server: Server, model: str) -> int:
     """The token that the chat template puts after an answer."""
     word = await _tokens(server, model, WORD)
     tokens = await _chat_tokens(server, model, TURNS, opening=False)
-    places = [n for n in range(len(tokens) - len(word)) if tokens[n : n + len(word)] == word]
-    if not places:
+    positions = [n for n in range(len(tokens) - len(word)) if tokens[n : n + len(word)] == word]
+    if not positions:
         raise bad_answer("the chat template changes the tokens of an answer")
-    return tokens[places[-1] + len(word)]
+    return tokens[positions[-1] + len(word)]
 
 
-VLLM = LikelihoodProtocol("prompt likelihoods", _probe, _tokens, _join, _score)
+VLLM = LikelihoodProtocol("prompt likelihoods", _probe, _tokens, _combine, _score)

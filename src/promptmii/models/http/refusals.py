@@ -1,4 +1,4 @@
-"""Classifies error responses: a temporary fault, the failure of one call, or a fault that every call would hit."""
+"""Classifies error responses: a temporary fault, the failure of one call, or a fault that every call would meet."""
 
 import email.utils
 import html
@@ -14,9 +14,9 @@ from promptmii.models.base import Failure, FailureKind, Usage
 SHOWN = 300
 """Maximum length of a quoted server message, in characters."""
 DEPTH = 9
-"""Nesting levels read of an error or a content; no real server nests deeper."""
+"""Maximum nesting to follow in an error or a content; no real server nests deeper."""
 LONGEST_WAIT = 120.0
-"""Maximum pause taken from a `Retry-After` header, in seconds."""
+"""Maximum pause to accept from a `Retry-After` header, in seconds."""
 TOO_LONG = re.compile(
     r"context ?(length|size|window)|too (long|many tokens)|maximum (context|model length|number of tokens)|"
     r"max_new_tokens. must be|must have less than \d+ tokens",
@@ -49,7 +49,7 @@ PARAMETER_COMPLAINT = re.compile(
     r"illegal|too large|非法|不支持|无效",
     re.IGNORECASE,
 )
-"""Tells an error about a parameter from one about a text that happens to contain the parameter's name."""
+"""Distinguishes an error about a parameter from one about a text that happens to contain its name."""
 
 
 class RefusedError(Exception):
@@ -65,7 +65,7 @@ class RefusedError(Exception):
         lasting: bool = False,
         body: object = None,
     ) -> None:
-        """`wait`: the pause that the server asks for. `lasting`: a retry would fail too. `body`: the response."""
+        """`wait`: the pause that the server requests. `lasting`: a retry would fail too. `body`: the response."""
         super().__init__(message)
         self.failure = Failure(kind, message, usage)
         self.wait = wait
@@ -83,7 +83,7 @@ def refusal(
 ) -> RefusedError | EndpointError:
     """The error for an error status, or for an error body under HTTP 200; `EndpointError` if every call would fail.
 
-    `answered`: the server has completed a chat before, so the key is good and a 403 concerns one text.
+    `answered`: the server has completed a chat before, so the key is valid and a 403 concerns one text.
     """
     detail = error_message(body) or one_line(raw)
     status = effective_status(status, body, detail)
@@ -93,12 +93,12 @@ def refusal(
         return EndpointError(f"The account has no money or quota left: {message}", FailureKind.AUTH, lasting=True)
     if FLAGGED.search(full_text) and status not in (401, 429) and status < 500:
         return RefusedError(FailureKind.REQUEST, message, lasting=True)
-    maybe_key = status == 403 or (status != 429 and BAD_KEY.search(full_text))
-    if status == 401 or (maybe_key and not answered):
+    may_be_key = status == 403 or (status != 429 and BAD_KEY.search(full_text))
+    if status == 401 or (may_be_key and not answered):
         # A 403 may also come from a firewall that objects to a text.
         firewall = ", or ask the operator of the server whether a firewall blocks the request" if status == 403 else ""
-        cure = f"Set OPENAI_API_KEY to a valid one{firewall}."
-        return EndpointError(f"The server refuses the key ({message}). {cure}", FailureKind.AUTH, lasting=True)
+        fix = f"Set OPENAI_API_KEY to a valid one{firewall}."
+        return EndpointError(f"The server refuses the key ({message}). {fix}", FailureKind.AUTH, lasting=True)
     if status in (400, 413, 422, 500) and TOO_LONG.search(detail):
         return RefusedError(FailureKind.CONTEXT, message, lasting=True)
     if status == 429:
@@ -109,22 +109,30 @@ def refusal(
 
 
 def effective_status(status: int, body: Any, message: str) -> int:
-    """The status, or under HTTP 200 the error code in the body."""
+    """The status, or the error code in the body if the status is 200."""
     if status != 200:
         return status
     codes = (int(code) for code in _error_codes(body) if re.fullmatch("[45][0-9][0-9]", code))
-    return next(codes, 404 if WRONG_PATH.search(message) else 400 if FLAGGED.search(message) else 500)
+    code = next(codes, None)
+    if code is not None:
+        return code
+    if WRONG_PATH.search(message):
+        return 404
+    return 400 if FLAGGED.search(message) else 500
 
 
 def _error_codes(body: Any) -> Iterable[str]:
     """The machine-readable codes in an error body."""
-    for part in (body.get("error"), body) if isinstance(body, dict) else body if isinstance(body, list) else ():
+    parts = body if isinstance(body, list) else []
+    if isinstance(body, dict):
+        parts = [body.get("error"), body]
+    for part in parts:
         if isinstance(part, dict):
             yield from (str(part[name]) for name in ("code", "type", "status") if part.get(name))
 
 
 def error_message(body: Any) -> str:
-    """The message in an error body of any shape: `error.message`, FastAPI's `detail`, a list of either, or a text."""
+    """The message in an error body of any shape: `error.message`, FastAPI's `detail`, a list of either, or a string."""
     return one_line("; ".join(dict.fromkeys(_messages(body))))
 
 
@@ -143,7 +151,7 @@ def _messages(value: Any, depth: int = DEPTH) -> Iterable[str]:
 
 
 def one_line(text: str) -> str:
-    """The text on one line, without markup and control characters, cut after `SHOWN` characters."""
+    """The text on one line, without markup and control characters, truncated to `SHOWN` characters."""
     title = re.search(r"<title>(.*?)</title>", text, re.IGNORECASE | re.DOTALL)
     text = html.unescape(re.sub(r"<[^>]*>", " ", title[1] if title else text))
     text = " ".join("".join(char if char.isprintable() else " " for char in text).split())
@@ -162,7 +170,7 @@ def refused_parameter(body: Any, sent: Mapping[str, object], droppable: Sequence
 
 
 def retry_after(header: str) -> float | None:
-    """The pause in seconds that a `Retry-After` header asks for; `None` if it is malformed."""
+    """The pause in seconds that a `Retry-After` header requests; `None` if it is malformed."""
     try:
         seconds = float(header)
     except ValueError:

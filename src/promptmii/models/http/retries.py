@@ -1,4 +1,4 @@
-"""Decides how often and how long a failed request is retried."""
+"""Decides when, and for how long, a failed request is retried."""
 
 import asyncio
 import math
@@ -15,19 +15,19 @@ from promptmii.models.http.transport import Server
 
 T = TypeVar("T")
 
-WAITED_FOR = {FailureKind.CONNECTION, FailureKind.RATE_LIMIT, FailureKind.SERVER}
-"""Faults that pass with time: the server restarts or is overloaded. Retried for as long as `patience` lasts."""
-TRIED_AGAIN = {FailureKind.TIMEOUT, FailureKind.BAD_ANSWER}
-"""Faults that may be chance. Tried `TRIES` times."""
+TEMPORARY = {FailureKind.CONNECTION, FailureKind.RATE_LIMIT, FailureKind.SERVER}
+"""The server is down, restarting or overloaded. Retried for as long as `patience` lasts."""
+FLUKES = {FailureKind.TIMEOUT, FailureKind.BAD_ANSWER}
+"""The next answer may be fine. Tried `TRIES` times."""
 TRIES = 3
-OWN = 6
-"""Server errors after which a call fails if the server answers other calls: the text causes them."""
+SUSPECT_AFTER = 6
+"""Server errors of a call after which its text is suspected: it fails as soon as the server answers another call."""
 LONGEST_PAUSE = 30.0
 """Maximum back-off in seconds, before up to half of it is added at random; a server may ask for more."""
 
 
 class Retries:
-    """The retries of one call. Patience counts from its first fault, or from the start of its server's outage."""
+    """The retries of one call. Its patience counts from its first fault, or from the start of the server's outage."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
@@ -42,7 +42,7 @@ class Retries:
     ) -> T | Failure:
         """The result of the request, or the failure after all retries.
 
-        `check_server` is called if only this call shows whether the server answers at all.
+        `check_server` finds out if the server answers at all. It is called if no other call has shown that.
         """
         while True:
             try:
@@ -53,8 +53,8 @@ class Retries:
                 pause = self._pause_or_failure(error)
             if isinstance(pause, Failure):
                 return pause
-            unsure = self._faults[FailureKind.SERVER] >= OWN and not self._server_answers()
-            if unsure and check_server:
+            suspect = self._faults[FailureKind.SERVER] >= SUSPECT_AFTER
+            if suspect and check_server and not self._server_answers():
                 await check_server()
             await asyncio.sleep(pause)
 
@@ -68,11 +68,11 @@ class Retries:
         self._faults[failure.kind] += 1
         self._first_fault = min(self._first_fault, now)
         waited = now - self._first_fault
-        if failure.kind in WAITED_FOR:
+        if failure.kind in TEMPORARY:
             self._server.down_since = min(self._server.down_since, now)
             waited = now - min(self._first_fault, self._server.down_since)
         patience = self._config.patience
-        caused_by_text = self._faults[FailureKind.SERVER] > OWN and self._server_answers()
+        caused_by_text = self._faults[FailureKind.SERVER] > SUSPECT_AFTER and self._server_answers()
         if not error.lasting and not caused_by_text:
             pause = self._pause(failure.kind, error.wait, patience - waited)
             if pause is not None:
@@ -81,15 +81,16 @@ class Retries:
         return replace(failure, message=f"{failure.message} (for {waited:.0f} s)") if waited >= 1 else failure
 
     def _pause(self, kind: FailureKind, requested: float | None, remaining: float) -> float | None:
-        """Seconds until the next try: the back-off, or a longer pause that the server asks for, each with some jitter.
+        """Seconds until the next try: the back-off, or a longer pause that the server requests, each with some jitter.
 
         `None` if there is no next try.
         """
         jitter = random.random()
         backoff = self._config.backoff * 2.0 ** min(self._faults.total() - 1, 16)
         backoff = min(backoff, LONGEST_PAUSE) * (0.5 + jitter)
-        if kind in TRIED_AGAIN:
+        if kind in FLUKES:
             return backoff if self._faults[kind] < TRIES else None
-        if kind not in WAITED_FOR or not 0 < remaining >= (requested or 0.0):
+        if kind not in TEMPORARY or remaining <= 0 or remaining < (requested or 0.0):
             return None
-        return max(min(backoff, remaining), requested + jitter * self._config.backoff if requested else 0.0)
+        pause = min(backoff, remaining)
+        return max(pause, requested + jitter * self._config.backoff) if requested else pause

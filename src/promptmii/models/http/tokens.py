@@ -1,4 +1,4 @@
-"""Token counts and context lengths: how servers report them, and an estimate if they do not.
+"""Token counts and context lengths as servers report them, and an estimate for servers that do not count.
 
 vLLM, SGLang and llama.cpp's server count at `POST /tokenize`, outside `/v1`. The first two read `prompt`, the third
 reads `content`, and all ignore unknown fields, so one request body serves all.
@@ -12,7 +12,7 @@ from promptmii.models.http.transport import Server
 
 
 def estimate(text: str) -> int:
-    """A token per four Latin letters, or per character of another script."""
+    """One token per four Latin letters, or per character of another script."""
     return -(-sum(1 if ord(char) < 0x250 else 4 for char in text) // 4)
 
 
@@ -33,7 +33,7 @@ def token_ids(answer: Any) -> list[int]:
 def context_length(listing: Any, model: str) -> int | None:
     """The context length in a model list: `max_model_len` (vLLM, SGLang) or `meta` (llama.cpp), if given.
 
-    A server of a single model accepts any name.
+    A server with a single model accepts any name.
     """
     try:
         entries = listing["data"] if isinstance(listing, dict) else listing

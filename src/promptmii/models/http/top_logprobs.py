@@ -1,7 +1,7 @@
-"""Likelihoods of the first token of an answer, from servers that list the likeliest tokens (OpenAI's `top_logprobs`).
+"""Likelihoods of an answer's first token, from servers that list the likeliest tokens (OpenAI's `top_logprobs`).
 
-A label's score is the log-probability of its first token, so the labels must differ in it. To find that token, the
-model is asked to repeat each label once. A label that is not listed gets the lowest listed value.
+A label's score is the log-probability of its first token, so all labels need different first tokens. To find them, the
+model is asked once to repeat each label. A label that is not listed gets the lowest listed value.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from promptmii.models.http.refusals import RefusedError, bad_answer
 from promptmii.models.http.transport import TOP_LOGPROBS, Server
 
 FEWER = 5
-"""Requested from a server that refuses to list `TOP_LOGPROBS`; many list this many."""
+"""Tokens to request from a server that refuses `TOP_LOGPROBS`; many allow this many."""
 
 
 async def _probe(server: Server, model: str) -> int | None:
@@ -28,7 +28,7 @@ async def _probe(server: Server, model: str) -> int | None:
     return 0 if len(listed) > 1 and listed.get(str(tokens[0].get("token"))) == max(listed.values()) else None
 
 
-async def _read(server: Server, model: str, option: str) -> str:
+async def _encode(server: Server, model: str, option: str) -> str:
     """The first token of an option. Raises `RefusedError` if the model does not repeat the option."""
     chat: Chat = [{"role": "user", "content": f"Repeat exactly, and write nothing else:\n{option}"}]
     tokens, _ = await _answer_tokens(server, model, chat, 8)
@@ -38,7 +38,7 @@ async def _read(server: Server, model: str, option: str) -> str:
     return first
 
 
-def _join(options: Sequence[str], first_tokens: Sequence[str], _end: int) -> list[str]:
+def _combine(options: Sequence[str], first_tokens: Sequence[str], _end: int) -> list[str]:
     """The first tokens. Raises `RefusedError` if two options share one, or if there are too many options."""
     if len(options) > TOP_LOGPROBS:
         raise _indistinct("too many labels")
@@ -59,7 +59,7 @@ async def _score(server: Server, model: str, chat: Chat, options: list[str]) -> 
     if not any(token in listed for token in options):
         raise bad_answer(f"no label begins with one of the {len(listed)} likeliest tokens")
     lowest = min(listed.values())
-    return Choice.likeliest(tuple(listed.get(token, lowest) for token in options), usage)
+    return Choice.likeliest([listed.get(token, lowest) for token in options], usage)
 
 
 async def _answer_tokens(server: Server, model: str, chat: Chat, max_tokens: int) -> tuple[list[dict[str, Any]], Usage]:
@@ -90,4 +90,4 @@ def _indistinct(reason: str) -> RefusedError:
     return RefusedError(FailureKind.REQUEST, message, lasting=True)
 
 
-FIRST = LikelihoodProtocol("first-token likelihoods", _probe, _read, _join, _score)
+FIRST = LikelihoodProtocol("first-token likelihoods", _probe, _encode, _combine, _score)

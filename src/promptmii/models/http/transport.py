@@ -36,13 +36,13 @@ from promptmii.models.http.waits import Waits
 T = TypeVar("T")
 
 CONNECT = 10.0
-"""Seconds to connect. Short, because an unreachable machine should count as down long before a slow answer does."""
+"""Seconds to connect. Short, so that an unreachable machine is detected quickly, even if answers may take long."""
 TRANSFER = 600.0
-"""Timeout of each step of an up- or download, in seconds."""
+"""Timeout of each step of an upload or download, in seconds."""
 MOST_BYTES = 8 << 20
 """Maximum size of a response."""
 SHORTEST_KEY = 12
-"""Minimum length of a key that is masked in answers; shorter ones, such as "none", are placeholders."""
+"""Keys of at least this length are masked in answers; shorter ones, such as "none", are placeholders."""
 NO_V1 = "Does the address lack /v1?"
 TOP_LOGPROBS = 20
 """Alternative tokens to request; OpenAI's maximum."""
@@ -74,7 +74,7 @@ def _loop(_process: int) -> asyncio.AbstractEventLoop:
 
 
 def _ignore_endpoint_errors(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """If two calls fail at once, the first ends the run, and nobody retrieves the error of the second."""
+    """Keep errors of abandoned calls out of the log: if two calls fail at once, the first ends the run."""
     if not isinstance(context.get("exception"), EndpointError):
         loop.default_exception_handler(context)
 
@@ -90,9 +90,9 @@ class Server:
         self._query = f"?{query}" if query else ""
         self._key = config.key
         self.answered = False
-        """It has completed a chat, so the key is good."""
+        """The server has completed a chat, so the key is valid."""
         self.down_since = math.inf
-        """Shared by all calls, so that later ones do not wait as long again for a server that is down."""
+        """Start of the current outage. Shared by all calls, so that later ones do not wait just as long again."""
         self.last_success = -math.inf
         self.top_logprobs = TOP_LOGPROBS
         self.waits = Waits(url)
@@ -107,13 +107,13 @@ class Server:
         await self._client.aclose()
 
     async def get(self, path: str) -> Any:
-        """The decoded answer to a GET of a path below the address. Raises as `post` does."""
+        """GET a path below the address, and return the decoded answer. Raises as `post` does."""
         return await self._send("GET", f"{self._base}{path}{self._query}")
 
     async def post(self, path: str, body: Mapping[str, Any]) -> Any:
-        """The decoded answer to a POST. Raises `RefusedError`, or `EndpointError` if every call would fail."""
+        """POST, and return the decoded answer. Raises `RefusedError`, or `EndpointError` if every call would fail."""
         deferred = self.config.deferred
-        if deferred and deferred.holds(path):
+        if deferred and deferred.collects(path):
             return deferred.answer(body)
         return await self._send("POST", f"{self._base}{path}{self._query}", body)
 
@@ -122,7 +122,7 @@ class Server:
         return await self._send("POST", f"{self._base.removesuffix('/v1')}{path}{self._query}", body)
 
     async def upload(self, path: Path) -> Any:
-        """Upload a file of batch requests and return the decoded answer. Raises as `post` does."""
+        """Upload a file of batch requests, and return the decoded answer. Raises as `post` does."""
         with path.open("rb") as file, self._transport_errors():
             response = await self._client.post(
                 f"{self._base}/files{self._query}",
@@ -133,7 +133,7 @@ class Server:
         return self._decode(response, response.content)
 
     async def download(self, path: str, target: Path) -> None:
-        """Save the answer to a GET, of any size. Raises as `post` does."""
+        """GET a file of any size, and save it. Raises as `post` does."""
         address = f"{self._base}{path}{self._query}"
         with self._transport_errors(), target.open("wb") as file:
             async with self._client.stream("GET", address, timeout=TRANSFER) as response:
@@ -173,7 +173,7 @@ class Server:
         return RefusedError(FailureKind.CONNECTION, f"no connection to {self.url}: {cause}")
 
     def _decode(self, response: httpx.Response, raw: bytes) -> Any:
-        """The JSON of a successful answer. Masks the key first, because servers quote what they received."""
+        """The JSON of a successful answer. Masks the key first, because servers quote the requests they get."""
         text, body = self._masked(raw.decode("utf-8", "replace")), None
         with suppress(ValueError, RecursionError):
             source = self._masked(raw.decode(json.detect_encoding(raw))) if response.is_success else text
@@ -181,8 +181,8 @@ class Server:
         if not response.is_success or (isinstance(body, dict) and body.get("error")):
             raise self._error(response, body, text)
         if body is None and text.lstrip().startswith("<"):
-            cure = "Is that the address of its API?" if "/v1" in self._base else NO_V1
-            raise self._wrong_address(f"{self.url} answers with a web page, not JSON: {one_line(text)}. {cure}")
+            fix = "Is that the address of its API?" if "/v1" in self._base else NO_V1
+            raise self._wrong_address(f"{self.url} answers with a web page, not JSON: {one_line(text)}. {fix}")
         if body is None:
             raise bad_answer(f"not JSON in UTF-8: {text[:80]!r}")
         return body
@@ -197,21 +197,21 @@ class Server:
     def _error(self, response: httpx.Response, body: Any, text: str) -> RefusedError | EndpointError:
         if response.is_redirect:
             target = self._masked(one_line(response.headers.get("location", "nowhere")))
-            cure = "Redirects are not followed; if you trust that address, give it with --base-url."
-            return self._wrong_address(f"{self.url} redirects to {target}. {cure}", None)
+            fix = "Redirects are not followed; if you trust that address, give it with --base-url."
+            return self._wrong_address(f"{self.url} redirects to {target}. {fix}", None)
         message = error_message(body) or one_line(text)
         status = effective_status(response.status_code, body, message)
         if status in (404, 405):
             right_path = "/v1" in self._base or re.search("model|deployment", message, re.IGNORECASE)
-            cure = "Does the server know the model?" if right_path else NO_V1
-            return self._wrong_address(f"{self.url} answers HTTP {status}: {message.rstrip('.')}. {cure}")
+            fix = "Does the server know the model?" if right_path else NO_V1
+            return self._wrong_address(f"{self.url} answers HTTP {status}: {message.rstrip('.')}. {fix}")
         wait = retry_after(response.headers.get("retry-after", ""))
         return refusal(response.status_code, body, text, wait, answered=self.answered)
 
     def _wrong_address(
         self, message: str, kind: FailureKind | None = FailureKind.REQUEST
     ) -> RefusedError | EndpointError:
-        """The error for a wrong address; if the server has answered before, it concerns one text only."""
+        """The error for a wrong address, or for one rejected text if the server has answered before."""
         if self.answered:
             return RefusedError(FailureKind.REQUEST, message, lasting=True)
         return EndpointError(message, kind, lasting=True)
@@ -249,7 +249,7 @@ async def _read(response: httpx.Response) -> bytes:
 
 
 def _cause(error: BaseException) -> str:
-    """Why a connection failed, with the cure if one is known."""
+    """Why a connection failed, with the fix if it is known."""
     chain: list[BaseException] = []
     current: BaseException | None = error
     while current is not None and current not in chain:

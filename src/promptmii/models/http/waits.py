@@ -1,4 +1,4 @@
-"""Warnings about waiting for a server: rate-limited, so that many waiting calls cause few warnings."""
+"""Warnings about waiting for a server, limited so that many waiting calls cause few warnings."""
 
 import asyncio
 import math
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 
 class Waits:
-    """The waits of all calls for one server."""
+    """The waits of all calls to one server."""
 
     def __init__(self, url: str, after: float = 5.0, every: float = 30.0) -> None:
         """Warn after `after` seconds of waiting, then at most once per `every` seconds."""
@@ -20,7 +20,7 @@ class Waits:
 
     @contextmanager
     def for_answer(self, timeout: float) -> Generator[None]:
-        """Surrounds a request. Warns while it lasts, unless the server answers other requests meanwhile."""
+        """Warn while the request inside is slow, unless the server answers other requests meanwhile."""
         started, loop = time.monotonic(), asyncio.get_running_loop()
 
         def check() -> None:

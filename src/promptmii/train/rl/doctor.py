@@ -13,7 +13,7 @@ from promptmii.errors import ConfigError
 from promptmii.extras import unmet
 from promptmii.models.http.config import ServerReference, addresses
 from promptmii.progress import Progress
-from promptmii.serving import name_without_address
+from promptmii.serving import model_to_serve
 from promptmii.serving.process import command_line
 from promptmii.train.launch import Machines
 from promptmii.train.rl.memory import ASSUMED_GPU, GIB, ModelSize, memory_terms, zero_stage
@@ -46,9 +46,7 @@ def _gpus(settings: TrainSettings) -> Check:
         return Check("GPUs", True, f"none: {processes} process(es) would train on this processor")
     served = 0
     if serve and serve.devices is None:
-        served = serve.copies * sum(
-            serve.needs(name) for name in settings.reward.followers if name_without_address(name)
-        )
+        served = serve.copies * sum(serve.needs(name) for name in settings.reward.followers if model_to_serve(name))
     finding = f"{count} x {torch.cuda.get_device_name()}; plan.processes = {processes}, and {served} for reward.serve"
     cure = "More machines: promptmii launch --machines, or --slurm. Fewer processes: plan.processes."
     fits = processes + served <= count
