@@ -6,8 +6,10 @@ import pytest
 from tests.workbench.keyword import keyword
 
 from promptmii import Follower, Naive, ScriptedModel, Support, score
+from promptmii.config import Columns
+from promptmii.data import load_task
 from promptmii.errors import ArtefactError, DataError
-from promptmii.workbench.inputs import instruction_from_text, read_prompt
+from promptmii.workbench.inputs import instruction_from_text, load_task_for, read_prompt, with_test_rows
 
 ROWS = [{"text": f"a {label} {i}", "label": label} for i in range(4) for label in ("delivery", "refund")]
 TEXT = "Tickets of a shop.\nrefund: money"
@@ -67,3 +69,18 @@ def test_an_empty_file_is_refused(tmp_path: Path) -> None:
 def test_a_text_precedes_the_naive_prompt() -> None:
     naive = Naive().induce(Support(("a", "b"), ()))
     assert instruction_from_text("Do it.", ("a", "b")).prompt("x").endswith(naive.prompt("x"))
+
+
+def test_test_rows_that_are_dropped_are_noted() -> None:
+    test = [{"text": f"new {i}", "label": "billing" if i < 3 else "refund"} for i in range(5)]
+    loaded = with_test_rows(load_task(ROWS), test)
+    assert len(loaded.task.test) == 2
+    assert "a list: 3 rows dropped: a label outside the given list" in loaded.notes
+
+
+def test_the_text_column_is_kept_if_only_the_label_column_has_another_name() -> None:
+    made = Naive().induce(Support(("delivery", "refund"), ()))
+    provenance = made.provenance.model_copy(update={"text_columns": ("body",), "label_column": "kind"})
+    rows = [{"text": f"title {i}", "body": row["text"], "gold": row["label"]} for i, row in enumerate(ROWS)]
+    loaded = load_task_for(made.model_copy(update={"provenance": provenance}), rows, Columns(label="gold"))
+    assert (loaded.columns.text, loaded.columns.label) == (("body",), "gold")

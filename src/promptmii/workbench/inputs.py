@@ -109,8 +109,9 @@ def load_task_for(instruction: Instruction | None, source: Source, columns: Colu
 
 
 def _columns_in(table: Table, text: tuple[str, ...], template: str | None, label: str | None) -> Columns:
-    """The given columns if the table has them all; otherwise none, which means detect them."""
-    return Columns(text=template or text or None, label=label) if {label, *text} <= set(table.columns) else Columns()
+    """The text columns if the table has them all, and the label column if it has that; the others are detected."""
+    known_text = template or text or None if set(text) <= set(table.columns) else None
+    return Columns(text=known_text, label=label if label in table.columns else None)
 
 
 def with_test_rows(loaded: LoadedTask, source: Source) -> LoadedTask:
@@ -129,7 +130,8 @@ def with_test_rows(loaded: LoadedTask, source: Source) -> LoadedTask:
     shared = len(loaded.task.rows) - len(train)
     notes = (f"{counted(shared, 'row')} left out of the examples: the test rows hold them too",) if shared else ()
     notes += (f"measured on {counted(len(test_rows), 'row')} of {test.task.name}",)
-    return replace(loaded, task=replace(loaded.task, train=train, test=test_rows), notes=(*loaded.notes, *notes))
+    read = (f"{test.task.name}: {note}" for note in test.notes)
+    return replace(loaded, task=replace(loaded.task, train=train, test=test_rows), notes=(*loaded.notes, *read, *notes))
 
 
 def fresh_rows(instruction: Instruction, loaded: LoadedTask) -> tuple[list[Example], tuple[str, ...]]:
