@@ -48,6 +48,7 @@ def test_a_text_is_measured_unchanged() -> None:
         ("tickets", DataError, "no file and too short"),
         ("no-such-file.txt", ArtefactError, "No such file"),
         ("no-such-file.json", ArtefactError, "cannot be read"),
+        ("NO-SUCH-FILE.JSON", ArtefactError, "cannot be read"),
         ("rows.csv", DataError, "is a table.*order swapped"),
     ],
 )
@@ -60,9 +61,10 @@ def test_a_text_in_a_script_without_spaces_is_accepted() -> None:
     assert read_prompt("把文本分类为退款或配送") == "把文本分类为退款或配送"
 
 
-def test_an_empty_file_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "prompt.txt").write_text("\n")
-    with pytest.raises(DataError, match=r"prompt\.txt is empty"):
+@pytest.mark.parametrize(("content", "words"), [("\n", "is empty"), ("Classify\n", "holds one word")])
+def test_a_file_that_is_empty_or_a_single_word_is_refused(tmp_path: Path, content: str, words: str) -> None:
+    (tmp_path / "prompt.txt").write_text(content)
+    with pytest.raises(DataError, match=rf"prompt\.txt {words}"):
         read_prompt(tmp_path / "prompt.txt")
 
 

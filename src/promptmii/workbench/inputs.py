@@ -36,9 +36,9 @@ def read_prompt(prompt: Prompt) -> Instruction | str:
     if isinstance(prompt, Instruction):
         return prompt
     if isinstance(prompt, str) and not is_path(prompt):
-        return _checked(prompt, "The text")
+        return _checked(prompt)
     path = Path(prompt)
-    if path.suffix == ".json":
+    if path.suffix.lower() == ".json":
         return Instruction.load(path)
     if format_of(path) in set(SUFFIXES) - {".txt"}:
         raise DataError(f"{path} is a table; expected an instruction file (.json) or a text. Is the order swapped?")
@@ -48,7 +48,7 @@ def read_prompt(prompt: Prompt) -> Instruction | str:
         raise ArtefactError(
             f"{path} cannot be read: {error.strerror}. Expected an instruction file (.json), or a file of text."
         ) from error
-    return _checked(decode(content, path_name(path)), str(path))
+    return _checked(decode(content, path_name(path)), path)
 
 
 def prompt_text(prompt: Prompt) -> str:
@@ -68,11 +68,15 @@ def is_path(text: str) -> bool:
         return False
 
 
-def _checked(text: str, owner: str) -> str:
-    """The text, unless it is empty or looks like a mistyped file name."""
+def _checked(text: str, file: Path | None = None) -> str:
+    """The text, unless it is empty or a single word, such as a mistyped file name."""
     if not text.strip():
-        raise DataError(f"{owner} is empty. To measure the label list alone: promptmii compare naive --data DATA")
+        raise DataError(
+            f"{file or 'The text'} is empty. To measure the label list alone: promptmii compare naive --data DATA"
+        )
     if text.isascii() and not re.search(r"\s", text.strip()):
+        if file:
+            raise DataError(f"{file} holds one word, too short for an instruction. Write at least a sentence.")
         raise DataError(f"{text.strip()!r} is no file and too short for an instruction. Check the name of the file.")
     return text
 
@@ -178,6 +182,6 @@ def split_rows(
     if not query:
         raise DataError("No row is left to measure on: all of them are examples. Give more rows.")
     left_out = len(rows) - len(query)
-    why = "something here was made from them" if seen else "they are the examples"
+    why = "a prompt was made from them" if seen else "they are the examples"
     notes = (f"{counted(left_out, 'row')} left out: {why}",) if left_out else ()
     return RowSplit(tuple(examples), query, (*loaded.notes, *notes))
