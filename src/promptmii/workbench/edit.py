@@ -38,14 +38,13 @@ def rows_for(instruction: Instruction, rows: Source | None = None) -> Table:
     """
     if rows is not None:
         return read_table(rows)
-    source = instruction.provenance.source
+    source, needed = instruction.provenance.source, "The instruction needs labelled rows, and"
+    if not source:
+        raise ConfigError(f"{needed} it names none that it was made from: name a table.")
     try:
-        return read_table(source or "")
+        return read_table(source)
     except DataError as error:
-        reason = (
-            f"those it was made from, {source}, cannot be read" if source else "it names none that it was made from"
-        )
-        raise ConfigError(f"The instruction needs labelled rows, and {reason}: name a table.") from error
+        raise ConfigError(f"{needed} those it was made from, {source}, cannot be read: name a table.") from error
 
 
 def with_text(instruction: Instruction, text: str) -> Instruction:
