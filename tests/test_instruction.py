@@ -94,6 +94,20 @@ def test_150_labels_in_many_scripts_round_trip_and_stay_readable(tmp_path: Path)
     assert all(label in path.read_text(encoding="utf-8") for label in labels)
 
 
+def test_a_file_that_an_editor_saved_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    path = PLAIN.save(tmp_path / "i.json")
+    path.write_text(path.read_text("utf-8"), "utf-8-sig")
+    assert Instruction.load(path) == PLAIN
+
+
+def test_half_of_a_character_in_a_file_does_not_prevent_saving(tmp_path: Path) -> None:
+    path = PLAIN.save(tmp_path / "i.json")
+    path.write_text(path.read_text("utf-8").replace("ticket", "ticket \\ud83d"), "utf-8")
+    loaded = Instruction.load(path)
+    assert loaded.text == "Label the ticket ?."
+    assert Instruction.load(loaded.save(path, force=True)) == loaded
+
+
 @pytest.mark.parametrize(
     ("change", "matters"),
     [

@@ -21,7 +21,7 @@ from promptmii.files import write_text
 from promptmii.models.base import Message, Price, Usage, known_sum
 from promptmii.notebook import brief, facts_html, text_html
 from promptmii.prompts import FRAME_SLOTS, Template, follower_frame, frame_parts
-from promptmii.schema import Frozen
+from promptmii.schema import Frozen, storable
 from promptmii.task import Support, check_labels, content_key, row_key
 
 Mode = Literal["choose", "generate"]
@@ -200,6 +200,12 @@ class Instruction(Frozen):
     def _read_format_1(cls, value: object) -> object:
         return 2 if value == 1 else value
 
+    @field_validator("text", "frame")
+    @classmethod
+    def _without_surrogates(cls, text: str) -> str:
+        """The text as `save` can write it: JSON may name half of a character, but UTF-8 cannot hold it."""
+        return storable(text)
+
     @model_validator(mode="after")
     def _check_shapes(self) -> Self:
         check_labels(self.labels, "The instruction")
@@ -327,7 +333,7 @@ class Instruction(Frozen):
         Raises `ArtefactError` with the first problem in the file.
         """
         try:
-            fields = json.loads(Path(path).read_bytes().decode("utf-8"), object_pairs_hook=_unique)
+            fields = json.loads(Path(path).read_bytes().decode("utf-8-sig"), object_pairs_hook=_unique)
             return cls.model_validate(fields)._without_stale()
         except OSError as error:
             raise ArtefactError(f"The instruction file {path} cannot be read: {error.strerror}.") from error

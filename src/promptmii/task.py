@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from promptmii.errors import DataError
+from promptmii.errors import DataError, counted
 
 
 def normalise_text(text: str) -> str:
@@ -43,7 +43,8 @@ def check_labels(labels: tuple[str, ...], owner: str) -> None:
     """Raise `DataError` unless `labels` are at least two distinct, non-empty, one-line strings."""
     if len(labels) < 2:
         raise DataError(
-            f"{owner} has {len(labels)} label(s) ({', '.join(labels)}); a classification task needs at least two."
+            f"{owner} has {counted(len(labels), 'label')} ({', '.join(labels)}); "
+            "a classification task needs at least two."
         )
     if len(set(labels)) != len(labels):
         duplicates = sorted({label for label in labels if labels.count(label) > 1})

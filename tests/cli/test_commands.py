@@ -70,6 +70,13 @@ def test_score_refit_calibrates_an_edited_instruction_and_keeps_its_score(tmp_pa
     assert f"{saved.measured.uncalibrated_macro_f1:.3f} uncalibrated" in " ".join(shown.split())
 
 
+def test_score_refit_refuses_a_file_that_cannot_be_written_before_it_reads_or_pays(tmp_path: Path) -> None:
+    (tmp_path / "made.json").mkdir()
+    done = run("score", tmp_path / "made.json", tmp_path / "no-rows.csv", "--refit", tmp_path / "no-rows.csv")
+    assert done.exit_code == 2
+    assert "expected the name of a file to write" in done.stderr
+
+
 def test_an_instruction_whose_server_reports_no_tokens_says_unknown(tmp_path: Path) -> None:
     usage = Usage(3, None, None)
     instruction = (

@@ -168,5 +168,5 @@ def test_a_server_that_reports_no_usage_ends_a_run_with_a_limit(instruction: Pat
 def test_the_limit_covers_all_samples_of_one_call() -> None:
     model = Limited(ScriptedModel(["a"]), PRICE, SpendingLimit(100.0))
     assert isinstance(model.generate([chat("word")], Sampling(max_tokens=2))[0], Completion)
-    with pytest.raises(SpendingLimitError, match="next call may cost"):
+    with pytest.raises(SpendingLimitError, match="Answers in a cache or an output file are kept"):
         model.generate([chat("word")] * 5, Sampling(max_tokens=2))

@@ -77,6 +77,13 @@ def test_a_mapping_names_prompts_and_examples_may_be_a_table() -> None:
     assert all(row["text"] in comparison.rows[1].instruction.text for row in ROWS[:12])
 
 
+def test_texts_that_begin_alike_are_compared_under_different_names() -> None:
+    texts = [f"Classify the support ticket by {what}." for what in ("team", "urgency")]
+    comparison = compare(texts, ROWS, ScriptedModel(score=obedient))
+    assert [row.name for row in comparison.rows] == ["Classify the support ti…", "Classify the support ti…'"]
+    assert [row.instruction.text for row in comparison.rows] == texts
+
+
 def test_an_uncalibrated_text_beside_a_calibrated_instruction_is_noted() -> None:
     comparison = compare([made(4), "Look for it."], ROWS[8:], ScriptedModel(score=obedient))
     assert any("not calibrated, as others are: Look for it." in note for note in comparison.notes)
@@ -103,6 +110,7 @@ def test_a_failed_call_refuses_the_comparison() -> None:
     [
         ([], ConfigError, "Nothing is given"),
         (["naive", "naive"], ConfigError, "given twice"),
+        (["naive", "always refund.", "always refund."], ConfigError, "given twice"),
         (["mii"], ConfigError, "written or trained first"),
         (["naiv"], DataError, "no file and too short"),
     ],

@@ -81,6 +81,13 @@ def test_a_missing_line_is_an_error() -> None:
             extend(made(), NEW, model(reply))
 
 
+def test_a_line_that_is_cut_is_noted() -> None:
+    long = " ".join(["invoices"] * 200)
+    for reply, cut in ((f"billing: {long}", True), (f"billing: invoices\n{long}", False)):
+        notes = extend(made(), NEW, model(reply)).instruction.provenance.notes
+        assert any("the line of billing is cut at 120 tokens" in note for note in notes) == cut
+
+
 def test_an_extended_instruction_can_be_saved_and_loaded(tmp_path) -> None:
     extended = extend(made(), [replace(row, label="new: label") for row in NEW], model("words"), old=OLD)
     assert extended.instruction.text.endswith("- new: label: words")

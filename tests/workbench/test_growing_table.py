@@ -181,7 +181,7 @@ def test_two_runs_do_not_write_one_file(tmp_path: Path) -> None:
     assert run(TEXTS, tmp_path / "out.csv", Second(score=keyword)).n_labelled == 60
 
 
-@pytest.mark.parametrize("ending", ["json", "xlsx", "csv.gz"])
+@pytest.mark.parametrize("ending", ["json", "xlsx", "csv.gz", "xls", "txt"])
 def test_formats_that_cannot_grow_are_refused(tmp_path: Path, ending: str) -> None:
     with pytest.raises(ConfigError, match=r"rows are written as \.csv"):
         run(TEXTS, tmp_path / f"out.{ending}")

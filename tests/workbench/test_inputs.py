@@ -6,8 +6,10 @@ import pytest
 from tests.workbench.keyword import keyword
 
 from promptmii import Follower, Naive, ScriptedModel, Support, score
+from promptmii.config import Columns
+from promptmii.data import load_task
 from promptmii.errors import ArtefactError, DataError
-from promptmii.workbench.inputs import instruction_from_text, read_prompt
+from promptmii.workbench.inputs import instruction_from_text, load_task_for, read_prompt, with_test_rows
 
 ROWS = [{"text": f"a {label} {i}", "label": label} for i in range(4) for label in ("delivery", "refund")]
 TEXT = "Tickets of a shop.\nrefund: money"
@@ -46,6 +48,7 @@ def test_a_text_is_measured_unchanged() -> None:
         ("tickets", DataError, "no file and too short"),
         ("no-such-file.txt", ArtefactError, "No such file"),
         ("no-such-file.json", ArtefactError, "cannot be read"),
+        ("NO-SUCH-FILE.JSON", ArtefactError, "cannot be read"),
         ("rows.csv", DataError, "is a table.*order swapped"),
     ],
 )
@@ -58,12 +61,28 @@ def test_a_text_in_a_script_without_spaces_is_accepted() -> None:
     assert read_prompt("把文本分类为退款或配送") == "把文本分类为退款或配送"
 
 
-def test_an_empty_file_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "prompt.txt").write_text("\n")
-    with pytest.raises(DataError, match=r"prompt\.txt is empty"):
+@pytest.mark.parametrize(("content", "words"), [("\n", "is empty"), ("Classify\n", "holds one word")])
+def test_a_file_that_is_empty_or_a_single_word_is_refused(tmp_path: Path, content: str, words: str) -> None:
+    (tmp_path / "prompt.txt").write_text(content)
+    with pytest.raises(DataError, match=rf"prompt\.txt {words}"):
         read_prompt(tmp_path / "prompt.txt")
 
 
 def test_a_text_precedes_the_naive_prompt() -> None:
     naive = Naive().induce(Support(("a", "b"), ()))
     assert instruction_from_text("Do it.", ("a", "b")).prompt("x").endswith(naive.prompt("x"))
+
+
+def test_test_rows_that_are_dropped_are_noted() -> None:
+    test = [{"text": f"new {i}", "label": "billing" if i < 3 else "refund"} for i in range(5)]
+    loaded = with_test_rows(load_task(ROWS), test)
+    assert len(loaded.task.test) == 2
+    assert "a list: 3 rows dropped: a label outside the given list" in loaded.notes
+
+
+def test_the_text_column_is_kept_if_only_the_label_column_has_another_name() -> None:
+    made = Naive().induce(Support(("delivery", "refund"), ()))
+    provenance = made.provenance.model_copy(update={"text_columns": ("body",), "label_column": "kind"})
+    rows = [{"text": f"title {i}", "body": row["text"], "gold": row["label"]} for i, row in enumerate(ROWS)]
+    loaded = load_task_for(made.model_copy(update={"provenance": provenance}), rows, Columns(label="gold"))
+    assert (loaded.columns.text, loaded.columns.label) == (("body",), "gold")

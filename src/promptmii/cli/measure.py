@@ -48,9 +48,9 @@ def score(
     from promptmii import workbench
     from promptmii.files import check_writable
 
-    path = output or (Path(instruction) if refit and instruction.endswith(".json") else None)
-    if output:
-        check_writable(output, force=force)
+    path = output or (Path(instruction) if refit and instruction.lower().endswith(".json") else None)
+    if path:
+        check_writable(path, force=force or not output)
     prompt = prompt_of(instruction)
     with answers.followers(quiet=json) as followers:
         result = workbench.score(prompt, data, followers, rows.columns, refit=refit)

@@ -76,7 +76,10 @@ Prices = Annotated[
 ]
 MaxCost = Annotated[
     float | None,
-    typer.Option("--max-cost", help="Spending limit of this run; needs --price. Run it again to continue."),
+    typer.Option(
+        "--max-cost",
+        help="Spending limit of this run; needs --price. A rerun pays for no answer in a cache or output file.",
+    ),
 ]
 
 

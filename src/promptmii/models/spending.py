@@ -50,7 +50,8 @@ class SpendingLimit:
             if not self._stop_reason and self._spent + cost > self._limit:
                 self._stop_reason = (
                     f"Stopped at --max-cost {self._limit:g}: {self._spent:.6f} was spent, and the next call may cost "
-                    f"{cost:.6f}. All answers are kept; run the same command with a higher limit to continue."
+                    f"{cost:.6f}. Answers in a cache or an output file are kept; run the same command with a higher "
+                    "limit to continue."
                 )
             if self._stop_reason:
                 raise SpendingLimitError(self._stop_reason)

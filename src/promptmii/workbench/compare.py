@@ -191,12 +191,12 @@ def _entries(prompts: Sequence[Prompt] | Mapping[str, Prompt]) -> dict[str, _Ent
         return {name: _entry(prompt) for name, prompt in prompts.items()}
     entries: dict[str, _Entry] = {}
     for prompt in prompts:
-        name = prompt_name(prompt)
-        if name in entries and not isinstance(prompt, Instruction):
-            raise ConfigError(f"{name!r} is given twice; name each once.")
+        name, entry = prompt_name(prompt), _entry(prompt)
         while name in entries:
+            if entries[name] == entry and not isinstance(prompt, Instruction):
+                raise ConfigError(f"{prompt_name(prompt)!r} is given twice; name each once.")
             name += "'"
-        entries[name] = _entry(prompt)
+        entries[name] = entry
     return entries
 
 

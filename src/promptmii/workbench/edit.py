@@ -15,7 +15,7 @@ from promptmii.data.table import LABEL_NAMES
 from promptmii.errors import ConfigError, DataError
 from promptmii.inducers import Writer
 from promptmii.instruction import EDITED, Cost, Instruction
-from promptmii.models.base import LanguageModel, Message, Sampling, Usage
+from promptmii.models.base import Completion, LanguageModel, Message, Sampling, Usage
 from promptmii.progress import QUIET, Progress
 from promptmii.prompts import extension_prompt
 from promptmii.task import Example, Support, row_key
@@ -38,14 +38,13 @@ def rows_for(instruction: Instruction, rows: Source | None = None) -> Table:
     """
     if rows is not None:
         return read_table(rows)
-    source = instruction.provenance.source
+    source, needed = instruction.provenance.source, "The instruction needs labelled rows, and"
+    if not source:
+        raise ConfigError(f"{needed} it names none that it was made from: name a table.")
     try:
-        return read_table(source or "")
+        return read_table(source)
     except DataError as error:
-        reason = (
-            f"those it was made from, {source}, cannot be read" if source else "it names none that it was made from"
-        )
-        raise ConfigError(f"The instruction needs labelled rows, and {reason}: name a table.") from error
+        raise ConfigError(f"{needed} those it was made from, {source}, cannot be read: name a table.") from error
 
 
 def with_text(instruction: Instruction, text: str) -> Instruction:
@@ -184,6 +183,11 @@ def _extended(instruction: Instruction, examples: Mapping[str, Sequence[Example]
     texts = [writer.require_text(writer.text(answer)) for answer in answers]
     bullet = _bullet(instruction)
     lines = [f"{bullet}{label}: {_description(label, text)}" for label, text in zip(examples, texts, strict=True)]
+    cut = [
+        f"the line of {label} is cut at {LINE_TOKENS} tokens; the generator had not finished"
+        for label, text, answer in zip(examples, texts, answers, strict=True)
+        if isinstance(answer, Completion) and answer.truncated and _is_last_line(label, text)
+    ]
     usage = sum((answer.usage for answer in answers), Usage())
     line_break = "\n" if instruction.text and not instruction.text.endswith("\n") else ""
     changes = {
@@ -193,7 +197,7 @@ def _extended(instruction: Instruction, examples: Mapping[str, Sequence[Example]
         "calibration": None,
         "measured": None,
     }
-    return instruction.model_copy(update=changes).noted(f"extended by {', '.join(examples)}")
+    return instruction.model_copy(update=changes).noted(f"extended by {', '.join(examples)}", *cut)
 
 
 def _bullet(instruction: Instruction) -> str:
@@ -201,6 +205,11 @@ def _bullet(instruction: Instruction) -> str:
     labels = "|".join(map(re.escape, sorted(instruction.labels, key=len, reverse=True)))
     match = re.search(rf"^([-*•# ]*)(?:{labels})\s*:", instruction.text, re.MULTILINE)
     return match[1] if match else ""
+
+
+def _is_last_line(label: str, text: str) -> bool:
+    """Whether the last line of a model's answer, which may be cut, is the label's description."""
+    return _description(label, text) == _description(label, text.rstrip().rpartition("\n")[2])
 
 
 def _description(label: str, text: str) -> str:

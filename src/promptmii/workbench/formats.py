@@ -132,11 +132,12 @@ class JsonLines(Format):
 def format_for(path: Path, columns: Sequence[str]) -> Format:
     """The format of an output file. Raises `ConfigError` for an unsupported suffix."""
     suffix = path.suffix.lower()
-    if suffix in (".json", ".xlsx", ".gz"):
-        raise ConfigError(f"{path} ends in {suffix}; rows are written as .csv, .tsv, .jsonl, .ndjson or .parquet.")
     if suffix in (".jsonl", ".ndjson", ".parquet"):
         return JsonLines()
-    return Csv(columns, "\t" if suffix == ".tsv" else ",")
+    if suffix in (".csv", ".tsv"):
+        return Csv(columns, "\t" if suffix == ".tsv" else ",")
+    given = f"ends in {suffix}" if suffix else "has no ending"
+    raise ConfigError(f"{path} {given}; rows are written as .csv, .tsv, .jsonl, .ndjson or .parquet.")
 
 
 class ParquetTable:

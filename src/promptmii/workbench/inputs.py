@@ -36,9 +36,9 @@ def read_prompt(prompt: Prompt) -> Instruction | str:
     if isinstance(prompt, Instruction):
         return prompt
     if isinstance(prompt, str) and not is_path(prompt):
-        return _checked(prompt, "The text")
+        return _checked(prompt)
     path = Path(prompt)
-    if path.suffix == ".json":
+    if path.suffix.lower() == ".json":
         return Instruction.load(path)
     if format_of(path) in set(SUFFIXES) - {".txt"}:
         raise DataError(f"{path} is a table; expected an instruction file (.json) or a text. Is the order swapped?")
@@ -48,7 +48,7 @@ def read_prompt(prompt: Prompt) -> Instruction | str:
         raise ArtefactError(
             f"{path} cannot be read: {error.strerror}. Expected an instruction file (.json), or a file of text."
         ) from error
-    return _checked(decode(content, path_name(path)), str(path))
+    return _checked(decode(content, path_name(path)), path)
 
 
 def prompt_text(prompt: Prompt) -> str:
@@ -68,11 +68,15 @@ def is_path(text: str) -> bool:
         return False
 
 
-def _checked(text: str, owner: str) -> str:
-    """The text, unless it is empty or looks like a mistyped file name."""
+def _checked(text: str, file: Path | None = None) -> str:
+    """The text, unless it is empty or a single word, such as a mistyped file name."""
     if not text.strip():
-        raise DataError(f"{owner} is empty. To measure the label list alone: promptmii compare naive --data DATA")
+        raise DataError(
+            f"{file or 'The text'} is empty. To measure the label list alone: promptmii compare naive --data DATA"
+        )
     if text.isascii() and not re.search(r"\s", text.strip()):
+        if file:
+            raise DataError(f"{file} holds one word, too short for an instruction. Write at least a sentence.")
         raise DataError(f"{text.strip()!r} is no file and too short for an instruction. Check the name of the file.")
     return text
 
@@ -109,8 +113,9 @@ def load_task_for(instruction: Instruction | None, source: Source, columns: Colu
 
 
 def _columns_in(table: Table, text: tuple[str, ...], template: str | None, label: str | None) -> Columns:
-    """The given columns if the table has them all; otherwise none, which means detect them."""
-    return Columns(text=template or text or None, label=label) if {label, *text} <= set(table.columns) else Columns()
+    """The text columns if the table has them all, and the label column if it has that; the others are detected."""
+    known_text = template or text or None if set(text) <= set(table.columns) else None
+    return Columns(text=known_text, label=label if label in table.columns else None)
 
 
 def with_test_rows(loaded: LoadedTask, source: Source) -> LoadedTask:
@@ -129,7 +134,8 @@ def with_test_rows(loaded: LoadedTask, source: Source) -> LoadedTask:
     shared = len(loaded.task.rows) - len(train)
     notes = (f"{counted(shared, 'row')} left out of the examples: the test rows hold them too",) if shared else ()
     notes += (f"measured on {counted(len(test_rows), 'row')} of {test.task.name}",)
-    return replace(loaded, task=replace(loaded.task, train=train, test=test_rows), notes=(*loaded.notes, *notes))
+    read = (f"{test.task.name}: {note}" for note in test.notes)
+    return replace(loaded, task=replace(loaded.task, train=train, test=test_rows), notes=(*loaded.notes, *read, *notes))
 
 
 def fresh_rows(instruction: Instruction, loaded: LoadedTask) -> tuple[list[Example], tuple[str, ...]]:
@@ -176,6 +182,6 @@ def split_rows(
     if not query:
         raise DataError("No row is left to measure on: all of them are examples. Give more rows.")
     left_out = len(rows) - len(query)
-    why = "something here was made from them" if seen else "they are the examples"
+    why = "a prompt was made from them" if seen else "they are the examples"
     notes = (f"{counted(left_out, 'row')} left out: {why}",) if left_out else ()
     return RowSplit(tuple(examples), query, (*loaded.notes, *notes))
