@@ -18,7 +18,7 @@ from promptmii.models.base import Chat, Failure, FailureKind
 from promptmii.models.http.client import HttpModel
 from promptmii.models.http.config import HttpConfig
 from promptmii.task import Episode
-from promptmii.train.measures import OF_ANSWERS, OF_PROBABILITIES, Measure
+from promptmii.train.measures import ANSWER_MEASURES, PROBABILITY_MEASURES, Measure
 from promptmii.train.reward import Draft, Reward
 from promptmii.train.settings import RewardSettings
 
@@ -26,7 +26,7 @@ LABELS = ("alpha", "beta", "gamma")
 rows = st.lists(
     st.tuples(st.integers(0, 40), st.sampled_from(LABELS)), min_size=1, max_size=12, unique_by=lambda pair: pair[0]
 )
-MEASURES = ("macro_f1", *OF_PROBABILITIES)
+MEASURES = ("macro_f1", *PROBABILITY_MEASURES)
 
 
 def knowing() -> ScriptedModel:
@@ -56,7 +56,7 @@ def text_for(numbers: list[int]) -> str:
 
 
 def test_every_measure_has_one_line() -> None:
-    assert sorted([*OF_ANSWERS, *OF_PROBABILITIES]) == sorted(get_args(Measure))
+    assert sorted([*ANSWER_MEASURES, *PROBABILITY_MEASURES]) == sorted(get_args(Measure))
 
 
 @given(rows, st.integers(0, 2**32), st.sampled_from(MEASURES))

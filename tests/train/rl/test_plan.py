@@ -24,7 +24,7 @@ from promptmii.configs import recipes
 from promptmii.data.corpus_files import SCHEMA, task_row, write_split
 from promptmii.errors import ConfigError, DataError
 from promptmii.inducers import MetaInducer
-from promptmii.train.paper import SAVED, TRL, VALIDATED
+from promptmii.train.paper import SAVE_EVERY, TRL, VALIDATE_EVERY
 from promptmii.train.rl.estimate import estimate
 from promptmii.train.rl.plan import CHOICES, grpo_plan
 from promptmii.train.settings import RewardSettings, TrainSettings, ValidationSettings, stage_of
@@ -46,7 +46,7 @@ def test_the_big_recipes_train_as_the_paper_does(recipe: str) -> None:
     assert (batches.prompts, batches.per_update, batches.boundary) == (64, 32, 2)
     assert batches.accumulation * batches.per_device * batches.processes == 160
     # The authors' code counts rollouts, and each is two optimiser steps here.
-    assert (read.validation.every, grpo.options["save_steps"]) == (VALIDATED * 2, SAVED * 2)
+    assert (read.validation.every, grpo.options["save_steps"]) == (VALIDATE_EVERY * 2, SAVE_EVERY * 2)
 
 
 def test_checkpoints_lie_fifty_rollouts_apart_by_default() -> None:
