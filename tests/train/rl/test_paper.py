@@ -49,7 +49,7 @@ def differing(planned: Estimate) -> set[str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_says_in_its_header_where_it_differs(name: str, tmp_path: Path) -> None:
-    header = RECIPES[name].read_text("utf-8").partition("\nmodel = ")[0].partition("Unlike the authors' run")[2]
+    header = RECIPES[name].read_text("utf-8").partition("\nmodel = ")[0].partition("Differences from the authors' run")[2]
     given = TrainSettings.read(RECIPES[name])
     planned = estimate(given if given.tasks else given.model_copy(update={"tasks": ("suite",)}), tmp_path / "run")
     known = {*planned.settings, *planned.options}
