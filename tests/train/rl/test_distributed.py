@@ -116,7 +116,7 @@ def choice(reference: str) -> Any:
     return answer.scores
 
 
-def test_two_processes_train_and_keep_what_they_measured(world: Path) -> None:
+def test_two_processes_train_and_save_the_best_weights(world: Path) -> None:
     metrics = curves(world / "whole")
     assert set(metrics["train/reward"]) == {1, 2, 3, 4}
     assert set(metrics["validation/reward"]) == {0, 2, 4}
@@ -127,7 +127,7 @@ def test_two_processes_train_and_keep_what_they_measured(world: Path) -> None:
     assert not close(world / "whole" / "checkpoint-4", world / "tiny")
 
 
-def test_a_resumed_run_goes_on(world: Path) -> None:
+def test_resumed_distributed_run_continues(world: Path) -> None:
     whole, parts = curves(world / "whole"), curves(world / "parts")
     assert set(parts["train/reward"]) == {1, 2, 3, 4}
     if (world / "spread").read_text() == "None":  # under ZeRO-3 TRL draws, from a stream that does not go on
@@ -141,7 +141,7 @@ def test_a_resumed_run_goes_on(world: Path) -> None:
     ("name", "count"),
     [("no case", 0), ("whole", 1), ("vllm", 1), ("two cases", 2), ("adapter", 3), ("vllm adapter", 3)],
 )
-def test_any_number_of_cases_is_validated(world: Path, name: str, count: int) -> None:
+def test_any_number_of_validation_cases_works(world: Path, name: str, count: int) -> None:
     rows = [json.loads(line) for line in (world / name / "samples.jsonl").read_text("utf-8").splitlines()]
     for step in {row["step"] for row in rows if "validation" in row}:
         at = [row["n"] for row in rows if row["step"] == step and "validation" in row]
@@ -149,20 +149,20 @@ def test_any_number_of_cases_is_validated(world: Path, name: str, count: int) ->
     assert ("validation/reward" in curves(world / name)) == (count > 0)
 
 
-def test_adapters_alone_are_kept(world: Path) -> None:
+def test_only_adapter_weights_are_saved(world: Path) -> None:
     assert (world / "adapter" / "best" / "adapter_model.safetensors").exists()
     assert not close(world / "adapter" / "checkpoint-2", world / "tiny")
 
 
 @pytest.mark.parametrize("name", ["vllm", "vllm adapter"])
-def test_vllm_writes_with_the_weights_of_now(world: Path, name: str) -> None:
+def test_vllm_writes_with_the_current_weights(world: Path, name: str) -> None:
     metrics = curves(world / name)
     apart = metrics["sampling/sampling_logp_difference/max"]
     assert set(apart) == {1, 2, 3}
     assert all(value < 1e-4 for value in apart.values())
 
 
-def test_vllm_writes_for_validation_greedily_and_in_step(world: Path) -> None:
+def test_vllm_writes_validation_instructions_greedily_in_equal_batches(world: Path) -> None:
     """At steps 0, 2 and 3 of a run with one case, then of one with three; a rollout has 8 drafts for two processes."""
     calls = [[json.loads(line) for line in (world / "calls" / rank).read_text().splitlines()] for rank in "01"]
     assert calls[0] == calls[1]
@@ -171,7 +171,7 @@ def test_vllm_writes_for_validation_greedily_and_in_step(world: Path) -> None:
     assert {call["longest"] for call in calls[0] if call["greedy"]} == {64}  # two labels, a line of 32 tokens each
 
 
-def test_every_process_ends_when_the_follower_of_one_dies(world: Path) -> None:
+def test_all_processes_stop_if_the_follower_of_one_dies(world: Path) -> None:
     said = [(world / f"dead.{rank}.error").read_text() for rank in (0, 1)]
     assert all("of the instructions of a step could not be scored" in line for line in said)
     last = checkpoints(world / "dead")[-1]
@@ -205,10 +205,10 @@ def wait_for(there: Callable[[], bool], seconds: float = 240) -> None:
         time.sleep(0.1)
 
 
-def test_a_killed_process_ends_the_run_and_is_named(tmp_path: Path) -> None:
+def test_killed_process_stops_the_run_and_is_named(tmp_path: Path) -> None:
     write_tasks(tmp_path / "tasks")
     write_model(tmp_path / "tiny")
-    config = tmp_path / "given.toml"
+    config = tmp_path / "recipe.toml"
     config.write_text(CONFIG.format(world=tmp_path))
     launch = [sys.executable, "-m", "promptmii", "launch", str(config), "-o", str(tmp_path / "run")]
     with subprocess.Popen(launch, env=environment(tmp_path), stderr=subprocess.PIPE, text=True) as started:
@@ -228,10 +228,10 @@ def test_a_killed_process_ends_the_run_and_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")
-def test_a_killed_launcher_leaves_no_process_behind(tmp_path: Path) -> None:
+def test_killed_launcher_leaves_no_process_behind(tmp_path: Path) -> None:
     write_tasks(tmp_path / "tasks")
     write_model(tmp_path / "tiny")
-    config = tmp_path / "given.toml"
+    config = tmp_path / "recipe.toml"
     config.write_text(CONFIG.format(world=tmp_path))
     launch = [sys.executable, "-m", "promptmii", "launch", str(config), "-o", str(tmp_path / "run")]
     with subprocess.Popen(launch, env=environment(tmp_path), stderr=subprocess.DEVNULL) as started:

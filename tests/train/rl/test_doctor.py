@@ -39,7 +39,7 @@ def terms(folder: Path, recipe: str, **trl: Any) -> dict[str, float]:
     return {term.name: round(term.gib, 1) for term in memory_terms(grpo_plan(given))}
 
 
-def test_the_papers_run_fits_80_gib_if_vllm_writes_for_validation(tmp_path: Path) -> None:
+def test_memory_of_the_papers_run_fits_80_gib_with_vllm(tmp_path: Path) -> None:
     gib = terms(tmp_path, "llama-3.1-8b")
     assert gib == {
         "weights in training": 29.9,  # 8.03e9 x 16 bytes on four processes
@@ -55,7 +55,7 @@ def test_the_papers_run_fits_80_gib_if_vllm_writes_for_validation(tmp_path: Path
     assert copies["weights in training"] == pytest.approx(8.03e9 * 18 / 2**30, abs=0.1)
 
 
-def test_adapters_leave_the_weights_as_they_are(tmp_path: Path) -> None:
+def test_memory_of_an_adapter_run(tmp_path: Path) -> None:
     gib = terms(tmp_path, "llama-3.1-8b-lora")
     assert gib["frozen weights"] == 15.0
     assert gib["adapter in training"] == pytest.approx(84e6 * 16 / 2**30, abs=0.1)
@@ -65,12 +65,12 @@ def test_adapters_leave_the_weights_as_they_are(tmp_path: Path) -> None:
 
 
 def ask(world: Path, *options: str) -> Any:
-    config = world / "given.toml"
+    config = world / "recipe.toml"
     config.write_text(f'model = "hf:{world}/tiny"\ntasks = ["{world}/tasks"]\n[trl]\nmax_steps = 2\nsave_steps = 2\n')
     return CliRunner().invoke(app, ["train", str(config), "-o", str(world / "run"), "--doctor", *options])
 
 
-def test_a_fit_machine_is_said_to_be_fit_and_nothing_is_written(world: Path) -> None:
+def test_doctor_accepts_a_suitable_machine_and_writes_nothing(world: Path) -> None:
     with serving(FaultyServer(default="say:good")) as server:
         given = f'reward={{mode = "generate", followers = ["openai:m@{server.url}"]}}'
         done = ask(world, "--set", given)
@@ -81,7 +81,7 @@ def test_a_fit_machine_is_said_to_be_fit_and_nothing_is_written(world: Path) -> 
     assert not (world / "run").exists()
 
 
-def test_what_is_wrong_is_named_with_its_cure(world: Path) -> None:
+def test_doctor_names_each_problem_and_its_cure(world: Path) -> None:
     with socket.socket() as taken, socket.socket() as closed:
         for bound in (taken, closed):
             bound.bind(("localhost", 0))
@@ -98,7 +98,7 @@ def test_what_is_wrong_is_named_with_its_cure(world: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_port_where_processes_meet_matters_to_several_alone(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rendezvous_port_is_checked_only_for_several_processes(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with serving(FaultyServer(default="say:good")) as server, socket.socket() as taken:
         taken.bind(("localhost", 0))
         taken.listen()
@@ -110,7 +110,7 @@ def test_the_port_where_processes_meet_matters_to_several_alone(world: Path, mon
     assert "for processes of several machines is taken" in several.stdout
 
 
-def test_a_run_that_needs_vllm_says_so_before_it_loads_anything(world: Path) -> None:
+def test_missing_vllm_is_reported_before_anything_loads(world: Path) -> None:
     from promptmii.errors import MissingDependencyError
     from promptmii.train.rl.run import train
 

@@ -14,7 +14,7 @@ from promptmii.models.hf.engines import engine_for  # noqa: E402
 from promptmii.train.rl.likelihoods import can_share, draft_logps  # noqa: E402
 
 
-def test_shared_prompts_change_nothing(tmp_path: Path) -> None:
+def test_sharing_a_prompt_changes_neither_values_nor_gradients(tmp_path: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(write_model(tmp_path / "tiny"))
     engine_for(model)
     assert can_share(model)

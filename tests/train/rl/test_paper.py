@@ -48,8 +48,10 @@ def differing(planned: Estimate) -> set[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RECIPES)
-def test_every_recipe_says_in_its_header_where_it_differs(name: str, tmp_path: Path) -> None:
-    header = RECIPES[name].read_text("utf-8").partition("\nmodel = ")[0].partition("Differences from the authors' run")[2]
+def test_recipe_headers_list_every_difference_from_the_authors(name: str, tmp_path: Path) -> None:
+    header = (
+        RECIPES[name].read_text("utf-8").partition("\nmodel = ")[0].partition("Differences from the authors' run")[2]
+    )
     given = TrainSettings.read(RECIPES[name])
     planned = estimate(given if given.tasks else given.model_copy(update={"tasks": ("suite",)}), tmp_path / "run")
     known = {*planned.settings, *planned.options}
@@ -60,7 +62,7 @@ def test_every_recipe_says_in_its_header_where_it_differs(name: str, tmp_path: P
 @pytest.mark.slow
 @pytest.mark.usefixtures("_styles")
 @pytest.mark.parametrize("name", BIG)
-def test_one_word_makes_a_recipe_the_authors(name: str, tmp_path: Path) -> None:
+def test_paper_preset_restores_the_authors_settings(name: str, tmp_path: Path) -> None:
     given = TrainSettings.read(RECIPES[name], tasks=("suite",), preset="paper")
     planned = estimate(given, tmp_path / "run")
     assert not differing(planned)
@@ -78,7 +80,7 @@ def test_one_word_makes_a_recipe_the_authors(name: str, tmp_path: Path) -> None:
     assert (style.answer, style.longest_prompt) == (90, 4096)
 
 
-def test_what_is_given_goes_before_the_preset_and_contradictions_are_refused() -> None:
+def test_user_settings_override_the_preset_and_contradictions_are_refused() -> None:
     given = TrainSettings.of(
         preset="paper", query=7, reward={"measure": "macro_f1"}, model="hf:Qwen/Qwen2.5-7B-Instruct"
     )
@@ -98,7 +100,7 @@ def test_what_is_given_goes_before_the_preset_and_contradictions_are_refused() -
         style_of(TrainSettings.of(style="promptmii-llama-train", tasks=("suite",)))
 
 
-def test_the_released_score_is_what_their_defects_make_it() -> None:
+def test_released_f1_reproduces_the_defects_of_the_authors_code() -> None:
     labels = ("neg", "pos")
     half = ["neg"] * 10 + ["pos"] * 10
     assert released_f1(half, [""] * 20, labels) == pytest.approx(1 / 3)
@@ -109,7 +111,7 @@ def test_the_released_score_is_what_their_defects_make_it() -> None:
 
 
 @pytest.mark.usefixtures("_styles")
-def test_the_reward_reads_in_the_authors_frame_and_counts_as_they_do() -> None:
+def test_reward_uses_the_authors_frame_and_measure() -> None:
     model = ScriptedModel(["I would rather say nothing about it"] * 2)
     follower = Follower(model, "generate")
     style = read_style("promptmii-llama-train")
@@ -135,7 +137,7 @@ def visits_of(world: Path, tasks: list[Task], **changes: Any) -> Visits:
     return Visits(tasks, given, writer_of(given))
 
 
-def test_fixed_passes_show_the_same_in_another_order_and_leave_long_prompts_out(world: Path) -> None:
+def test_fixed_passes_reorder_the_same_visits_and_drop_overlong_ones(world: Path) -> None:
     tasks = [long_and_short(f"t{i}") for i in range(12)]
     changes: dict[str, Any] = {"fixed": True, "draw": "random", "overlong": "drop", "schedule": {4: 1.0, 8: 0.5}}
     drawn = visits_of(world, tasks, **changes)
@@ -153,7 +155,7 @@ def test_fixed_passes_show_the_same_in_another_order_and_leave_long_prompts_out(
 
 
 @pytest.mark.parametrize("changes", [{"overlong": "drop", "schedule": {30: 1.0}}, {"schedule": {4: 0.01}}])
-def test_passes_without_a_visit_are_refused(world: Path, changes: dict[str, Any]) -> None:
+def test_passes_without_visits_are_refused(world: Path, changes: dict[str, Any]) -> None:
     drawn = visits_of(world, [long_and_short("t")], fixed=True, **changes)
     with pytest.raises(DataError, match="No visit is left of a pass over 1 task"):
         _ = drawn.per_pass
@@ -161,7 +163,7 @@ def test_passes_without_a_visit_are_refused(world: Path, changes: dict[str, Any]
         drawn.visit(0)
 
 
-def test_blind_draws_may_miss_a_label(world: Path) -> None:
+def test_random_draws_may_miss_a_label(world: Path) -> None:
     rows = tuple(Example(f"{i}", "a" if i else "b") for i in range(40))
     task = Task("t", ("a", "b"), rows, rows)
     blind, spread = (visits_of(world, [task], draw=draw, schedule={4: 1.0}) for draw in ("random", "spread"))

@@ -36,7 +36,7 @@ RECIPES = {name: path for name, path in recipes("train").items() if stage_of(pat
 
 
 @pytest.mark.parametrize("recipe", ["llama-3.1-8b", "llama-3.1-8b-16gpu", "qwen-2.5-7b"])
-def test_the_big_recipes_train_as_the_paper_does(recipe: str) -> None:
+def test_big_recipes_use_the_papers_settings(recipe: str) -> None:
     read = TrainSettings.read(RECIPES[recipe])
     grpo = grpo_plan(read)
     assert {name: grpo.options[name] for name in TRL} == TRL
@@ -49,12 +49,12 @@ def test_the_big_recipes_train_as_the_paper_does(recipe: str) -> None:
     assert (read.validation.every, grpo.options["save_steps"]) == (VALIDATE_EVERY * 2, SAVE_EVERY * 2)
 
 
-def test_checkpoints_lie_fifty_rollouts_apart_by_default() -> None:
+def test_checkpoints_are_fifty_rollouts_apart_by_default() -> None:
     assert grpo_plan(TrainSettings()).options["save_steps"] == 50
     assert grpo_plan(TrainSettings(prompts=64, prompts_per_update=16)).options["save_steps"] == 200
 
 
-def test_the_losses_are_those_of_the_installed_trainer() -> None:
+def test_loss_types_match_the_installed_trl() -> None:
     from trl.trainer.grpo_trainer import GRPOTrainer
 
     code = inspect.getsource(GRPOTrainer._compute_loss)
@@ -63,7 +63,7 @@ def test_the_losses_are_those_of_the_installed_trainer() -> None:
 
 
 @pytest.mark.parametrize("path", RECIPES.values(), ids=lambda path: path.stem)
-def test_every_recipe_of_this_stage_divides(path: Path) -> None:
+def test_batches_of_every_rl_recipe_divide_evenly(path: Path) -> None:
     given = TrainSettings.read(path, tasks=("suite",))
     assert grpo_plan(given).batches(100).steps > 0
 
@@ -99,19 +99,19 @@ def test_every_recipe_of_this_stage_divides(path: Path) -> None:
         ({"trl": {"hub_token": "hf_x"}}, "Set HF_TOKEN in the environment"),
     ],
 )
-def test_what_does_not_divide_or_is_unknown_is_refused(world: Path, changes: dict[str, Any], reason: str) -> None:
+def test_invalid_or_indivisible_settings_are_refused(world: Path, changes: dict[str, Any], reason: str) -> None:
     given = settings(world, **changes)
     with pytest.raises(ConfigError, match=reason.replace("(", r"\(")):
         estimate(given, world / "run")
 
 
-def test_a_password_in_a_followers_address_is_refused_before_anything_is_kept() -> None:
+def test_password_in_a_follower_address_is_refused() -> None:
     with pytest.raises(ConfigError, match="holds a user name or password") as caught:
         RewardSettings.of(followers=("openai:m@http://bob:hunter2@localhost:9/v1",))
     assert "hunter2" not in str(caught.value)
 
 
-def test_the_plan_is_counted_without_weights_and_writes_nothing(world: Path) -> None:
+def test_dry_run_needs_no_weights_and_writes_nothing(world: Path) -> None:
     (world / "tiny" / "model.safetensors").unlink()
     rates = {"writes": 100, "reads": 1000, "learns": 500}
     planned = estimate(settings(world, plan=rates), world / "run")
@@ -128,7 +128,7 @@ def test_the_plan_is_counted_without_weights_and_writes_nothing(world: Path) -> 
     assert not (world / "run").exists()
 
 
-def test_the_hours_of_updates_count_every_iteration_over_a_rollout(world: Path) -> None:
+def test_update_hours_count_every_iteration_over_a_rollout(world: Path) -> None:
     rates = {"writes": 100, "reads": 1000, "learns": 500}
     once, twice = (
         estimate(settings(world, plan=rates, trl={"num_iterations": number, "max_steps": 4 * number}), world / "run")
@@ -138,7 +138,7 @@ def test_the_hours_of_updates_count_every_iteration_over_a_rollout(world: Path) 
     assert dict(twice.hours)["generate"] == dict(once.hours)["generate"]
 
 
-def test_the_command_plans(world: Path) -> None:
+def test_train_command_prints_the_dry_run(world: Path) -> None:
     config = world / "config.toml"
     config.write_text(
         'model = "hf:nowhere/at-all"\nquery = 10\nprompts = 4\nschedule = { 4 = 1.0 }\n[trl]\nmax_steps = 10\n'
@@ -166,7 +166,7 @@ def test_the_command_plans(world: Path) -> None:
     assert "stage = 'lr' is refused: Input should be 'rl', 'sft' or 'best-of'" in wrong.stderr
 
 
-def test_unusable_tasks_are_named_and_sources_stay_together(world: Path) -> None:
+def test_unusable_tasks_are_named_and_sources_are_not_split(world: Path) -> None:
     (world / "tasks" / "few.jsonl").write_text('{"text": "a", "label": "x"}\n{"text": "b", "label": "y"}\n')
     (world / "tasks" / "broken.jsonl").write_text("{")
     parts = read_split(settings(world))
@@ -181,13 +181,13 @@ def test_unusable_tasks_are_named_and_sources_stay_together(world: Path) -> None
         read_split(settings(world, validation={"tasks": ("songs", "films")}))
 
 
-def test_tasks_to_validate_on_need_not_be_named_twice(world: Path) -> None:
+def test_validation_tasks_need_not_be_listed_in_only(world: Path) -> None:
     parts = read_split(settings(world, only=("films",)))
     assert [task.name for task in parts.train] == ["films"]
     assert [task.name for task in parts.validation] == ["songs"]
 
 
-def test_the_validation_split_of_a_corpus_is_never_learned_from(world: Path) -> None:
+def test_validation_split_of_a_corpus_is_never_trained_on(world: Path) -> None:
     write_split(world / "corpus", "train", [numbered("first"), numbered("second")])
     write_split(world / "corpus", "validation", [numbered("third"), numbered("fourth")])
     for named, watched in (((), ["third", "fourth"]), (("third",), ["third"]), (("second",), ["second"])):
@@ -197,7 +197,7 @@ def test_the_validation_split_of_a_corpus_is_never_learned_from(world: Path) -> 
         assert [task.name for task in parts.train] == [name for name in ("first", "second") if name not in watched]
 
 
-def test_a_source_is_on_one_side_and_the_share_is_kept() -> None:
+def test_sources_are_never_split_and_the_share_is_respected() -> None:
     def task(number: int) -> Task:
         rows = tuple(Example(f"{number} {i}", "ab"[i % 2]) for i in range(4))
         return Task(str(number), ("a", "b"), rows, (), source={"group": f"group {number // 3}"})
@@ -219,7 +219,7 @@ def numbered(name: str, rows: int = 30) -> Task:
     )
 
 
-def test_validation_tasks_are_drawn_by_lot(world: Path) -> None:
+def test_validation_tasks_are_sampled(world: Path) -> None:
     tasks = [numbered(f"{number:02}") for number in range(40)]
     drawn = [[task.name for task in split(tasks, ValidationSettings(share=0.99, most=5), seed)[1]] for seed in (0, 1)]
     assert all(len(names) == 5 and names == sorted(names) for names in drawn)
@@ -232,7 +232,7 @@ def test_validation_tasks_are_drawn_by_lot(world: Path) -> None:
     assert names != [task.name for task in tasks[:5]]
 
 
-def test_rows_of_a_corpus_that_are_no_task_are_named_and_the_others_used(world: Path) -> None:
+def test_invalid_corpus_rows_are_named_and_the_others_used(world: Path) -> None:
     path = write_rows(world / "corpus", [numbered("good"), numbered("null"), numbered("one"), numbered("fine")])
     parts = read_split(settings(world, tasks=(str(path),), validation={}))
     assert [task.name for task in parts.train] == ["good", "fine"]
@@ -253,7 +253,7 @@ def write_rows(folder: Path, tasks: list[Task]) -> Path:
     return folder
 
 
-def test_rows_of_the_released_corpus_that_are_no_task_are_skipped_and_counted(world: Path) -> None:
+def test_invalid_rows_of_the_released_corpus_are_skipped_and_named(world: Path) -> None:
     def row(name: str, test: int) -> dict[str, Any]:
         examples = [{"text": f"{name} {i}", "label": "ab"[i % 2]} for i in range(30)]
         return {
@@ -271,7 +271,7 @@ def test_rows_of_the_released_corpus_that_are_no_task_are_skipped_and_counted(wo
     assert parts.skipped == (f"{world / 'released'}:train: empty has 30 training and 0 test rows; a task needs both.",)
 
 
-def test_passes_follow_the_schedule_with_few_tasks_too() -> None:
+def test_passes_follow_the_schedule_even_with_few_tasks() -> None:
     given = TrainSettings.of(schedule={5: 1.0, 10: 0.3, 50: 0.1}, seed=1)
     visits = [visit for one_pass in islice(passes(3, given), 400) for visit in one_pass]
     counts = Counter(n for _, n in visits)
@@ -280,7 +280,7 @@ def test_passes_follow_the_schedule_with_few_tasks_too() -> None:
     assert counts[50] == pytest.approx(120, rel=0.25)
 
 
-def test_a_visit_is_asked_as_instructions_are_made_and_drawn_anew_each_time(world: Path) -> None:
+def test_visits_use_the_users_prompt_and_fresh_reproducible_draws(world: Path) -> None:
     given = settings(world)
     model = ScriptedModel(reply=["an instruction"])
     drawn = Visits(read_split(given).train, given, writer_of(given, model))
@@ -294,7 +294,7 @@ def test_a_visit_is_asked_as_instructions_are_made_and_drawn_anew_each_time(worl
         assert tuple(model.calls[-1]) == visit.chat
 
 
-def test_long_prompts_read_fewer_examples_and_are_counted(world: Path) -> None:
+def test_overlong_prompts_are_shortened_and_marked(world: Path) -> None:
     given = settings(world, longest_prompt=310, schedule={20: 1.0})
     drawn = Visits(read_split(given).train, given, writer_of(given))
     visit = drawn.visit(0)
@@ -302,12 +302,12 @@ def test_long_prompts_read_fewer_examples_and_are_counted(world: Path) -> None:
     assert 0 < len(visit.episode.support.examples) < 20
 
 
-def test_a_task_of_which_no_example_fits_is_named_before_the_first_step(world: Path) -> None:
+def test_task_without_a_fitting_example_is_named_by_the_dry_run(world: Path) -> None:
     with pytest.raises(DataError, match=r"No task has an example that fits .* films: Not one of 1 examples fits"):
         estimate(settings(world, longest_prompt=64), world / "run")
 
 
-def test_a_plan_leaves_unreadable_tasks_out(world: Path) -> None:
+def test_dry_run_skips_unreadable_tasks(world: Path) -> None:
     long = "".join(json.dumps({"text": f"{'word ' * 500}{i}", "label": "ab"[i % 2]}) + "\n" for i in range(120))
     (world / "tasks" / "long.jsonl").write_text(long)
     given = settings(world)
@@ -323,7 +323,7 @@ def kept(task: Task, given: TrainSettings) -> tuple[Task, ...]:
     return readable(TaskSplit((task,), (), ()), given, writer_of(given)).train
 
 
-def test_a_visit_whose_draws_are_all_too_long_reads_the_shortest_example(world: Path) -> None:
+def test_visit_falls_back_to_the_shortest_example(world: Path) -> None:
     long = "word " * 300
     task = Task(
         "books",
@@ -338,7 +338,7 @@ def test_a_visit_whose_draws_are_all_too_long_reads_the_shortest_example(world: 
     assert {visit.episode.support.examples for visit in visits} == {(Example("short", "a"),)}
 
 
-def test_a_visit_may_show_few_labels_and_hide_their_names(world: Path) -> None:
+def test_visits_can_show_few_labels_and_hide_their_names(world: Path) -> None:
     rows = tuple(Example(f"{label} {i}", label) for i in range(6) for label in ("red", "blue", "green", "grey"))
     task = Task("colours", ("red", "blue", "green", "grey"), rows, rows[:8])
     given = settings(world, few_labels=(2, 3), nameless=0.5, query=6)
@@ -360,7 +360,7 @@ def test_a_visit_may_show_few_labels_and_hide_their_names(world: Path) -> None:
         settings(world, few_labels=(3, 2))
 
 
-def test_a_task_whose_test_rows_have_one_label_is_skipped_where_a_visit_shows_few_labels(world: Path) -> None:
+def test_few_labels_skips_a_task_with_one_label_in_its_test_rows(world: Path) -> None:
     rows = tuple(Example(f"{i}", "ab"[i % 2]) for i in range(40))
     task = Task("one", ("a", "b"), rows, tuple(row for row in rows if row.label == "a"))
     assert kept(task, settings(world)) == (task,)
@@ -368,7 +368,7 @@ def test_a_task_whose_test_rows_have_one_label_is_skipped_where_a_visit_shows_fe
         kept(task, settings(world, few_labels=(2, 3)))
 
 
-def test_a_task_of_many_labels_is_readable_where_a_visit_shows_few_of_them(world: Path) -> None:
+def test_few_labels_makes_a_task_with_many_labels_readable(world: Path) -> None:
     labels = tuple(f"a label with a long name, number {i}" for i in range(60))
     rows = tuple(Example(f"row {i}", label) for i, label in enumerate(labels * 3))
     task = Task("many", labels, rows, rows[:100])

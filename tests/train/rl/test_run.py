@@ -45,7 +45,7 @@ def samples(folder: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.slow
-def test_two_steps_leave_a_whole_run_folder(world: Path) -> None:
+def test_two_steps_write_a_complete_run_folder(world: Path) -> None:
     run, said = world / "run", Recorder()
     held_out = {"tasks": ("songs",), "every": 2, "n": (4,), "rows": 24, "nameless": True}
     best = learn(settings(world, validation=held_out, trl={"max_steps": 2}), run, progress=said)
@@ -78,7 +78,7 @@ def test_two_steps_leave_a_whole_run_folder(world: Path) -> None:
 
 
 @pytest.mark.slow
-def test_adapters_are_a_model_by_themselves(world: Path) -> None:
+def test_saved_adapter_loads_as_a_model(world: Path) -> None:
     given = settings(
         world, lora={"rank": 4}, trl={"max_steps": 2, "learning_rate": 1e-2, "activation_checkpointing": True}
     )
@@ -91,7 +91,7 @@ def test_adapters_are_a_model_by_themselves(world: Path) -> None:
 
 
 @pytest.mark.slow
-def test_an_adapter_is_trained_on(world: Path) -> None:
+def test_training_continues_an_adapter(world: Path) -> None:
     learn(settings(world, lora={"rank": 4}, trl={"max_steps": 2, "learning_rate": 1e-2}), world / "warm")
     warm, on = (world / name / "checkpoint-2" for name in ("warm", "run"))
     again: dict[str, Any] = {"model": f"hf:{world / 'tiny'}+{warm}", "trl": {"max_steps": 2, "learning_rate": 1e-12}}
@@ -112,7 +112,7 @@ def test_an_adapter_is_trained_on(world: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_divergence_is_from_the_adapter_that_training_began_with(world: Path) -> None:
+def test_kl_is_measured_from_the_initial_adapter(world: Path) -> None:
     trl = {"max_steps": 3, "learning_rate": 1e-2, "beta": 0.1}
     warm = learn(settings(world, lora={"rank": 4}, trl=trl), world / "warm")
     on = settings(world, lora={"rank": 4}, model=f"hf:{world / 'tiny'}+{warm}", validation={"share": 0.0}, trl=trl)
@@ -123,7 +123,7 @@ def test_the_divergence_is_from_the_adapter_that_training_began_with(world: Path
 
 
 @pytest.mark.slow
-def test_with_all_weights_trained_the_divergence_is_from_the_model_of_the_start(world: Path) -> None:
+def test_kl_is_measured_from_the_initial_weights(world: Path) -> None:
     trl = {"max_steps": 3, "save_steps": 3, "learning_rate": 1e-2, "beta": 0.1}
     learn(settings(world, validation={"share": 0.0}, trl=trl), world / "run")
     measured = curves(world / "run")["kl"]
@@ -132,7 +132,7 @@ def test_with_all_weights_trained_the_divergence_is_from_the_model_of_the_start(
 
 
 @pytest.mark.slow
-def test_changed_data_is_not_gone_on_with(world: Path) -> None:
+def test_resume_refuses_changed_data(world: Path) -> None:
     given = settings(world, trl={"max_steps": 1, "save_steps": 1})
     learn(given, world / "run")
     write_tasks(world / "tasks", rows=118)
@@ -140,7 +140,7 @@ def test_changed_data_is_not_gone_on_with(world: Path) -> None:
         learn(given, world / "run", resume=True)
 
 
-def test_a_copy_of_a_checkpoint_is_no_checkpoint(world: Path) -> None:
+def test_copies_and_truncated_checkpoints_are_ignored(world: Path) -> None:
     for name, state in (
         ("checkpoint-2", "{}"),
         ("checkpoint-10", "{}"),
@@ -153,7 +153,7 @@ def test_a_copy_of_a_checkpoint_is_no_checkpoint(world: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_resumed_run_is_the_run_that_never_stopped(world: Path) -> None:
+def test_resumed_run_equals_an_uninterrupted_run(world: Path) -> None:
     given = settings(world)
     learn(given, world / "whole")
     learn(given.model_copy(update={"trl": given.trl | {"max_steps": 2}}), world / "parts")
@@ -179,7 +179,7 @@ train(settings(world, trl={"max_steps": 400, "save_steps": 2}), world / "run", r
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on(world: Path) -> None:
+def test_killed_run_resumes_exactly(world: Path) -> None:
     started = subprocess.Popen(
         [sys.executable, "-W", "ignore", "-c", SCRIPT, str(world)],
         cwd=Path(__file__).parents[3],
@@ -202,7 +202,7 @@ def test_a_killed_run_goes_on(world: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_it_learns(world: Path, seed: int) -> None:
+def test_reward_rises(world: Path, seed: int) -> None:
     """Chance is 0.5: an instruction without telling words leaves the follower guessing."""
     write_model(world / "tiny", seed)
     trl = {
@@ -220,7 +220,7 @@ def test_it_learns(world: Path, seed: int) -> None:
 
 
 @pytest.mark.slow
-def test_followers_may_be_servers(world: Path) -> None:
+def test_followers_can_be_servers(world: Path) -> None:
     with serving(FaultyServer(default="say:good")) as here, serving(FaultyServer(default="say:bad")) as there:
         given = settings(
             world,
@@ -241,7 +241,7 @@ def test_followers_may_be_servers(world: Path) -> None:
 
 
 @pytest.mark.slow
-def test_curves_go_wherever_trl_sends_them(world: Path) -> None:
+def test_curves_are_sent_to_trls_integrations(world: Path) -> None:
     given = settings(world, trl={"max_steps": 1, "save_steps": 1, "report_to": "tensorboard"})
     learn(given, world / "run")
     (events,) = (world / "run").rglob("events.out.tfevents.*")
@@ -255,7 +255,7 @@ def test_curves_go_wherever_trl_sends_them(world: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_dead_follower_is_refused_before_any_step_and_the_folder_stays_free(world: Path) -> None:
+def test_dead_follower_is_refused_before_the_first_step(world: Path) -> None:
     with pytest.raises(EndpointError, match="failing does not answer, so nothing can be learned: connection: gone"):
         learn(settings(world), world / "run", followers=[failing(FailureKind.CONNECTION)])
     assert not (world / "run" / "metrics.jsonl").exists()
@@ -265,7 +265,7 @@ def test_a_dead_follower_is_refused_before_any_step_and_the_folder_stays_free(wo
 
 
 @pytest.mark.slow
-def test_a_follower_that_dies_leaves_a_checkpoint(world: Path) -> None:
+def test_dying_follower_leaves_a_checkpoint(world: Path) -> None:
     given = settings(
         world,
         reward={"mode": "choose", "wait": 0.1},
@@ -281,7 +281,7 @@ def test_a_follower_that_dies_leaves_a_checkpoint(world: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_loss_that_is_no_number_stops_before_the_weights(world: Path) -> None:
+def test_nan_gradient_stops_before_the_weights_change(world: Path) -> None:
     with pytest.raises(ModelError, match=r"lower trl.learning_rate"):
         learn(settings(world, trl={"learning_rate": 1e30, "max_steps": 20, "max_grad_norm": 1e30}), world / "run")
     for path in checkpoints(world / "run"):
@@ -291,7 +291,7 @@ def test_a_loss_that_is_no_number_stops_before_the_weights(world: Path) -> None:
 
 
 @pytest.mark.slow
-def test_equal_rewards_are_said_with_their_cause(world: Path) -> None:
+def test_equal_rewards_are_reported_with_their_cause(world: Path) -> None:
     said = Recorder()
     silent = Follower(ScriptedModel(reply=["no label at all"], score=lambda _c, _o: 0.0), mode="generate")
     learn(settings(world, stuck=2, reward={"mode": "generate"}), world / "run", followers=[silent], progress=said)
@@ -299,7 +299,7 @@ def test_equal_rewards_are_said_with_their_cause(world: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(world: Path) -> None:
+def test_failed_checkpoint_leaves_the_previous_one_intact(world: Path) -> None:
     given = settings(world, trl={"max_steps": 2})
     learn(given, world / "run")
     before = {path: path.read_bytes() for path in (world / "run" / "checkpoint-2").iterdir()}
@@ -312,7 +312,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(world: Path) 
 
 
 @pytest.mark.slow
-def test_another_run_is_not_overwritten(world: Path) -> None:
+def test_run_folder_is_not_overwritten(world: Path) -> None:
     given = settings(world, trl={"max_steps": 2})
     learn(given, world / "run")
     with pytest.raises(OutputError, match="holds a run already"):

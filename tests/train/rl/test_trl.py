@@ -50,7 +50,7 @@ USED = (
 
 
 @pytest.mark.parametrize("name", OVERRIDDEN)
-def test_an_overridden_method_has_the_parameters_it_had(name: str) -> None:
+def test_overridden_methods_keep_their_parameters(name: str) -> None:
     method = getattr(GRPOTrainer, name, None)
     assert method is not None, f"TRL {version('trl')} has no {name} any more; see {__file__}"
     assert " ".join(list(inspect.signature(method).parameters)[1:]) == OVERRIDDEN[name]
@@ -62,11 +62,11 @@ def test_every_override_is_listed() -> None:
 
 
 @pytest.mark.parametrize("name", USED)
-def test_a_name_that_is_used_is_still_there(name: str) -> None:
+def test_used_names_still_exist(name: str) -> None:
     assert f"self.{name}" in inspect.getsource(GRPOTrainer), f"TRL {version('trl')} has no {name} any more"
 
 
-def test_the_versions_that_are_installed_are_inside_the_cap() -> None:
+def test_installed_versions_are_within_the_cap() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     asked = {r.name: r for r in map(Requirement, project["optional-dependencies"]["train"])}
     for name in ("trl", "transformers"):
