@@ -58,7 +58,7 @@ class Outcome:
 
 
 def cases(tasks: Sequence[Task], settings: ValidationSettings) -> list[Case]:
-    """Each task with every `n` that it has the rows for, and if `nameless` is set, again with hidden label names."""
+    """Each task with every `n` that it has rows for; if `nameless` is set, also with hidden label names."""
     named = [Case(task, n) for task in tasks for n in settings.n if n <= len(task.train)]
     hidden = [Case(nameless(case.task), case.n, nameless=True) for case in named] if settings.nameless else []
     return [*named, *hidden]

@@ -55,6 +55,10 @@ def style_of(settings: TrainSettings) -> Style:
     return style.model_copy(update={"longest": longest, "longest_prompt": settings.longest_prompt})
 
 
+PlannedVisit = tuple[int, int]
+"""The index of a task, and a number of examples."""
+
+
 class Visits:
     """The endless sequence of visits: pass after pass over the tasks, each in a new order."""
 
@@ -63,10 +67,11 @@ class Visits:
         self._tasks = tasks
         self._settings = settings
         self._writer = writer
-        self._plan: list[tuple[int, int]] = []
+        self._plan: list[PlannedVisit] = []
         self._passes = passes(len(tasks), settings)
-        self._fits = cache(self._has_room)
+        self._fits = cache(self._fits_prompt)
         self.visit = lru_cache(CACHED_VISITS)(self._visit)
+        """The visit with a number, counted from 0."""
 
     @property
     def per_pass(self) -> float:
@@ -75,16 +80,16 @@ class Visits:
             return len(self._usable(next(passes(len(self._tasks), self._settings))))
         return len(self._tasks) * sum(self._settings.schedule.values())
 
-    def _has_room(self, planned: tuple[int, int]) -> bool:
+    def _fits_prompt(self, planned: PlannedVisit) -> bool:
         """True if all examples of a fixed visit fit the prompt."""
-        position, n = planned
-        _, _, support = _sample(self._tasks[position], n, 0, self._settings, 0)
+        index, n = planned
+        _, _, support = _sample(self._tasks[index], n, 0, self._settings, 0)
         try:
             return len(self._writer.fit(support)[0]) == len(support.examples)
         except ConfigError:
             return False
 
-    def _usable(self, planned: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    def _usable(self, planned: list[PlannedVisit]) -> list[PlannedVisit]:
         """The visits of a pass without those dropped as overlong. Raises `DataError` if every pass is empty."""
         usable = list(filter(self._fits, planned)) if self._settings.overlong == "drop" else planned
         if self._settings.fixed and not usable:
@@ -98,8 +103,8 @@ class Visits:
     def _visit(self, number: int) -> Visit:
         while len(self._plan) <= number:
             self._plan += self._usable(next(self._passes))
-        position, n = self._plan[number]
-        return draw_visit(self._tasks[position], n, number, self._settings, self._writer)
+        index, n = self._plan[number]
+        return draw_visit(self._tasks[index], n, number, self._settings, self._writer)
 
 
 def draw_visit(task: Task, n: int, number: int, settings: TrainSettings, writer: Writer) -> Visit:
@@ -196,8 +201,8 @@ def readable(split: TaskSplit, settings: TrainSettings, writer: Writer) -> TaskS
     return TaskSplit(train, validation, (*split.skipped, *reasons.values()))
 
 
-def passes(tasks: int, settings: TrainSettings) -> Iterator[list[tuple[int, int]]]:
-    """Endless passes, each a list of (task index, number of examples).
+def passes(tasks: int, settings: TrainSettings) -> Iterator[list[PlannedVisit]]:
+    """Endless passes over the tasks.
 
     A fractional number of tasks is rounded up with the probability of its fraction, so that even a few tasks follow
     the schedule on average. `fixed` passes round down, and differ only in their order.
@@ -205,7 +210,7 @@ def passes(tasks: int, settings: TrainSettings) -> Iterator[list[tuple[int, int]
     seed, fixed = settings.seed, settings.fixed
     for number in count():
         rng = random.Random(f"pass:{seed}:{0 if fixed else number}")
-        visits: list[tuple[int, int]] = []
+        visits: list[PlannedVisit] = []
         for n, share in sorted(settings.schedule.items()):
             fraction = 0.0 if fixed else rng.random()
             visited = min(floor(tasks * share + fraction), tasks) if share < 1 else tasks

@@ -107,24 +107,24 @@ def estimate(settings: TrainSettings, folder: Path, progress: Progress = QUIET) 
     prompt_tokens = fmean(model.count_tokens([visit.chat[0]["content"] for visit in sample]))
     follower_tokens = plan.length + _frame_tokens(sample, writer)
     drafts, followers = batches.visits * batches.generations, len(settings.reward.followers)
-    calibration = fmean(_calibration_calls(settings, len(visit.episode.support.examples)) for visit in sample)
-    calls = int(drafts * (settings.query + calibration) * followers)
+    calibration_calls = fmean(_calibration_calls(settings, len(visit.episode.support.examples)) for visit in sample)
+    calls = int(drafts * (settings.query + calibration_calls) * followers)
     validation_cases = cases(split.validation, validation)
     validations = 1 + math.ceil(batches.steps / validation.every) if validation_cases else 0
-    rows = sum(
+    calls_per_validation = followers * sum(
         min(validation.rows, len(case.task.test)) + _calibration_calls(settings, case.n) for case in validation_cases
     )
-    validation_calls = validations * rows * followers
+    validation_calls = validations * calls_per_validation
 
     seconds: dict[str, float] = {}
     if plan.writes and plan.reads and plan.learns:
-        learned = batches.steps * batches.per_update * batches.generations
-        written = validations * len(validation_cases) * plan.length
+        learned_drafts = batches.steps * batches.per_update * batches.generations
+        validation_tokens = validations * len(validation_cases) * plan.length
         seconds = {
             "generate": drafts * plan.length / plan.writes,
             "reward": calls * follower_tokens / plan.reads,
-            "update": learned * (prompt_tokens + plan.length) / plan.learns,
-            "validation": written / plan.writes + validation_calls * follower_tokens / plan.reads,
+            "update": learned_drafts * (prompt_tokens + plan.length) / plan.learns,
+            "validation": validation_tokens / plan.writes + validation_calls * follower_tokens / plan.reads,
         }
     return Estimate(
         settings=_settings(grpo),

@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from accelerate.utils import DistributedType, gather_object
 from datasets import Dataset
+from torch.nn.functional import pad
+from torch.nn.utils.rnn import pad_sequence
 from trl.models.utils import unwrap_model_for_generation
 from trl.trainer.grpo_trainer import GRPOTrainer
 from trl.trainer.utils import split_tensor_dict
@@ -127,16 +129,18 @@ class RewardFunction:
         unfinished = not ids or ids[-1] not in form.ends
         return Draft(self.visits.visit(number).episode, form.decode(ids).strip(), len(ids), unfinished)
 
-    def _log(self, drafts: Sequence[Draft], judged: Sequence[Judged], visit: Sequence[int], log_metric: Any) -> None:
+    def _log(self, drafts: Sequence[Draft], judged: Sequence[Judged], numbers: Sequence[int], log_metric: Any) -> None:
         scored = [(result, draft) for result, draft in zip(judged, drafts, strict=True) if result.reward is not None]
         if scored:
             log_metric("train/score", fmean(result.score or 0.0 for result, _ in scored))
             log_metric("unparsed", fmean([result.unparsed for result, draft in scored if draft.text] or [0.0]))
         log_metric("copied", fmean(result.copied for result in judged))
         log_metric("failed", fmean(result.reward is None for result in judged))
-        log_metric("fewer_examples", fmean(self.visits.visit(number).shortened for number in visit))
-        distinct = len({(number, draft.text) for number, draft in zip(visit, drafts, strict=True)})
-        log_metric("repeated", 1 - (distinct - len(set(visit))) / max(len(drafts) - len(set(visit)), 1))
+        log_metric("fewer_examples", fmean(self.visits.visit(number).shortened for number in numbers))
+        groups = len(set(numbers))
+        distinct = len({(number, draft.text) for number, draft in zip(numbers, drafts, strict=True)})
+        # The first draft of a group cannot be a repetition.
+        log_metric("repeated", 1 - (distinct - groups) / max(len(drafts) - groups, 1))
 
 
 def _row(step: int, draft: Draft, judged: Judged, visit: int) -> dict[str, Any]:
@@ -158,7 +162,7 @@ def _row(step: int, draft: Draft, judged: Judged, visit: int) -> dict[str, Any]:
 
 
 class PolicyTrainer(GRPOTrainer):
-    """One process of a training run."""
+    """The trainer of one process in a run."""
 
     def __init__(self, policy: TrainableModel, reward: RewardFunction, visits: VisitDataset, **options: Any) -> None:
         self._policy = policy
@@ -208,11 +212,11 @@ class PolicyTrainer(GRPOTrainer):
         """Write the drafts, if possible with the local engine, which computes a group's prompt once."""
         with self.clock("generate"):
             if self._uses_local_engine():
-                written, logps = self._write(prompt_ids), None
+                drafts, logps = self._write(prompt_ids), None
             else:
-                written, logps = super()._generate_single_turn(prompt_ids, *args, **options)
-        self.rollout = list(zip(prompt_ids, written, strict=True))
-        return written, logps
+                drafts, logps = super()._generate_single_turn(prompt_ids, *args, **options)
+        self.rollout = list(zip(prompt_ids, drafts, strict=True))
+        return drafts, logps
 
     def write_greedily(
         self, prompts: Sequence[Sequence[int]], rows: Sequence[int], sampling: Sampling, _ends: Sequence[int]
@@ -294,11 +298,9 @@ class PolicyTrainer(GRPOTrainer):
         drafts = [ids[split:][mask[split:]].tolist() for ids, mask in rows]
         with self.accelerator.autocast():
             pairs = draft_logps(bare, prompts, drafts, self.temperature)
-        logps, entropies = (
-            torch.nn.utils.rnn.pad_sequence([pair[side] for pair in pairs], batch_first=True) for side in (0, 1)
-        )
+        logps, entropies = (pad_sequence(list(tensors), batch_first=True) for tensors in zip(*pairs, strict=True))
         padding = (0, logits_to_keep - logps.shape[1])
-        return torch.nn.functional.pad(logps, padding), torch.nn.functional.pad(entropies, padding), None
+        return pad(logps, padding), pad(entropies, padding), None
 
     def create_model_card(self, *_args: Any, **_options: Any) -> None:
         """Do nothing, because the run writes its own card."""

@@ -74,11 +74,13 @@ def best_of(
         reward.check(visits.visit(finished).episode)
         write = partial(_write, writer, settings)
         for start in range(finished, settings.visits, settings.together):
-            batch = [visits.visit(number) for number in range(start, min(start + settings.together, settings.visits))]
-            drafts = dict(parallel(write, batch, writer.model.card.concurrency))
-            judged = iter(reward.judge([draft for position in range(len(batch)) for draft in drafts[position]]))
-            for position, visit in enumerate(batch):
-                results = [(draft, next(judged)) for draft in drafts[position]]
+            end = min(start + settings.together, settings.visits)
+            batch = [visits.visit(number) for number in range(start, end)]
+            by_position = dict(parallel(write, batch, writer.model.card.concurrency))
+            drafts = [by_position[position] for position in range(len(batch))]
+            judged = iter(reward.judge([draft for visit_drafts in drafts for draft in visit_drafts]))
+            for visit, visit_drafts in zip(batch, drafts, strict=True):
+                results = [(draft, next(judged)) for draft in visit_drafts]
                 progress.advance(1, _record(run, settings, visit, results))
     return folder / PAIRS
 
@@ -103,7 +105,10 @@ def _write(writer: Writer, settings: BestOfSettings, visit: Visit) -> list[Draft
         )
     texts = [completion.text.strip() for completion in completions]
     counts = writer.model.count_tokens(texts)
-    return [Draft(visit.episode, t, n, c.truncated) for t, n, c in zip(texts, counts, completions, strict=True)]
+    return [
+        Draft(visit.episode, text, tokens, completion.truncated)
+        for text, tokens, completion in zip(texts, counts, completions, strict=True)
+    ]
 
 
 def _record(run: RunFolder, settings: BestOfSettings, visit: Visit, judged: Sequence[tuple[Draft, Judged]]) -> str:
