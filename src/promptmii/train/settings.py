@@ -24,7 +24,7 @@ class RewardSettings(Settings):
     serve: ServeSettings | None = None
     """Starts servers for followers named `openai:<model>`: `"vllm"`, `"llama.cpp"`, or a table."""
     mode: Mode = "generate"
-    """`generate` is the paper's. `choose` compares likelihoods: a finer reward, whatever the form of the answer."""
+    """`generate` is the paper's. `choose` compares label likelihoods: finer, and blind to the form of answers."""
     calibration: CalibrationKind = "none"
     """Corrects the follower's label bias, as in evaluation. `support` costs n more calls per draft."""
     measure: Measure = "macro_f1"

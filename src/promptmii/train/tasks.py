@@ -71,7 +71,7 @@ def read_split(settings: TrainSettings, progress: Progress = QUIET) -> TaskSplit
     if not train:
         reasons = f" Skipped: {'; '.join(skipped[:3])}" if skipped else ""
         raise DataError(
-            f"No training task is left of {len(tasks) + len(skipped)} in {', '.join(settings.tasks)}.{reasons}"
+            f"No training task is left of the {len(tasks) + len(skipped)} in {', '.join(settings.tasks)}.{reasons}"
         )
     return TaskSplit(tuple(train), tuple(validation), tuple(skipped))
 
@@ -110,5 +110,5 @@ def _reason_unusable(task: Task, settings: TrainSettings) -> str | None:
     if len(task.train) < shortest:
         return f"{len(task.train)} training rows; the shortest prompt needs {shortest}"
     if len(task.test) < settings.query:
-        return f"{len(task.test)} held-back rows; query is {settings.query}"
+        return f"{len(task.test)} test rows; query is {settings.query}"
     return None

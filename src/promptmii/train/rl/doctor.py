@@ -43,7 +43,7 @@ def _packages(grpo: GrpoPlan) -> Check:
 def _gpus(settings: TrainSettings) -> Check:
     count, processes, serve = torch.cuda.device_count(), settings.plan.processes, settings.reward.serve
     if not count:
-        return Check("GPUs", True, f"none: {processes} process(es) would train on this processor")
+        return Check("GPUs", True, f"none: {processes} process(es) would train on the CPU")
     server_gpus = 0
     if serve and serve.devices is None:
         server_gpus = serve.copies * sum(serve.needs(name) for name in settings.reward.followers if unplaced(name))

@@ -120,20 +120,21 @@ class Watch(TrainerCallback):
             )
 
     def _validate(self, step: int) -> None:
+        """Validate the current policy. All processes write together, then each judges its share of the cases."""
         if not self.cases:
             return
         start = perf_counter()
         trainer, state = self._trainer, self._trainer.accelerator
         model: Any = trainer.model
-        training = model.training
+        was_training = model.training
         model.eval()
         with self._current_policy(step) as policy:
             written = write(self.writer.with_model(policy), self.cases)
         sharded = trainer.is_deepspeed_enabled
         drift = {} if sharded else self._drift.measure(trainer.bare, trainer.rollout, trainer.temperature)
-        model.train(training)
-        own = written[state.process_index :: state.num_processes]
-        outcomes: list[Outcome] = gather_object(judge(own, self.followers, self.settings.validation.rows))
+        model.train(was_training)
+        own_share = written[state.process_index :: state.num_processes]
+        outcomes: list[Outcome] = gather_object(judge(own_share, self.followers, self.settings.validation.rows))
         values = summary(outcomes) | drift
         result = "not judged, because followers failed"
         if not values["validation/failed"]:
