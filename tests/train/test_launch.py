@@ -1,4 +1,4 @@
-"""The commands that start a run, and the job that Slurm gets, with programs that note down what they were asked."""
+"""The commands that start a run, and the Slurm job, with programs that log their arguments."""
 
 import os
 import subprocess
@@ -28,12 +28,12 @@ for i in $(seq 0 $((tasks - 1))); do SLURM_PROCID=$i "$@"; done""",
 }
 
 
-def test_a_process_a_gpu_on_one_machine_or_several() -> None:
+def test_command_starts_one_process_per_gpu() -> None:
     assert command(1, Machines(), ["smoke"]) == ["promptmii", "train", "smoke"]
     single = "torchrun --standalone --nproc-per-node 4 -m promptmii train x -o y"
     assert command(4, Machines(), ["x", "-o", "y"]) == single.split()
-    where = "--nnodes 2 --node-rank 1 --master-addr n1 --master-port 29501"
-    several = f"torchrun {where} --nproc-per-node 8 -m promptmii train x"
+    rendezvous = "--nnodes 2 --node-rank 1 --master-addr n1 --master-port 29501"
+    several = f"torchrun {rendezvous} --nproc-per-node 8 -m promptmii train x"
     assert command(16, Machines(2, 1, "n1", 29501), ["x"]) == several.split()
     with pytest.raises(ConfigError, match=r"16 process.* do not divide among 3 machines"):
         command(16, Machines(3), ["x"])
@@ -43,61 +43,65 @@ def test_a_process_a_gpu_on_one_machine_or_several() -> None:
         command(16, Machines(2, 2), ["x"])
 
 
-def test_other_processes_than_planned_are_refused_with_the_command_that_starts_them() -> None:
+def test_wrong_number_of_processes_is_refused() -> None:
     check_processes(4, 4)
     with pytest.raises(ConfigError, match=r"is for 4 process.*, but 1 are running. Start it with promptmii launch"):
         check_processes(4, 1)
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_the_command_of_every_recipe_is_said(name: str) -> None:
-    done = CliRunner().invoke(app, ["launch", name, "--tasks", "suite", "-o", "r", "--set", "query=8", "--dry-run"])
-    assert done.exit_code == 0, done.output
+def test_dry_run_prints_the_command_of_every_recipe(name: str) -> None:
+    result = CliRunner().invoke(app, ["launch", name, "--tasks", "suite", "-o", "r", "--set", "query=8", "--dry-run"])
+    assert result.exit_code == 0, result.output
     processes = TrainSettings.read(RECIPES[name]).plan.processes
-    started = (
+    program = (
         "promptmii train"
         if processes == 1
         else f"torchrun --standalone --nproc-per-node {processes} -m promptmii train"
     )
-    assert done.stdout.strip() == f"{started} {name} -o r --tasks suite --set query=8"
+    assert result.stdout.strip() == f"{program} {name} -o r --tasks suite --set query=8"
 
 
-def test_the_other_stages_run_in_one_process() -> None:
-    done = CliRunner().invoke(app, ["launch", "warm-start", "--dry-run"])
-    assert done.exit_code == 2
-    assert "promptmii train warm-start" in done.stderr
+def test_launch_refuses_stages_that_run_in_one_process() -> None:
+    result = CliRunner().invoke(app, ["launch", "warm-start", "--dry-run"])
+    assert result.exit_code == 2
+    assert "promptmii train warm-start" in result.stderr
 
 
-def test_slurm_gets_the_nodes_that_train_and_one_that_serves() -> None:
-    given = TrainSettings.read(RECIPES["llama-3.1-8b-16gpu"])
+def test_slurm_requests_training_nodes_and_one_follower_node() -> None:
+    settings = TrainSettings.read(RECIPES["llama-3.1-8b-16gpu"])
     follower = "FOLLOWER=meta-llama/Llama-3.1-8B-Instruct"
-    assert slurm(given, 8, Path("runs/x"), ["a", "b"]) == [
+    assert slurm(settings, 8, Path("runs/x"), ["a", "b"]) == [
         *("sbatch", "--nodes=3", "--gpus-per-node=8", "--output=runs/x-%j.log", f"--export=ALL,{follower}"),
         *(str(SCRIPT), "a", "b"),
     ]
     with pytest.raises(ConfigError, match=r"16 processes .* is not a multiple of 3 GPUs"):
-        slurm(given, 3, Path("x"), [])
-    elsewhere = given.model_copy(update={"endpoint": given.endpoint.model_copy(update={"base_url": "http://a:1/v1"})})
-    assert {"--nodes=2", "--export=ALL,FOLLOWER="} <= set(slurm(elsewhere, 8, Path("x"), []))
-    two = given.reward.model_copy(update={"followers": ("openai:one", "openai:two", "openai:three@http://a:1/v1")})
+        slurm(settings, 3, Path("x"), [])
+    with_address = settings.model_copy(
+        update={"endpoint": settings.endpoint.model_copy(update={"base_url": "http://a:1/v1"})}
+    )
+    assert {"--nodes=2", "--export=ALL,FOLLOWER="} <= set(slurm(with_address, 8, Path("x"), []))
+    two_unserved = settings.reward.model_copy(
+        update={"followers": ("openai:one", "openai:two", "openai:three@http://a:1/v1")}
+    )
     with pytest.raises(ConfigError, match="one, two have no address"):
-        slurm(given.model_copy(update={"reward": two}), 8, Path("x"), [])
-    first = given.reward.model_copy(update={"followers": ("openai:one+top_logprobs",)})
-    assert "--export=ALL,FOLLOWER=one" in slurm(given.model_copy(update={"reward": first}), 8, Path("x"), [])
+        slurm(settings.model_copy(update={"reward": two_unserved}), 8, Path("x"), [])
+    with_option = settings.reward.model_copy(update={"followers": ("openai:one+top_logprobs",)})
+    assert "--export=ALL,FOLLOWER=one" in slurm(settings.model_copy(update={"reward": with_option}), 8, Path("x"), [])
 
 
-def test_the_folder_of_the_jobs_log_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slurm_log_folder_is_created(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "sbatch").write_text('#!/bin/bash\nlog=${3#--output=}\necho "$@" > "${log//%j/1}"\n')
     (tmp_path / "sbatch").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     run = tmp_path / "runs" / "new"
-    done = CliRunner().invoke(app, ["launch", "llama-3.1-8b-16gpu", "--tasks", "suite", "-o", str(run), "--slurm"])
-    assert done.exit_code == 0, done.output
+    result = CliRunner().invoke(app, ["launch", "llama-3.1-8b-16gpu", "--tasks", "suite", "-o", str(run), "--slurm"])
+    assert result.exit_code == 0, result.output
     assert "llama-3.1-8b-16gpu" in (tmp_path / "runs" / "new-1.log").read_text()
 
 
 @pytest.mark.parametrize(("follower", "restarts"), [("m", "0"), ("", "1")])
-def test_the_job_serves_the_follower_and_starts_a_launcher_on_each_other_node(
+def test_slurm_job_serves_the_follower_and_launches_on_the_other_nodes(
     tmp_path: Path, follower: str, restarts: str
 ) -> None:
     log = tmp_path / "log"
@@ -105,21 +109,26 @@ def test_the_job_serves_the_follower_and_starts_a_launcher_on_each_other_node(
         (tmp_path / name).write_text(f"#!/bin/bash\n{lines}\n")
         (tmp_path / name).chmod(0o755)
     job = {"SLURM_JOB_NODELIST": "n[1-3]", "SLURM_GPUS_PER_NODE": "h100:2", "SLURM_RESTART_COUNT": restarts}
-    own = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "LOG": str(log), "FOLLOWER": follower, "OPENAI_BASE_URL": ""}
-    subprocess.run(["bash", str(SCRIPT), "recipe", "-o", "my run"], env=os.environ | job | own, check=True)
-    said = log.read_text().splitlines()
+    environment = {
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        "LOG": str(log),
+        "FOLLOWER": follower,
+        "OPENAI_BASE_URL": "",
+    }
+    subprocess.run(["bash", str(SCRIPT), "recipe", "-o", "my run"], env=os.environ | job | environment, check=True)
+    logged = log.read_text().splitlines()
     if follower:
-        assert "on n3" in said
+        assert "on n3" in logged
         served = "serve m --port {} --enable-prefix-caching --generation-config vllm"
-        assert {f"vllm gpu {i} {served.format(8000 + i)}" for i in (0, 1)} <= set(said)
-        assert "on n1,n2" in said
-        where, tail = "--machines 2 --first n1", "; followers http://n3:8000/v1,http://n3:8001/v1"
-        started = "promptmii launch recipe -o my run"
+        assert {f"vllm gpu {i} {served.format(8000 + i)}" for i in (0, 1)} <= set(logged)
+        assert "on n1,n2" in logged
+        options, tail = "--machines 2 --first n1", "; followers http://n3:8000/v1,http://n3:8001/v1"
+        launch = "promptmii launch recipe -o my run"
     else:
-        assert said[0] == "on n1,n2,n3"
-        where, tail = "--machines 3 --first n1", "; followers "
-        started = "promptmii launch recipe -o my run --resume"
+        assert logged[0] == "on n1,n2,n3"
+        options, tail = "--machines 3 --first n1", "; followers "
+        launch = "promptmii launch recipe -o my run --resume"
     count = 2 if follower else 3
-    assert [line for line in said if line.startswith("promptmii")] == [
-        f"{started} {where} --machine {i}{tail}" for i in range(count)
+    assert [line for line in logged if line.startswith("promptmii")] == [
+        f"{launch} {options} --machine {i}{tail}" for i in range(count)
     ]

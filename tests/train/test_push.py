@@ -1,4 +1,4 @@
-"""Trained weights go to the hub, a real server on loopback, and load from there."""
+"""Pushing trained weights to a hub server on loopback, and loading them from there."""
 
 import re
 import subprocess
@@ -28,7 +28,7 @@ from pathlib import Path
 from promptmii import load_model
 from promptmii.publish import push_weights
 reference = push_weights(Path(sys.argv[1]), "me/writer", licence="mit", evaluation=Path(sys.argv[3]))
-push_weights(Path(sys.argv[1]), "me/writer", evaluation=Path(sys.argv[3]))  # again: it keeps what it said
+push_weights(Path(sys.argv[1]), "me/writer", evaluation=Path(sys.argv[3]))  # a second push keeps the card
 chat = [{"role": "user", "content": "red lovely"}]
 for name in (reference, sys.argv[2]):
     print(load_model(name).choose([chat], ["good", "bad"])[0].scores)
@@ -37,26 +37,26 @@ for name in (reference, sys.argv[2]):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::FutureWarning")
-def test_weights_are_pushed_without_the_rest_of_the_run_and_load_from_the_hub(tmp_path: Path) -> None:
+def test_only_weights_and_results_are_pushed_and_they_load_from_the_hub(tmp_path: Path) -> None:
     tiny = write_model(tmp_path / "tiny")
     policy = TrainableModel.load(f"hf:{tiny}", LoraSettings(rank=2), 0)
     save_adapter(policy.trained, tmp_path / "best", policy.below.named)
     (tmp_path / "best" / "README.md").write_text("# A writer\n")
-    (tmp_path / "best" / "optimizer.pt").write_text("not for others")
+    (tmp_path / "best" / "optimizer.pt").write_text("not to be pushed")
     local = f"hf:{tiny}+{tmp_path / 'best'}"
     run = write_run(tmp_path / "eval", 2, ["naive", "mii"], [5, 20], 3, generators=("qwen", local))
     records = run / "records.jsonl"
     records.write_text(records.read_text().replace('"task":"banking_000"', '"task":"owner/data:part"'))
     with serving(HubServer()) as hub:
-        done = subprocess.run(
+        process = subprocess.run(
             [sys.executable, "-c", CODE, str(tmp_path / "best"), local, str(run)],
             env=hub.environment(tmp_path / "home"),
             capture_output=True,
             text=True,
             check=False,
         )
-        pushed, kept = done.stdout.splitlines() or ("", done.stderr)
-        assert pushed == kept
+        pushed, original = process.stdout.splitlines() or ("", process.stderr)
+        assert pushed == original
         assert hub.repositories["me/writer"].private
         files = hub.repositories["me/writer"].files
         results = {f".eval_results/promptmii-mii-n{n}-smol-choose.yaml" for n in (5, 20)}
@@ -82,7 +82,7 @@ def test_a_folder_without_weights_is_not_pushed(tmp_path: Path) -> None:
         push_weights(tmp_path, "me/nothing")
 
 
-def test_an_evaluation_of_other_weights_is_refused(tmp_path: Path) -> None:
+def test_evaluation_of_other_weights_is_refused(tmp_path: Path) -> None:
     (tmp_path / "best").mkdir()
     (tmp_path / "best" / "model.safetensors").write_bytes(b"")
     run = write_run(tmp_path / "eval", 1, ["naive", "mii"], [5], 1, generators=("qwen",))
@@ -92,19 +92,19 @@ def test_an_evaluation_of_other_weights_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::FutureWarning")
-def test_the_licence_is_that_of_the_base_model_on_the_hub(tmp_path: Path) -> None:
+def test_licence_is_taken_from_the_base_model_on_the_hub(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "org/base"}')
     (tmp_path / "adapter_model.safetensors").write_bytes(b"weights")
     with serving(HubServer({"org/base": Repository({"README.md": card(license="llama3.1")})})) as hub:
         code = "import sys; from pathlib import Path; from promptmii.publish import push_weights\n"
         code += "print(push_weights(Path(sys.argv[1]), 'me/writer'))"
-        done = subprocess.run(
+        process = subprocess.run(
             [sys.executable, "-c", code, str(tmp_path)],
             env=hub.environment(tmp_path / "home"),
             capture_output=True,
             text=True,
             check=False,
         )
-    assert done.stdout == "hf:org/base+me/writer\n", done.stderr
+    assert process.stdout == "hf:org/base+me/writer\n", process.stderr
     head = hub.repositories["me/writer"].card
     assert (head["license"], head["base_model"]) == ("llama3.1", "org/base")

@@ -1,4 +1,4 @@
-"""Every stage from its configuration file, two steps of each on a tiny random model, and the shipped recipes."""
+"""Each stage runs from a configuration file on a tiny random model, and the shipped recipes agree."""
 
 from pathlib import Path
 from typing import Any
@@ -44,30 +44,31 @@ validation = {share = 0.0}
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", CONFIGS)
 def test_two_steps_of_each_stage(stage: TrainingStage, world: Path) -> None:  # noqa: F811
-    config = world / "given.toml"
+    config = world / "recipe.toml"
     config.write_text(CONFIGS[stage] + ("" if stage == "best-of" else f'bank = "{world / "bank"}"\n'))
     model = f"hf:{world / 'tiny'}"
     changes: dict[str, Any] = {"model": model, "tasks": [str(world / "tasks")]}
     if stage == "best-of":
         changes["reward"] = {"followers": [model], "mode": "choose"}
-    made = run_stage(stage, config, world / "run", progress=(told := Recorder()), **changes)
-    assert told.counts[-1] == 2
-    assert made.parent == world / "run"
+    recorder = Recorder()
+    output = run_stage(stage, config, world / "run", progress=recorder, **changes)
+    assert recorder.counts[-1] == 2
+    assert output.parent == world / "run"
     assert (world / "run" / "config.toml").read_text() == config.read_text()
 
 
-def test_a_setting_nobody_knows_is_named(tmp_path: Path) -> None:
-    (tmp_path / "given.toml").write_text('train = ["films"]\nlerning_rate = 1\n')
+def test_unknown_setting_is_named(tmp_path: Path) -> None:
+    (tmp_path / "recipe.toml").write_text('train = ["films"]\nlerning_rate = 1\n')
     with pytest.raises(ConfigError, match="learning_rate"):
-        run_stage("sft", tmp_path / "given.toml", tmp_path / "run")
+        run_stage("sft", tmp_path / "recipe.toml", tmp_path / "run")
 
 
-def test_the_recipe_names_tasks_that_the_bank_describes() -> None:
+def test_bank_describes_the_tasks_of_the_warm_start_recipe() -> None:
     settings = SftSettings.read(config_path("train", "warm-start"), tasks=("anywhere",))
     assert set(settings.train) | set(settings.validate_on) <= set(read_bank(SHIPPED))
 
 
-def test_the_stages_of_the_writer_fit_each_other() -> None:
+def test_recipes_of_the_writers_stages_agree() -> None:
     warm, distil = (SftSettings.read(config_path("train", name)) for name in ("warm-start", "distil"))
     writer = TrainSettings.read(config_path("train", "writer"))
     drafts = BestOfSettings.read(config_path("train", "best-drafts"))

@@ -1,4 +1,4 @@
-"""A small world to train in: tasks with one telling word per label, a tiny random writer, an obedient follower."""
+"""A toy world to train in: tasks with one keyword per label, a tiny random generator and an obedient follower."""
 
 import hashlib
 import json
@@ -23,7 +23,7 @@ WORLD = {
     "songs": {"loud": "drums", "calm": "harp"},
 }
 FILLER = ("red", "blue", "green", "one", "two", "three", "late", "soon")
-TELLING = {word: label for words in WORLD.values() for label, word in words.items()}
+KEYWORDS = {word: label for words in WORLD.values() for label, word in words.items()}
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }} {{ m.content }}<|im_end|>{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>{% endif %}"
@@ -31,33 +31,33 @@ CHATML = (
 
 
 def write_tasks(folder: Path, rows: int = 120) -> Path:
-    """A task file for each part of the world: filler words around a telling one."""
+    """Write a file per task, with rows of filler words around a keyword."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, words in WORLD.items():
         stream = random.Random(name)
-        lines = [
+        examples = [
             {"text": " ".join([*stream.choices(FILLER, k=3), word, str(number)]), "label": label}
             for number in range(rows // 2)
             for label, word in words.items()
         ]
-        (folder / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in examples), encoding="utf-8")
     return folder
 
 
-def lines(path: Path, rows: list[dict[str, Any]]) -> None:
+def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
     """Write a JSONL file."""
     path.parent.mkdir(exist_ok=True)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 def write_model(folder: Path, seed: int = 0) -> Path:
-    """A tiny Llama with random weights, and a tokenizer trained on the world's words."""
-    core = Tokenizer(models.WordLevel(unk_token="<unk>"))
-    core.pre_tokenizer = pre_tokenizers.Whitespace()
+    """Save a tiny Llama with random weights, and a tokenizer trained on the world's words."""
+    word_level = Tokenizer(models.WordLevel(unk_token="<unk>"))
+    word_level.pre_tokenizer = pre_tokenizers.Whitespace()
     special = ["<unk>", "<|im_start|>", "<|im_end|>"]
-    words = [*FILLER, *TELLING, *TELLING.values()]
-    core.train_from_iterator([" ".join(words)], trainers.WordLevelTrainer(special_tokens=special))
-    tokenizer: Any = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<|im_end|>", unk_token="<unk>")
+    words = [*FILLER, *KEYWORDS, *KEYWORDS.values()]
+    word_level.train_from_iterator([" ".join(words)], trainers.WordLevelTrainer(special_tokens=special))
+    tokenizer: Any = PreTrainedTokenizerFast(tokenizer_object=word_level, eos_token="<|im_end|>", unk_token="<unk>")
     tokenizer.chat_template = CHATML
     torch.manual_seed(seed)
     config = LlamaConfig(
@@ -79,20 +79,21 @@ def write_model(folder: Path, seed: int = 0) -> Path:
 
 
 def obedient(**options: Any) -> Follower:
-    """A follower that knows the telling words, but notices only those that the instruction names; else it guesses."""
+    """A follower that recognises keywords only if the instruction names them, and guesses otherwise."""
 
     def score(chat: Chat, option: str) -> float:
         instruction, _, text = chat[-1]["content"].partition("Classify the input")
-        noticed = [word for word in TELLING if word in instruction.split() and word in text.split("Input:")[-1].split()]
-        if noticed:
-            return float(TELLING[noticed[0]] == option)
+        words = set(instruction.split()) & set(text.split("Input:")[-1].split())
+        recognised = [word for word in KEYWORDS if word in words]
+        if recognised:
+            return float(KEYWORDS[recognised[0]] == option)
         return hashlib.sha256((text + option).encode()).digest()[0] / 1024
 
     return Follower(ScriptedModel(score=score, name="obedient", **options))
 
 
 def failing(kind: FailureKind, after: int = 0) -> Follower:
-    """A follower that stops answering after so many calls."""
+    """A follower that fails after this number of calls."""
     inner = obedient().model
     calls = [0]
 
@@ -106,8 +107,8 @@ def failing(kind: FailureKind, after: int = 0) -> Follower:
 
 
 def settings(world: Path, **changes: Any) -> TrainSettings:
-    """A run of a few seconds in the world that `write_tasks` and `write_model` made."""
-    usual: dict[str, Any] = {
+    """Settings for a run of a few seconds, in a folder with the results of `write_tasks` and `write_model`."""
+    defaults: dict[str, Any] = {
         "model": f"hf:{world / 'tiny'}",
         "tasks": (str(world / "tasks"),),
         "schedule": {4: 1.0, 8: 0.5},
@@ -128,9 +129,9 @@ def settings(world: Path, **changes: Any) -> TrainSettings:
         "save_steps": 2,
         "activation_checkpointing": False,
     }
-    return TrainSettings.of(**{**usual, **changes, "trl": trl | changes.get("trl", {})})
+    return TrainSettings.of(**{**defaults, **changes, "trl": trl | changes.get("trl", {})})
 
 
-def writer_of(given: TrainSettings, model: LanguageModel | None = None) -> Writer:
-    """A model, asked as a run with these settings asks its generator."""
-    return Writer(model or ScriptedModel(), style_of(given), given.budget)
+def writer_of(settings: TrainSettings, model: LanguageModel | None = None) -> Writer:
+    """A writer that prompts the model as a run with these settings prompts its generator."""
+    return Writer(model or ScriptedModel(), style_of(settings), settings.budget)

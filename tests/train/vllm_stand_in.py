@@ -1,8 +1,8 @@
-"""Stands in for the package vllm as TRL uses it in one process with the trainer (`vllm_mode = "colocate"`).
+"""A stand-in for the package vllm, as TRL uses it in the trainer's process (`vllm_mode = "colocate"`).
 
-It begins with weights of its own, takes those that are sent under the names and shapes that vLLM knows, refuses any
-other, and writes only once all have come. So what it writes, and how likely it says that was, are right only if all is
-synced. Each call is noted down by process.
+It starts with random weights, accepts synced weights only under the names and shapes that vLLM knows, and generates
+only once all have arrived. So its texts and log-probabilities are right only if every weight is synced. It logs its
+calls by process.
 """
 
 import json
@@ -19,18 +19,18 @@ RequestOutput = SimpleNamespace
 
 
 def SamplingParams(**options: Any) -> SimpleNamespace:  # noqa: N802
-    """As it was given."""
+    """Keep the options as given."""
     return SimpleNamespace(**options)
 
 
 class LLM:
-    """A tiny Llama, written out token by token."""
+    """A tiny Llama that generates token by token."""
 
     def __init__(self, model: str, seed: int, **options: Any) -> None:
         self._model = LlamaForCausalLM(LlamaConfig.from_pretrained(model)).eval()
         self._ends = self._model.config.eos_token_id
-        self._known = dict(self._model.named_parameters())
-        self._missing = set(self._known)
+        self._parameters = dict(self._model.named_parameters())
+        self._missing = set(self._parameters)
         self._stream = torch.Generator().manual_seed(seed)
         assert options["logprobs_mode"] == "processed_logprobs"
         runner = SimpleNamespace(model=SimpleNamespace(load_weights=self._load))
@@ -41,23 +41,23 @@ class LLM:
 
     def _load(self, weights: list[tuple[str, torch.Tensor]]) -> None:
         for name, value in weights:
-            assert self._known[name].shape == value.shape, name
-            self._known[name].data.copy_(value)
+            assert self._parameters[name].shape == value.shape, name
+            self._parameters[name].data.copy_(value)
             self._missing.discard(name)
 
     def reset_prefix_cache(self) -> None:
-        """Each sync ends with it."""
+        """Called at the end of each sync."""
 
     @torch.no_grad()
     def generate(
         self, prompts: list[dict[str, list[int]]], sampling_params: SimpleNamespace, use_tqdm: bool
     ) -> list[SimpleNamespace]:
-        """One completion a prompt."""
+        """One completion per prompt."""
         assert not self._missing, f"never synced: {sorted(self._missing)}"
         assert not use_tqdm
-        noted = {"greedy": not sampling_params.temperature, "rows": len(prompts), "longest": sampling_params.max_tokens}
-        with Path(os.environ["VLLM_CALLS"], os.environ["RANK"]).open("a") as calls:
-            calls.write(json.dumps(noted) + "\n")
+        call = {"greedy": not sampling_params.temperature, "rows": len(prompts), "longest": sampling_params.max_tokens}
+        with Path(os.environ["VLLM_CALLS"], os.environ["RANK"]).open("a") as log:
+            log.write(json.dumps(call) + "\n")
         return [self._answer(prompt["prompt_token_ids"], sampling_params) for prompt in prompts]
 
     def _answer(self, prompt: list[int], sampling: SimpleNamespace) -> SimpleNamespace:
@@ -65,8 +65,8 @@ class LLM:
         for _ in range(sampling.max_tokens):
             logits = self._model(torch.tensor([tokens])).logits[0, -1].float()
             logs = (logits / (sampling.temperature or 1.0)).log_softmax(-1)
-            picked = torch.multinomial(logs.exp(), 1, generator=self._stream) if sampling.temperature else logs.argmax()
-            tokens.append(int(picked))
+            token = torch.multinomial(logs.exp(), 1, generator=self._stream) if sampling.temperature else logs.argmax()
+            tokens.append(int(token))
             logprobs.append({tokens[-1]: SimpleNamespace(logprob=float(logs[tokens[-1]]), rank=1)})
             if tokens[-1] == self._ends:
                 break
@@ -80,7 +80,7 @@ def _module(name: str, **names: Any) -> None:
     sys.modules[module.__name__] = module
 
 
-# What TRL imports, used only with a server.
+# TRL imports these names, but uses them only with a server.
 _module("sampling_params", StructuredOutputsParams=SimpleNamespace)
 _module("utils")
 _module("utils.network_utils", get_ip=None)

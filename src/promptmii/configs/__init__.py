@@ -21,11 +21,11 @@ def summary(recipe: Path) -> str:
     return " ".join(line.removeprefix("#").strip() for line in lines).split(". ")[0].removesuffix(".") + "."
 
 
-def config_path(command: str, given: str) -> Path:
-    """The file that a path or a recipe's name stands for; a file of yours comes first. Raises `ConfigError`."""
-    path, known = Path(given), recipes(command)
+def config_path(command: str, path_or_name: str) -> Path:
+    """The file for a path or a recipe's name; the user's own file takes precedence. Raises `ConfigError`."""
+    path, available = Path(path_or_name), recipes(command)
     if path.is_file():
         return path
-    if given in known:
-        return known[given]
-    raise ConfigError(f"{given!r} is neither a TOML file nor a recipe. {nearest(given, known)}")
+    if path_or_name in available:
+        return available[path_or_name]
+    raise ConfigError(f"{path_or_name!r} is neither a TOML file nor a recipe. {nearest(path_or_name, available)}")

@@ -18,9 +18,9 @@ def run_stage(
     progress: Progress = QUIET,
     **changes: Any,
 ) -> Path:
-    """Run a stage from a TOML file, overridden by `changes`; returns the path of the weights or pairs.
+    """Run a training stage from a TOML file, overridden by `changes`. Returns the path of the weights or pairs.
 
-    With `resume` it continues after the newest complete checkpoint, or in best-of after the last finished visit.
+    With `resume`, continue from the newest complete checkpoint, or in best-of after the last finished visit.
     Raises `ConfigError`, `DataError`, `ModelError`, `OutputError`, and `MissingDependencyError` without torch.
     """
     if stage == "rl":

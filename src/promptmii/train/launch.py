@@ -1,4 +1,4 @@
-"""Start a run of several processes: with torchrun on each machine, or through Slurm."""
+"""Launch training in several processes, with torchrun on each machine or through Slurm."""
 
 import ctypes
 import os
@@ -22,7 +22,7 @@ SCRIPT = FOLDER / "train" / "slurm.sh"
 
 @dataclass(frozen=True)
 class Machines:
-    """The machines that train."""
+    """The machines of a run, and which of them this is."""
 
     count: int = 1
     this: int = 0
@@ -33,7 +33,7 @@ class Machines:
 
 
 def check_processes(planned: int, running: int) -> None:
-    """Raise `ConfigError` unless the planned number of processes runs: the batches depend on it."""
+    """Raise `ConfigError` unless the planned number of processes is running. The batch sizes depend on it."""
     if running != planned:
         raise ConfigError(
             f"The configuration is for {planned} process(es) (plan.processes), but {running} are running. Start it "
@@ -44,16 +44,16 @@ def check_processes(planned: int, running: int) -> None:
 def end_with_launcher() -> None:
     """Have Linux kill this process when its launcher dies, even if the launcher was killed itself.
 
-    SIGKILL, because a process that waits for others in native code ignores other signals. Checkpoints stay complete.
+    The signal is SIGKILL, because a process that waits in native code ignores others. Checkpoints stay intact.
     """
     if "TORCHELASTIC_RUN_ID" in os.environ and sys.platform == "linux":
         ctypes.CDLL(None).prctl(PARENT_DEATH_SIGNAL, signal.SIGKILL)
 
 
 def command(processes: int, machines: Machines, arguments: Sequence[str]) -> list[str]:
-    """The command that machine `machines.this` runs.
+    """The command to run on machine `machines.this`.
 
-    Raises `ConfigError` for an index out of range, or if the processes do not divide among the machines.
+    Raises `ConfigError` if that index is out of range, or the processes do not divide evenly among the machines.
     """
     if machines.this >= machines.count:
         raise ConfigError(f"--machine is {machines.this}; expected 0 to {machines.count - 1} (see --machines).")
@@ -69,18 +69,18 @@ def command(processes: int, machines: Machines, arguments: Sequence[str]) -> lis
     return ["torchrun", *rendezvous, "--nproc-per-node", str(local), "-m", "promptmii", "train", *arguments]
 
 
-def run(words: Sequence[str]) -> int:
-    """Run a command from `command` or `slurm`; returns its exit code, or that of the process that failed first.
+def run(command_line: Sequence[str]) -> int:
+    """Run a command from `command` or `slurm`. Returns its exit code, or that of the first process to fail.
 
     Raises `ConfigError` if this machine has too few GPUs or no Slurm, `ModelError` if a process was killed.
     """
-    if words[0] == "sbatch":
+    if command_line[0] == "sbatch":
         if shutil.which("sbatch") is None:
             raise ConfigError("sbatch was not found. Run this on a Slurm login node, or without --slurm.")
-        return subprocess.run(words, check=False).returncode
-    if words[0] == "torchrun":
-        return _torchrun(words[1:])
-    return subprocess.run([sys.executable, "-m", *words], check=False).returncode
+        return subprocess.run(command_line, check=False).returncode
+    if command_line[0] == "torchrun":
+        return _torchrun(command_line[1:])
+    return subprocess.run([sys.executable, "-m", *command_line], check=False).returncode
 
 
 def _torchrun(arguments: Sequence[str]) -> int:
@@ -101,10 +101,10 @@ def _torchrun(arguments: Sequence[str]) -> int:
         )
     try:
         torchrun(options)
-    except SignalException as stopped:  # torchrun has passed it on to the processes
+    except SignalException as stopped:  # torchrun has passed the signal on to the processes
         return 128 + stopped.sigval
     except ChildFailedError as error:
-        # torchrun ends the other processes with SIGTERM, so another signal is the more likely cause.
+        # torchrun ends the other processes with SIGTERM, so any other signal is the likelier cause.
         killed = [rank for rank, f in error.failures.items() if f.exitcode < 0 and f.exitcode != -signal.SIGTERM]
         rank = min(killed, default=error.get_first_failure()[0])
         failure = error.failures[rank]
@@ -118,9 +118,9 @@ def _torchrun(arguments: Sequence[str]) -> int:
 
 
 def slurm(settings: TrainSettings, gpus: int, output: Path, arguments: Sequence[str]) -> list[str]:
-    """The command that queues a run on nodes of `gpus` GPUs, plus one to serve a follower without an address.
+    """The sbatch command for a run on nodes of `gpus` GPUs. One more node serves a follower without an address.
 
-    The log goes beside the folder `output`. Raises `ConfigError` if the processes do not fill the nodes.
+    The log goes beside the folder `output`. Raises `ConfigError` if the processes do not fill whole nodes.
     """
     trainers, remainder = divmod(settings.plan.processes, gpus)
     if remainder or not trainers:
@@ -128,8 +128,8 @@ def slurm(settings: TrainSettings, gpus: int, output: Path, arguments: Sequence[
             f"{settings.plan.processes} processes (plan.processes) is not a multiple of {gpus} GPUs per node (--gpus)."
         )
     has_server = settings.reward.serve or settings.endpoint.base_url
-    names = () if has_server else map(model_to_serve, settings.reward.followers)
-    served = sorted({name for name in names if name})
+    unserved = {name for name in map(model_to_serve, settings.reward.followers) if name}
+    served = [] if has_server else sorted(unserved)
     if len(served) > 1:
         raise ConfigError(
             f"The followers {', '.join(served)} have no address, and the job serves only one. Name the others "

@@ -1,4 +1,4 @@
-"""The training loop of warm-up and reinforcement: safeguards, checkpoints, the best weights and their model card."""
+"""The training loop that fine-tuning and RL share: safeguards, checkpoints, the best weights and the model card."""
 
 import json
 import math
@@ -26,7 +26,7 @@ from promptmii.version import VERSION
 
 @dataclass(eq=False)
 class Safeguards(TrainerCallback):
-    """Stops before weights become NaN or infinite, and makes checkpoints loadable on other machines."""
+    """Stops a run before its weights become NaN or infinite, and makes checkpoints loadable on other machines."""
 
     policy: TrainableModel
     cure: str
@@ -39,12 +39,12 @@ class Safeguards(TrainerCallback):
             raise self._diverged(state.global_step + 1)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:  # noqa: ARG002
-        """The same check for sharded gradients: after the step, but before its weights are saved."""
+        """Check sharded gradients too: they are known only after the step, but before its weights are saved."""
         if not torch.isfinite(torch.tensor(float((logs or {}).get("grad_norm", 0.0)))):
             raise self._diverged(state.global_step)
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
-        """See `TrainableModel.store_portable_base`."""
+        """Name the base model portably: see `TrainableModel.store_portable_base`."""
         if state.is_world_process_zero:
             self.policy.store_portable_base(Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
@@ -56,21 +56,21 @@ class Safeguards(TrainerCallback):
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """The complete checkpoints of a run, oldest first: those with a trainer state, which is written last."""
+    """The complete checkpoints of a run, oldest first. The trainer state is written last, so it marks them."""
     complete: dict[int, Path] = {}
     for state in folder.glob("checkpoint-*/trainer_state.json"):
-        with suppress(ValueError):  # a truncated file, or a copy that the user named checkpoint-2-old
+        with suppress(ValueError):  # a truncated file, or a copy named checkpoint-2-old
             json.loads(state.read_text("utf-8"))
             complete[int(state.parent.name.removeprefix("checkpoint-"))] = state.parent
     return [complete[step] for step in sorted(complete)]
 
 
 def run_loop(trainer: Trainer, folder: Path, *, resume: bool) -> None:
-    """Train to the end, with `resume` from the newest complete checkpoint.
+    """Train to the end; with `resume`, start from the newest complete checkpoint.
 
     Raises `OutputError` if a checkpoint cannot be written, `ModelError` if another process of the run has ended.
     """
-    trainer.remove_callback(PrinterCallback)  # progress is shown by other callbacks
+    trainer.remove_callback(PrinterCallback)  # other callbacks show the progress
     newest = checkpoints(folder)[-1:] if resume else []
     try:
         with quiet():
@@ -94,7 +94,7 @@ def run_loop(trainer: Trainer, folder: Path, *, resume: bool) -> None:
 
 BEST = "best"
 Card = Callable[[int, Mapping[str, float]], str]
-"""The model card, given the step and the measured values."""
+"""Writes the model card from the step and the measured values."""
 
 
 @dataclass
@@ -108,7 +108,7 @@ class Best:
     sign: int = 1
     """-1 if lower is better."""
     gain: float = 0.0
-    """The least improvement that counts."""
+    """Smallest improvement that counts."""
     since: int = 0
     """Validations since the best one."""
     _value: float = -math.inf
@@ -123,26 +123,28 @@ class Best:
                     self.improves(value)
 
     def improves(self, value: float) -> bool:
-        """Record a value; whether it is the best so far."""
-        better = self.sign * value > self._value + self.gain
-        self._value, self.since = (self.sign * value, 0) if better else (self._value, self.since + 1)
-        return better
+        """Record a value. Returns True if it is the best so far."""
+        if self.sign * value > self._value + self.gain:
+            self._value, self.since = self.sign * value, 0
+            return True
+        self.since += 1
+        return False
 
     def save(self, step: int, measured: Mapping[str, float], state: dict[str, Any] | None = None) -> None:
-        """Replace the weights in `best/` by the current ones. `state` as in `TrainableModel.save`."""
+        """Replace the weights in `best/` with the current ones. For `state` see `TrainableModel.save`."""
         with atomic_folder(self.folder / BEST) as new:
             self.policy.save(new, state)
             (new / "README.md").write_text(self.card(step, measured), encoding="utf-8")
 
 
 PRIVATE = {"stage", "model", "tasks", "only", "train", "bank", "pairs", "endpoint", "plan"}
-"""Settings that a card omits: paths and addresses, and what it says elsewhere."""
+"""Settings that a card omits: paths, addresses, and values that it gives elsewhere."""
 
 
 def model_card(
     settings: Settings,
     title: str,
-    purpose: Sequence[str],
+    paragraphs: Sequence[str],
     base: str,
     tasks: Mapping[str, Task],
     step: int,
@@ -150,8 +152,8 @@ def model_card(
     *,
     adapter: bool = True,
 ) -> str:
-    """A model card in Markdown. `purpose` holds its paragraphs; `adapter` is false if all weights were trained."""
-    about = " (SmolLM2-135M-Instruct, Apache-2.0)" if base == "smol" else ""
+    """A model card in Markdown. `paragraphs` introduce the model; `adapter` is False if all weights were trained."""
+    base_note = " (SmolLM2-135M-Instruct, Apache-2.0)" if base == "smol" else ""
     recipe = {"step": step, **settings.model_dump(mode="json", exclude=PRIVATE)}
     rows = [
         f"| {name} | {task.source.get('group', 'unstated')} | {task.source.get('licence', 'unstated')} |"
@@ -166,8 +168,8 @@ def model_card(
         "---",
         f"# {title}",
         "",
-        *(line for paragraph in purpose for line in (paragraph, "")),
-        f"{'A LoRA adapter of' if adapter else 'Trained from'} `{base}`{about}, made by promptmii "
+        *(line for paragraph in paragraphs for line in (paragraph, "")),
+        f"{'A LoRA adapter of' if adapter else 'Trained from'} `{base}`{base_note}, made by promptmii "
         f"{VERSION}. Load it as `{base + '+' if adapter else 'hf:'}<this folder>`.",
         "",
         *_section("Recipe", [f"- {name}: {value}" for name, value in recipe.items()]),
@@ -188,7 +190,7 @@ def generator_card(
     """The model card of a reinforced generator."""
     reward = settings.reward
     followers = ", ".join(f"`{name}`" for name in reward.followers)
-    purpose = (
+    paragraphs = (
         "Reads labelled examples of a text-classification task and writes an instruction for it. Trained from "
         f"`{settings.model}` with reinforcement learning (GRPO): the reward is how well a frozen model ({followers}, "
         f"mode `{reward.mode}`) labels other examples under the instruction.",
@@ -196,4 +198,4 @@ def generator_card(
         "an instruction before you rely on it. Validation is macro-F1 on tasks from other sources.",
     )
     adapter = settings.lora is not None
-    return model_card(settings, "An instruction generator", purpose, base, tasks, step, measured, adapter=adapter)
+    return model_card(settings, "An instruction generator", paragraphs, base, tasks, step, measured, adapter=adapter)

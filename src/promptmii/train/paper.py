@@ -1,7 +1,7 @@
 """The authors' settings.
 
 `PAPER` and `TRL` hold the paper's values; `RELEASE` holds those of the authors' code (millix19/promptmii at 2722f12)
-that differ from the paper or are not in it. `preset = "paper"` uses both, below the settings that the user gives.
+that differ from the paper or are not in it. `preset = "paper"` uses both for everything that the user does not set.
 """
 
 from collections.abc import Mapping
@@ -29,8 +29,8 @@ TRL: Mapping[str, Any] = {
     "vllm_importance_sampling_correction": False,
 }
 """The paper's TRL options, which are the defaults of every run."""
-VALIDATED, SAVED = 15, 50
-"""Rollouts between validations and between checkpoints. The authors' code counts rollouts, TRL optimiser steps."""
+VALIDATE_EVERY, SAVE_EVERY = 15, 50
+"""Rollouts between validations and between checkpoints. The authors count rollouts; TRL counts optimiser steps."""
 PAPER: Mapping[str, Any] = {
     "schedule": PAPER_SCHEDULE,
     "query": 20,
@@ -49,7 +49,7 @@ PAPER: Mapping[str, Any] = {
     "reward.unfinished_penalty": 0.0,
     "validation.share": 0.1,
 }
-"""The paper's other settings, by the dotted names of ours."""
+"""The paper's other settings, by promptmii's dotted names."""
 RELEASE: Mapping[str, Any] = {
     "reward.measure": "released_f1",
     "draw": "random",
@@ -62,19 +62,19 @@ RELEASE: Mapping[str, Any] = {
 
 
 def authors_style(model: str) -> str:
-    """The authors' style for a backbone, Llama's if unknown. `promptmii styles import` installs it."""
+    """The authors' style for a model: Qwen's, or Llama's for any other. `promptmii styles import` installs it."""
     return f"promptmii-{'qwen' if 'qwen' in model.casefold() else 'llama'}-train"
 
 
-def paper_preset(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The authors' settings, to be overridden by the given ones."""
-    style = {} if given.get("template") else {"style": authors_style(str(given.get("model", "")))}
+def paper_preset(user: Mapping[str, Any]) -> dict[str, Any]:
+    """The authors' settings, for the user's to be merged into."""
+    style = {} if user.get("template") else {"style": authors_style(str(user.get("model", "")))}
     updates = PAPER["prompts"] // PAPER["prompts_per_update"]
-    settings: dict[str, Any] = {"validation": {"every": VALIDATED * updates}, **style}
+    settings: dict[str, Any] = {"validation": {"every": VALIDATE_EVERY * updates}, **style}
     for name, value in (*PAPER.items(), *RELEASE.items()):
         table, dot, inner = name.rpartition(".")
         if dot:
             settings.setdefault(table, {})[inner] = value
-        elif name not in given:
+        elif name not in user:  # merging would combine the two schedules
             settings[name] = value
     return settings

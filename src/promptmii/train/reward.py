@@ -1,7 +1,7 @@
-"""The reward: how well frozen followers label rows that the writer never saw, computed by the one scorer.
+"""The reward: how well frozen followers label rows that the generator never saw, scored as in evaluation.
 
-Equal instructions of one visit are scored once. If a follower fails, the draft gets no reward (None, which leaves it
-out of its group) instead of zero, so that a dead server teaches nothing.
+Identical instructions of one visit are scored once. If a follower fails, the draft gets None instead of zero, which
+leaves it out of its group, so that a dead server teaches nothing.
 """
 
 import time
@@ -20,13 +20,13 @@ from promptmii.progress import QUIET, Progress
 from promptmii.scoring import Scored, score_each
 from promptmii.styles import Style
 from promptmii.task import Episode
-from promptmii.train.measures import measured
+from promptmii.train.measures import apply_measure
 from promptmii.train.settings import RewardSettings
 
 TRANSIENT = (FailureKind.TIMEOUT, FailureKind.CONNECTION, FailureKind.RATE_LIMIT, FailureKind.SERVER)
 """Failures that may pass after a while."""
 THREADS = 16
-"""Minimum number of batches scored at once. More if a follower allows more concurrent requests."""
+"""Batches scored at once; more if a follower allows more concurrent requests."""
 PAUSE = 5.0
 """Seconds between attempts at a failing follower."""
 
@@ -39,7 +39,7 @@ class Draft:
     text: str
     tokens: int
     unfinished: bool = False
-    """It hit the token limit."""
+    """The text hit the token limit."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Judged:
     unparsed: float = 0.0
     """Share of answers that are not a label."""
     copied: bool = False
-    """It repeats training text."""
+    """The text repeats six words in a row from an example."""
     failure: str | None = None
 
 
@@ -66,7 +66,7 @@ class _Request(NamedTuple):
 
 
 class _Result(NamedTuple):
-    """A follower's predictions under an instruction, or the failure."""
+    """A follower's scored predictions under an instruction, or the reason why it failed."""
 
     scored: Scored | None
     failure: str | None = None
@@ -84,17 +84,18 @@ class Reward:
     progress: Progress = QUIET
 
     def check(self, episode: Episode) -> None:
-        """Try every follower. Raises `EndpointError` if one fails, `ConfigError` if the measure needs likelihoods."""
+        """Try every follower. Raises `EndpointError` if one fails, `ConfigError` if it lacks the likelihoods needed."""
         for follower in self.followers:
             (result,) = self._score([_Request(follower, episode, "Label the input.")])
             if result.scored is None:
                 name = follower.model.card.reference
                 raise EndpointError(f"The follower {name} does not answer, so nothing can be learned: {result.failure}")
-            measured(result.scored, episode.support.labels, self.settings.measure)
+            apply_measure(self.settings.measure, result.scored, episode.support.labels)
 
     def judge(self, drafts: Sequence[Draft]) -> list[Judged]:
         """One judgement per draft, in order. Waits for failing followers, then raises `EndpointError`."""
-        results = self._score_all(list(dict.fromkeys(r for draft in drafts for r in self._requests(draft))))
+        requests = [request for draft in drafts for request in self._requests(draft)]
+        results = self._score_all(list(dict.fromkeys(requests)))
         deadline = time.monotonic() + self.settings.wait
         while (share := _share_failed(results)) > self.settings.failures:
             failed = [request for request, result in results.items() if result.scored is None]
@@ -109,7 +110,7 @@ class Reward:
         return [self._judged(draft, [results[request] for request in self._requests(draft)]) for draft in drafts]
 
     def _requests(self, draft: Draft) -> list[_Request]:
-        """No requests for an empty text: its score is 0."""
+        """One request per follower; none for an empty text, which scores 0."""
         return [_Request(follower, draft.episode, draft.text) for follower in self.followers if draft.text]
 
     def _score_all(self, requests: Sequence[_Request]) -> dict[_Request, _Result]:
@@ -122,7 +123,7 @@ class Reward:
         }
 
     def _score(self, requests: Sequence[_Request]) -> list[_Result]:
-        """Results of requests that share their follower and episode."""
+        """Score requests that share a follower and an episode."""
         follower, episode, _ = requests[0]
         labels, style = episode.support.labels, self.style
         instructions = [
@@ -132,7 +133,7 @@ class Reward:
         try:
             ready = [follower.prepare(instruction, episode.support) for instruction in instructions]
             return [_result(scored) for scored in score_each(follower, ready, episode.query)]
-        except EndpointError as error:  # not a single row failed, but for instance the calibration
+        except EndpointError as error:  # the whole batch failed, for example during calibration
             return [_Result(None, str(error), error.kind in TRANSIENT)] * len(requests)
 
     def _judged(self, draft: Draft, results: Sequence[_Result]) -> Judged:
@@ -145,13 +146,14 @@ class Reward:
         if len(scored) < len(results):
             failure = next(result.failure for result in results if result.scored is None)
             return Judged(None, None, copied=copied, failure=failure)
-        score = fmean(measured(rows, draft.episode.support.labels, self.settings.measure) for rows in scored)
+        measure, labels = self.settings.measure, draft.episode.support.labels
+        score = fmean(apply_measure(measure, rows, labels) for rows in scored)
         unparsed = fmean(rows.n_unparsed / rows.n for rows in scored)
         return Judged(score - penalty - self.settings.copy_penalty * copied, score, unparsed, copied)
 
 
 def _batches(requests: Sequence[_Request]) -> list[list[_Request]]:
-    """One request each, but all drafts of an episode together for a model that handles one call at a time."""
+    """Single requests, except that a model without concurrency gets all drafts of an episode in one batch."""
     batches: dict[object, list[_Request]] = {}
     for request in requests:
         follower, episode, _ = request

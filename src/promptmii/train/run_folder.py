@@ -3,10 +3,10 @@
 config.toml      the user's configuration file, verbatim
 config.json      every setting, resolved
 run.json         versions, hashes of data and templates, skipped tasks
-metrics.jsonl    one line per logged step; `promptmii report` draws them
-samples.jsonl    instructions and their rewards, to read
+metrics.jsonl    one line per logged step; `promptmii report` plots them
+samples.jsonl    a sample of the instructions, with their rewards
 checkpoint-N/    for --resume
-best/            the best weights so far, with README.md, their model card
+best/            the best weights so far, and their model card (README.md)
 """
 
 import json
@@ -33,14 +33,14 @@ class RunFolder:
 
     path: Path
 
-    def describe(self, facts: Mapping[str, Any], same: Sequence[str] = ()) -> None:
+    def describe(self, facts: Mapping[str, Any], fixed: Sequence[str] = ()) -> None:
         """Write `facts` and the package versions to run.json.
 
-        Raises `ConfigError` if one of the facts named in `same` has changed since the run began.
+        Raises `ConfigError` if a fact named in `fixed` has changed since the run began.
         """
         path = self.path / "run.json"
-        before = json.loads(path.read_text("utf-8")) if _begun(self.path) and path.exists() else {}
-        for name in same:
+        before = json.loads(path.read_text("utf-8")) if _has_begun(self.path) and path.exists() else {}
+        for name in fixed:
             if before.get(name, facts[name]) != facts[name]:
                 raise ConfigError(
                     f"The {name} of {self.path} changed since the run began. Restore them, or give another folder."
@@ -48,11 +48,11 @@ class RunFolder:
         described = {"python": platform.python_version(), "packages": versions(), **facts}
         write_text(path, json.dumps(described, ensure_ascii=False, indent=2) + "\n", force=True)
 
-    def metrics(self, step: int, values: Mapping[str, float]) -> None:
+    def log_metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Append a line to the curves, without non-finite values."""
         append_curves(self.path, step, values)
 
-    def samples(self, rows: list[dict[str, Any]]) -> None:
+    def log_samples(self, rows: list[dict[str, Any]]) -> None:
         """Append rows to samples.jsonl."""
         for row in rows:
             append_line(self.path / SAMPLES, (json.dumps(row, ensure_ascii=False) + "\n").encode("utf-8", "replace"))
@@ -60,22 +60,22 @@ class RunFolder:
 
 @contextmanager
 def open_run(
-    folder: Path, settings: Settings, config: Path | None, *, resume: bool = False, free: tuple[str, ...] = ()
+    folder: Path, settings: Settings, config: Path | None, *, resume: bool = False, changeable: tuple[str, ...] = ()
 ) -> Generator[RunFolder]:
-    """Lock a run folder and save the settings, and the file `config` they came from.
+    """Lock a run folder, and save the settings and the file `config` that they came from.
 
-    With `resume` the settings must equal those of the start, except the dotted names in `free`. A run that ended
-    before its first measurement may start again. Raises `OutputError` if the folder holds another run or another
+    With `resume`, only the settings in `changeable` (dotted names) may differ from those at the start. A run that
+    ended before its first measurement may start again. Raises `OutputError` if the folder holds another run or another
     process writes to it, `ConfigError` for changed settings.
     """
     with locked(folder):
         saved = folder / "config.json"
-        if saved.exists() and _begun(folder):
+        if saved.exists() and _has_begun(folder):
             if not resume:
                 raise OutputError(
                     f"{folder} holds a run already. Continue it with --resume, or give another folder with -o."
                 )
-            _check_same(saved, settings, free)
+            _check_unchanged(saved, settings, changeable)
         else:
             if config:
                 write_text(folder / "config.toml", config.read_text("utf-8"), force=True)
@@ -83,21 +83,23 @@ def open_run(
         yield RunFolder(folder)
 
 
-def _begun(folder: Path) -> bool:
-    """Whether there is anything to resume from."""
+def _has_begun(folder: Path) -> bool:
+    """The folder holds something to resume from."""
     return is_training_run(folder) or any(folder.glob("checkpoint-*"))
 
 
-def _check_same(saved: Path, settings: Settings, free: tuple[str, ...]) -> None:
+def _check_unchanged(saved: Path, settings: Settings, changeable: tuple[str, ...]) -> None:
     try:
         before: dict[str, Any] = json.loads(saved.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise ArtefactError(f"{saved} cannot be read: {error}. Give another folder.") from error
     now = json.loads(settings.model_dump_json())
-    for table, _, name in (dotted.partition(".") for dotted in free if "." in dotted):
-        for values in (before, now):
-            values.get(table, {}).pop(name, None)
-    changed = [name for name in now if name not in free and before.get(name) != now[name]]
+    for dotted in changeable:
+        table, dot, name = dotted.partition(".")
+        if dot:
+            before.get(table, {}).pop(name, None)
+            now.get(table, {}).pop(name, None)
+    changed = [name for name in now if name not in changeable and before.get(name) != now[name]]
     if changed:
         raise ConfigError(
             f"This run was started with other values of: {', '.join(changed)}. Resume with the same values, or give "

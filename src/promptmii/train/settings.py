@@ -1,4 +1,4 @@
-"""Settings of training: tasks, visits, reward and validation."""
+"""Settings of the training stages: tasks, visits, reward and validation."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -17,19 +17,19 @@ Share = Annotated[float, Field(gt=0, le=1)]
 
 
 class RewardSettings(Settings):
-    """The reward of an instruction. Every option changes what is learned; see docs/train.md."""
+    """The reward of an instruction. Every option affects what is learned; see docs/train.md."""
 
     followers: tuple[str, ...] = ("smol",)
-    """Frozen models that follow the instruction. The reward is their mean."""
+    """Frozen models that follow the instruction. The reward is the mean over them."""
     serve: ServeSettings | None = None
     """Starts servers for followers named `openai:<model>`: `"vllm"`, `"llama.cpp"`, or a table."""
     mode: Mode = "generate"
-    """`generate` is the paper's. With `choose`, likelihoods give a finer reward and the answer's form has no effect."""
+    """`generate` is the paper's. `choose` compares label likelihoods: finer, and blind to the form of answers."""
     calibration: CalibrationKind = "none"
     """Corrects the follower's label bias, as in evaluation. `support` costs n more calls per draft."""
     measure: Measure = "macro_f1"
-    """`macro_f1` is the paper's. `released_f1` is that of the authors' code, which counts an answer that is not a label
-    as the first label. `expected_macro_f1` and `gold_probability` need `choose`."""
+    """`macro_f1` is the paper's. `released_f1` is that of the authors' code, which counts an invalid answer as the
+    first label. `expected_macro_f1` and `gold_probability` need `choose`."""
     token_price: float = Field(default=0.0, ge=0)
     """Penalty per token of the instruction beyond `free_tokens`."""
     free_tokens: int = Field(default=0, ge=0)
@@ -64,26 +64,26 @@ class ValidationSettings(Settings):
     every: int = Field(default=15, ge=1)
     """Optimiser steps between validations. The paper's 15 are rollouts, which are 30 steps at two updates each."""
     n: tuple[int, ...] = (5, 20)
-    """Numbers of examples. Each task is measured with each."""
+    """Numbers of examples to measure each task with."""
     rows: int = Field(default=20, ge=1)
     """Test rows per task."""
     most: int = Field(default=50, ge=1)
-    """Most tasks to validate on; a sample if there are more."""
+    """Maximum number of validation tasks; if there are more, a sample is used."""
     nameless: bool = False
-    """Measure each task again with hidden label names."""
+    """Measure each task a second time with hidden label names."""
     patience: int | None = Field(default=None, ge=1)
-    """Stop after this many validations without a gain; `None` never stops early."""
+    """Stop after this many validations without a gain. `None` never stops early."""
     gain: float = Field(default=0.0, ge=0)
-    """Least improvement that counts as a gain."""
+    """Smallest improvement that counts as a gain."""
 
 
 class PlanSettings(Settings):
-    """The number of processes, and your machine's rates for `--dry-run`."""
+    """The number of processes, and your machine's speed for `--dry-run`."""
 
     processes: int = Field(default=1, ge=1)
-    """Training processes, one per GPU. A run with another number is refused."""
+    """Training processes, one per GPU. A run refuses to start with another number."""
     length: float = Field(default=200.0, gt=0)
-    """Average tokens of an instruction."""
+    """Average tokens per instruction."""
     writes: float | None = Field(default=None, gt=0)
     """Tokens per second that all processes together generate."""
     reads: float | None = Field(default=None, gt=0)
@@ -107,13 +107,13 @@ class TrainSettings(Settings):
     most_labels: int | None = Field(default=None, ge=2)
     """Skip tasks with more labels."""
     few_labels: tuple[int, int] | None = None
-    """Fewest and most labels per visit, drawn anew each time. `None` shows all labels of the task, as in the paper."""
+    """Minimum and maximum labels per visit, sampled each time. `None` shows all labels of the task, as in the paper."""
     nameless: float = Field(default=0.0, ge=0, le=1)
     """Share of the visits with hidden label names, so that the instruction must describe the examples."""
     schedule: dict[int, Share] = PAPER_SCHEDULE
-    """Number of examples to the share of the tasks that a pass visits with it."""
+    """Maps each number of examples to the share of the tasks that a pass visits with it."""
     query: int = Field(default=20, ge=1)
-    """Rows that an instruction is scored on."""
+    """Rows to score an instruction on."""
     prompts: int = Field(default=64, ge=1)
     """Visits per rollout, each with `trl.num_generations` drafts."""
     prompts_per_update: int | None = Field(default=None, ge=1)
@@ -121,23 +121,23 @@ class TrainSettings(Settings):
     passes: float = Field(default=30.0, gt=0)
     """Passes over the tasks, unless `trl.max_steps` is set."""
     longest_prompt: int = Field(default=4096, ge=64)
-    """Most tokens of the generator's prompt."""
+    """Maximum tokens of the generator's prompt."""
     overlong: Literal["shorten", "drop"] = "shorten"
-    """`shorten` removes examples from longer prompts and counts them. `drop` omits the visit, like the authors; it
-    needs `fixed`."""
+    """`shorten` removes examples from prompts that are too long (curve `fewer_examples`). `drop` omits the visit, like
+    the authors; it needs `fixed`."""
     draw: Literal["spread", "random"] = "spread"
-    """`spread` covers every label as far as possible; `random` ignores labels, like the authors."""
+    """`spread` covers every label as far as possible; `random` ignores labels, as the authors do."""
     fixed: bool = False
-    """Show the same examples and query rows in every pass, like the authors."""
+    """Show the same examples and query rows in every pass, as the authors do."""
     budget: int | None = Field(default=None, ge=8)
-    """Tokens of an instruction that the prompt asks for; `trl.max_completion_length` cuts it."""
+    """Length of an instruction, in tokens, that the prompt asks for. `trl.max_completion_length` is the hard limit."""
     template: str | None = None
-    """File with a template for the generator's prompt."""
+    """File with a template of the generator's prompt."""
     style: str | None = None
-    """Style of the generator's prompt and the follower's (`promptmii styles list`); `None` for promptmii's."""
+    """Style of the generator's and the follower's prompts (`promptmii styles list`); `None` for promptmii's own."""
     seed: int = 0
     stuck: int = Field(default=20, ge=1)
-    """Warn after this many steps with equal rewards in every group."""
+    """Warn after this many steps in a row with equal rewards in every group."""
     reward: RewardSettings = RewardSettings()
     validation: ValidationSettings = ValidationSettings()
     lora: LoraSettings | None = None
@@ -149,9 +149,10 @@ class TrainSettings(Settings):
 
     @model_validator(mode="before")
     @classmethod
-    def _preset(cls, given: Any) -> Any:
-        paper = isinstance(given, dict) and given.get("preset") == "paper"
-        return merged(paper_preset(given), given) if paper else given
+    def _apply_preset(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("preset") == "paper":
+            return merged(paper_preset(values), values)
+        return values
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -171,7 +172,7 @@ class SftSettings(Settings):
 
     stage: Literal["sft"] = "sft"
     model: str = "smol"
-    """The generator to tune: `smol` or `hf:...`. Training continues the last adapter of a reference."""
+    """The generator to tune: `smol` or `hf:...`. Training continues the reference's last adapter, if any."""
     pairs: str | None = None
     """File of pairs; `None` draws them from `tasks` and `bank`."""
     tasks: tuple[str, ...] = ()
@@ -185,24 +186,24 @@ class SftSettings(Settings):
     lora: LoraSettings = LoraSettings()
     learning_rate: float = Field(default=4e-4, gt=0)
     warmup: int = Field(default=20, ge=0)
-    """Steps in which the learning rate rises, before it follows a cosine down."""
+    """Steps over which the learning rate rises, before its cosine decay."""
     steps: int = Field(default=400, ge=1)
     batch: int = Field(default=4, ge=1)
     """Pairs per step."""
     labels: tuple[int, int] = (2, 8)
-    """Fewest and most labels of a drawn pair."""
+    """Minimum and maximum labels of a drawn pair."""
     examples: tuple[int, ...] = (5, 8, 12, 20)
-    """Numbers of examples; each pair draws one."""
+    """Numbers of examples to draw from, one per pair."""
     hidden: float = Field(default=0.5, ge=0, le=1)
     """Share of drawn pairs with hidden label names, so that the instruction must describe the examples."""
     max_chars: int = Field(default=300, ge=1)
     """Skip longer texts."""
     support_chars: int = Field(default=2000, ge=1)
-    """Most characters of a pair's examples together."""
+    """Maximum total characters of a pair's examples."""
     check_every: int = Field(default=100, ge=1)
     """Steps between validations."""
     check_pairs: int = Field(default=24, ge=1)
-    """Validation pairs with label names, and as many with hidden ones."""
+    """Validation pairs with label names, and as many again with hidden ones."""
     save_every: int = Field(default=20, ge=1)
     """Steps between checkpoints."""
     seed: int = 0
@@ -211,27 +212,27 @@ class SftSettings(Settings):
     def _check(self) -> Self:
         if self.pairs is None and not self.tasks:
             raise ValueError("give pairs (a file), or tasks to draw them from")
-        if both := sorted(set(self.train) & set(self.validate_on)):
-            raise ValueError(f"in train and in validate_on: {', '.join(both)}")
+        if shared := sorted(set(self.train) & set(self.validate_on)):
+            raise ValueError(f"in train and in validate_on: {', '.join(shared)}")
         if not 2 <= self.labels[0] <= self.labels[1] <= 26:
             raise ValueError("labels must be two ascending numbers between 2 and 26")
         return self
 
 
 class BestOfSettings(TrainSettings):
-    """Settings of best-of, with the tasks, generator and reward of reinforcement learning."""
+    """Settings of best-of. The tasks, generator and reward are set as for reinforcement learning."""
 
     stage: TrainingStage = "best-of"
     drafts: int = Field(default=8, ge=2)
     """Drafts per visit."""
     visits: int = Field(default=200, ge=1)
     together: int = Field(default=4, ge=1)
-    """Visits judged in one batch, and written concurrently if the generator can."""
+    """Visits per batch. Their drafts are written concurrently if the generator can."""
     temperature: float = Field(default=1.0, gt=0)
     margin: float = Field(default=0.02, ge=0)
-    """How far the best draft must be above its visit's mean: among equal drafts, the best is luck."""
+    """Minimum lead of the best draft over its visit's mean: among equal drafts, the best is luck."""
     least: float = 0.0
-    """Least reward of a draft that is kept."""
+    """Minimum reward for a draft to be kept."""
 
 
 class _Staged(Settings):
@@ -239,6 +240,6 @@ class _Staged(Settings):
     stage: TrainingStage = "rl"
 
 
-def stage_of(config: Path, given: str | None = None) -> TrainingStage:
-    """The given stage, or the file's, or reinforcement learning. Raises `ConfigError`."""
-    return _Staged.read(config, stage=given).stage
+def stage_of(config: Path, stage: str | None = None) -> TrainingStage:
+    """The stage to run: `stage` if given, else the file's, else reinforcement learning. Raises `ConfigError`."""
+    return _Staged.read(config, stage=stage).stage

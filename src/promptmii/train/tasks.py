@@ -1,4 +1,4 @@
-"""Split tasks into training and validation by source, because copies of a data set have many names."""
+"""Split tasks into training and validation by source, because copies of a data set go by many names."""
 
 import hashlib
 from collections.abc import Sequence
@@ -11,8 +11,8 @@ from promptmii.progress import QUIET, Progress
 from promptmii.task import Task, content_key
 from promptmii.train.settings import TrainSettings, ValidationSettings
 
-LEARNED: tuple[Split, ...] = ("train", "validation")
-"""The splits of a corpus that training may read. The held-out split is for evaluation only."""
+TRAINING_SPLITS: tuple[Split, ...] = ("train", "validation")
+"""The splits of a corpus that training may read. The held-out split is only for evaluation."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class TaskSplit:
 
     @property
     def key(self) -> str:
-        """Content hash of the rows and the split."""
+        """Content hash of the tasks and the split."""
         return content_key([[task.key for task in part] for part in (self.train, self.validation)])
 
 
@@ -36,7 +36,10 @@ def group(task: Task) -> str:
 
 
 def read_split(settings: TrainSettings, progress: Progress = QUIET) -> TaskSplit:
-    """All usable tasks, split by source. Raises `DataError` if none is left, `ConfigError` for an unknown name."""
+    """Read and split the usable tasks.
+
+    Raises `DataError` if none is left for training, `ConfigError` for unknown names.
+    """
     if not settings.tasks:
         raise ConfigError(
             "tasks names no source; expected a corpus folder, folders of task files, task files, or suite."
@@ -45,7 +48,7 @@ def read_split(settings: TrainSettings, progress: Progress = QUIET) -> TaskSplit
     tasks: dict[str, Task] = {}
     names: list[str] = []
     wanted = {*settings.only, *settings.validation.tasks}
-    for source in find_tasks(settings.tasks, splits=LEARNED):
+    for source in find_tasks(settings.tasks, splits=TRAINING_SPLITS):
         name = source.name
         names.append(name)
         if settings.only and name not in wanted:
@@ -58,7 +61,7 @@ def read_split(settings: TrainSettings, progress: Progress = QUIET) -> TaskSplit
         except DataError as error:
             skipped.append(f"{name}: {error}")
             continue
-        if reason := _unusable(task, settings):
+        if reason := _reason_unusable(task, settings):
             skipped.append(f"{name}: {reason}")
         else:
             tasks[name] = task
@@ -68,42 +71,44 @@ def read_split(settings: TrainSettings, progress: Progress = QUIET) -> TaskSplit
     if not train:
         reasons = f" Skipped: {'; '.join(skipped[:3])}" if skipped else ""
         raise DataError(
-            f"No training task is left of {len(tasks) + len(skipped)} in {', '.join(settings.tasks)}.{reasons}"
+            f"No training task is left of the {len(tasks) + len(skipped)} in {', '.join(settings.tasks)}.{reasons}"
         )
     return TaskSplit(tuple(train), tuple(validation), tuple(skipped))
 
 
 def split(tasks: Sequence[Task], held_out: ValidationSettings, seed: int = 0) -> tuple[list[Task], list[Task]]:
-    """Training and validation tasks. A source is never on both sides.
+    """Split tasks into training and validation, never with a source on both sides.
 
-    The settings name the validation tasks, or the corpus does, or a hash of source name and seed draws them.
+    The validation tasks are those that `held_out` names, else those of the corpus's validation split, else a random
+    share of the sources, determined by the seed.
     """
-    of_corpus = [task for task in tasks if task.source.get(SPLIT) == "validation"]
+    corpus_validation = [task for task in tasks if task.source.get(SPLIT) == "validation"]
     if held_out.tasks:
-        watched = [task for task in tasks if task.name in held_out.tasks]
+        candidates = [task for task in tasks if task.name in held_out.tasks]
     elif any(SPLIT in task.source for task in tasks):
-        watched = of_corpus
+        candidates = corpus_validation
     else:
         sources = _shuffled({group(task) for task in tasks}, seed)
-        drawn = sources[: round(len(sources) * held_out.share)]
-        watched = [task for task in tasks if group(task) in drawn]
-    groups = {group(task) for task in (*watched, *of_corpus)}
-    # A sample, because the first tasks of a sorted corpus are alike.
-    names = _shuffled({task.name for task in watched}, seed)[: held_out.most]
-    return [task for task in tasks if group(task) not in groups], [task for task in watched if task.name in names]
+        selected = sources[: round(len(sources) * held_out.share)]
+        candidates = [task for task in tasks if group(task) in selected]
+    held_out_groups = {group(task) for task in (*candidates, *corpus_validation)}
+    # A random sample, because the first tasks of a sorted corpus are alike.
+    names = _shuffled({task.name for task in candidates}, seed)[: held_out.most]
+    train = [task for task in tasks if group(task) not in held_out_groups]
+    return train, [task for task in candidates if task.name in names]
 
 
 def _shuffled(names: set[str], seed: int) -> list[str]:
-    """An order that does not depend on the other names, so that more tasks change the split little."""
+    """The names ordered by their hash, so that adding tasks changes the split only a little."""
     return sorted(names, key=lambda name: hashlib.sha256(f"{seed}\0{name}".encode()).hexdigest())
 
 
-def _unusable(task: Task, settings: TrainSettings) -> str | None:
+def _reason_unusable(task: Task, settings: TrainSettings) -> str | None:
     shortest = min(settings.schedule)
     if settings.most_labels and len(task.labels) > settings.most_labels:
         return f"{len(task.labels)} labels; most_labels is {settings.most_labels}"
     if len(task.train) < shortest:
         return f"{len(task.train)} training rows; the shortest prompt needs {shortest}"
     if len(task.test) < settings.query:
-        return f"{len(task.test)} held-back rows; query is {settings.query}"
+        return f"{len(task.test)} test rows; query is {settings.query}"
     return None

@@ -1,4 +1,4 @@
-"""Validation on tasks of other sources, with the code that writes and evaluates instructions for users."""
+"""Validation on tasks from other sources, with the same code that writes and evaluates instructions for users."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ from promptmii.task import Task, content_key
 from promptmii.train.settings import ValidationSettings
 
 THREADS = 32
-"""Cases judged at once."""
+"""Cases judged concurrently."""
 NO_VALIDATION = (
     "No task is left for validation, so the best weights are unknown. Raise validation.share, or name validation.tasks."
 )
@@ -41,7 +41,7 @@ class Written(NamedTuple):
 
     case: Case
     instruction: Instruction | None
-    """None if the generator wrote none."""
+    """None if the generator failed to write one."""
     tokens: int = 0
 
 
@@ -57,19 +57,22 @@ class Outcome:
     tokens: int = 0
 
 
-def cases(tasks: Sequence[Task], chosen: ValidationSettings) -> list[Case]:
-    """Every task with each number of examples that it has enough rows for, and again without names if chosen."""
-    named = [Case(task, n) for task in tasks for n in chosen.n if n <= len(task.train)]
-    hidden = [Case(nameless(case.task), case.n, nameless=True) for case in named] if chosen.nameless else []
+def cases(tasks: Sequence[Task], settings: ValidationSettings) -> list[Case]:
+    """Each task with every `n` that it has rows for; if `nameless` is set, also with hidden label names."""
+    named = [Case(task, n) for task in tasks for n in settings.n if n <= len(task.train)]
+    hidden = [Case(nameless(case.task), case.n, nameless=True) for case in named] if settings.nameless else []
     return [*named, *hidden]
 
 
 class _PendingError(Exception):
-    """The answer is not there yet."""
+    """The answer is not available yet."""
 
 
 class _BatchedModel(Wrapper):
-    """A model that collects unanswered chats, for one batch over all cases, and repeats the answers it has."""
+    """Batches the chats of all cases.
+
+    `generate` returns stored answers. New chats raise `_PendingError` and wait for `answer_pending`.
+    """
 
     def __init__(self, model: LanguageModel) -> None:
         super().__init__(model)
@@ -89,7 +92,7 @@ class _BatchedModel(Wrapper):
         return [self._answers[key] for key in keys]
 
     def answer_pending(self) -> bool:
-        """Have the collected chats answered; False if there are none."""
+        """Answer the collected chats in one batch. Returns False if there are none."""
         pending, self._pending = self._pending, {}
         if pending:
             chats, samplings = zip(*pending.values(), strict=True)
@@ -98,7 +101,7 @@ class _BatchedModel(Wrapper):
 
 
 def write(writer: Writer, cases: Sequence[Case]) -> list[Written]:
-    """A greedy instruction for each case, in the same few batches in every process with the same cases."""
+    """Write a greedy instruction for each case. Processes with the same cases send the model the same few batches."""
     model = _BatchedModel(writer.model)
     inducer = MetaInducer(writer.with_model(model))
     while True:
@@ -110,7 +113,9 @@ def write(writer: Writer, cases: Sequence[Case]) -> list[Written]:
 def _attempt(inducer: MetaInducer, case: Case) -> Written:
     try:
         instruction = inducer.induce(draw_support(case.task, case.n))
-    except (_PendingError, ConfigError, EndpointError):  # the latter two: no example fits, or it wrote nothing
+    except _PendingError:
+        return Written(case, None)
+    except (ConfigError, EndpointError):  # no example fits the prompt, or the model wrote nothing
         return Written(case, None)
     return Written(case, instruction, inducer.writer.model.count_tokens([instruction.text])[0])
 
@@ -118,7 +123,7 @@ def _attempt(inducer: MetaInducer, case: Case) -> Written:
 def judge(written: Sequence[Written], followers: Sequence[Follower], rows: int) -> list[Outcome]:
     """Score each instruction with every follower, in order."""
 
-    def run(item: Written) -> Outcome:
+    def judge_case(item: Written) -> Outcome:
         case, instruction, tokens = item
         if instruction is None:
             return Outcome(case, "", 0.0)
@@ -129,23 +134,27 @@ def judge(written: Sequence[Written], followers: Sequence[Follower], rows: int) 
             return Outcome(case, instruction.text, None, tokens=tokens)
         scores = [result.macro_f1 for result in results if result.macro_f1 is not None]
         mean = fmean(scores) if len(scores) == len(results) else None
-        return Outcome(case, instruction.text, mean, fmean(r.n_unparsed / r.n for r in results), tokens)
+        unparsed = fmean(result.n_unparsed / result.n for result in results)
+        return Outcome(case, instruction.text, mean, unparsed, tokens)
 
-    outcomes = dict(parallel(run, written, THREADS))
+    outcomes = dict(parallel(judge_case, written, THREADS))
     return [outcomes[position] for position in range(len(written))]
 
 
 def summary(outcomes: Sequence[Outcome]) -> dict[str, float]:
-    """Values for the curves; only the number of failed cases if none has a score."""
+    """Values for the curves. If no case has a score, this is only the number of failed cases."""
     scored = [outcome for outcome in outcomes if outcome.macro_f1 is not None]
     values: dict[str, float] = {"validation/failed": len(outcomes) - len(scored)}
     if not scored:
         return values
-    parts = {f"/n={n}": [o for o in scored if o.case.n == n] for n in sorted({o.case.n for o in scored})}
-    parts |= {"": scored, "/nameless": [outcome for outcome in scored if outcome.case.nameless]}
-    for name, part in parts.items():
-        if part:
-            values[f"{VALIDATION}{name}"] = fmean(outcome.macro_f1 or 0.0 for outcome in part)
+    subsets = {
+        f"/n={n}": [outcome for outcome in scored if outcome.case.n == n]
+        for n in sorted({outcome.case.n for outcome in scored})
+    }
+    subsets |= {"": scored, "/nameless": [outcome for outcome in scored if outcome.case.nameless]}
+    for suffix, subset in subsets.items():
+        if subset:
+            values[f"{VALIDATION}{suffix}"] = fmean(outcome.macro_f1 or 0.0 for outcome in subset)
     values["validation/unparsed"] = fmean(outcome.unparsed for outcome in scored)
     values["validation/length"] = fmean(outcome.tokens for outcome in scored)
     return values

@@ -1,7 +1,7 @@
-"""Visits: a task with a fresh draw of examples for the generator, and query rows that only the reward sees.
+"""Visits: each is a task with examples sampled for the generator, and query rows that only the reward sees.
 
-A draw depends only on the run's seed, the visit's number and the task. So a resumed run draws the same, all processes
-draw the same, and the reward draws the rows again instead of being sent them.
+A sample depends only on the run's seed, the visit's number and the task. So all processes and a resumed run sample the
+same rows, and the reward can sample them again instead of receiving them.
 """
 
 import random
@@ -23,9 +23,9 @@ from promptmii.train.settings import TrainSettings
 from promptmii.train.tasks import TaskSplit
 
 REDRAWS = 8
-"""Attempts to draw examples that fit the prompt."""
-REMEMBERED = 2048
-"""Visits to cache: those of a rollout, which are needed once per draft and again for the reward."""
+"""Attempts to sample examples that fit the prompt."""
+CACHED_VISITS = 2048
+"""Visits to cache, enough for a rollout: each is needed once per draft and again for the reward."""
 
 
 @dataclass(frozen=True)
@@ -34,25 +34,29 @@ class Visit:
 
     number: int
     scheduled: int
-    """Number of examples according to the schedule."""
+    """Number of examples that the schedule asks for."""
     episode: Episode
-    """Its support holds the examples that fit the prompt."""
+    """Its support holds only the examples that fit the prompt."""
     chat: tuple[Message, ...]
 
     @property
     def shortened(self) -> bool:
-        """Fewer examples than scheduled, because of the prompt's limit or the task's size."""
+        """It has fewer examples than scheduled, because of the prompt's limit or the task's size."""
         return len(self.episode.support.examples) < self.scheduled
 
 
 def style_of(settings: TrainSettings) -> Style:
-    """The style of the generator's prompts, in training, in validation and later in use.
+    """The style of the generator's prompts in training, validation and later use.
 
     Raises `ConfigError` for an unknown style or a template that cannot be read.
     """
     style = read_style(settings.style) if settings.style else style_for("", settings.template)
-    longest = int({**TRL, **settings.trl}["max_completion_length"])  # tokens after which a draft is cut
+    longest = int({**TRL, **settings.trl}["max_completion_length"])  # where a draft is cut
     return style.model_copy(update={"longest": longest, "longest_prompt": settings.longest_prompt})
+
+
+PlannedVisit = tuple[int, int]
+"""The index of a task, and a number of examples."""
 
 
 class Visits:
@@ -63,10 +67,11 @@ class Visits:
         self._tasks = tasks
         self._settings = settings
         self._writer = writer
-        self._plan: list[tuple[int, int]] = []
+        self._plan: list[PlannedVisit] = []
         self._passes = passes(len(tasks), settings)
-        self._fits = cache(self._has_room)
-        self.visit = lru_cache(REMEMBERED)(self._visit)
+        self._fits = cache(self._fits_prompt)
+        self.visit = lru_cache(CACHED_VISITS)(self._visit)
+        """The visit with a number, counted from 0."""
 
     @property
     def per_pass(self) -> float:
@@ -75,17 +80,17 @@ class Visits:
             return len(self._usable(next(passes(len(self._tasks), self._settings))))
         return len(self._tasks) * sum(self._settings.schedule.values())
 
-    def _has_room(self, planned: tuple[int, int]) -> bool:
-        """Whether all examples of a fixed visit fit the prompt."""
-        position, n = planned
-        _, _, support = _draw(self._tasks[position], n, 0, self._settings, 0)
+    def _fits_prompt(self, planned: PlannedVisit) -> bool:
+        """True if all examples of a fixed visit fit the prompt."""
+        index, n = planned
+        _, _, support = _sample(self._tasks[index], n, 0, self._settings, 0)
         try:
             return len(self._writer.fit(support)[0]) == len(support.examples)
         except ConfigError:
             return False
 
-    def _usable(self, planned: list[tuple[int, int]]) -> list[tuple[int, int]]:
-        """The visits of a pass that are not dropped as overlong. Raises `DataError` if every pass is empty."""
+    def _usable(self, planned: list[PlannedVisit]) -> list[PlannedVisit]:
+        """The visits of a pass without those dropped as overlong. Raises `DataError` if every pass is empty."""
         usable = list(filter(self._fits, planned)) if self._settings.overlong == "drop" else planned
         if self._settings.fixed and not usable:
             raise DataError(
@@ -98,15 +103,15 @@ class Visits:
     def _visit(self, number: int) -> Visit:
         while len(self._plan) <= number:
             self._plan += self._usable(next(self._passes))
-        position, n = self._plan[number]
-        return draw_visit(self._tasks[position], n, number, self._settings, self._writer)
+        index, n = self._plan[number]
+        return draw_visit(self._tasks[index], n, number, self._settings, self._writer)
 
 
 def draw_visit(task: Task, n: int, number: int, settings: TrainSettings, writer: Writer) -> Visit:
     """Draw a visit with n examples. Raises `ConfigError` if no example of the task fits the prompt: see `readable`."""
     seed = 0
     for attempt in range(REDRAWS):
-        seed, shown, support = _draw(task, n, number, settings, attempt)
+        seed, shown, support = _sample(task, n, number, settings, attempt)
         try:
             examples, _ = writer.fit(support)
             break
@@ -120,45 +125,48 @@ def draw_visit(task: Task, n: int, number: int, settings: TrainSettings, writer:
     return Visit(number, n, episode, (writer.request(support, examples),))
 
 
-def _draw(task: Task, n: int, number: int, settings: TrainSettings, attempt: int) -> tuple[int, Task, Support]:
-    """The seed of a draw, the task as shown, and the examples."""
-    place = [settings.seed, "fixed", n] if settings.fixed else [settings.seed, number]
-    seed = int(content_key([*place, task.name, attempt])[:12], 16)
+def _sample(task: Task, n: int, number: int, settings: TrainSettings, attempt: int) -> tuple[int, Task, Support]:
+    """The seed of an attempt, the task as shown, and the sampled examples."""
+    origin = [settings.seed, "fixed", n] if settings.fixed else [settings.seed, number]
+    seed = int(content_key([*origin, task.name, attempt])[:12], 16)
     shown = _view(task, n, settings, seed)
     size = min(n, len(shown.train))
     if settings.draw == "spread":
         return seed, shown, draw_support(shown, size, seed)
-    return seed, shown, Support(shown.labels, tuple(random.Random(f"support:{seed}").sample(shown.train, size)))
+    examples = random.Random(f"support:{seed}").sample(shown.train, size)
+    return seed, shown, Support(shown.labels, tuple(examples))
 
 
 def _query(shown: Task, settings: TrainSettings, seed: int) -> tuple[Example, ...]:
-    """The rows to score on. Fixed ones do not depend on the number of examples."""
-    seed = int(content_key([settings.seed, "fixed", shown.name])[:12], 16) if settings.fixed else seed
+    """The rows to score on. With `fixed`, they do not depend on the number of examples."""
+    if settings.fixed:
+        seed = int(content_key([settings.seed, "fixed", shown.name])[:12], 16)
     if settings.draw == "spread":
         return draw_query(shown, settings.query, seed)
     return tuple(random.Random(f"query:{seed}").sample(shown.test, min(settings.query, len(shown.test))))
 
 
 def _view(task: Task, n: int, settings: TrainSettings, seed: int) -> Task:
-    """The task as a visit shows it: perhaps with few labels, perhaps without their names.
+    """The task as a visit shows it: with few labels if so set, and sometimes with hidden label names.
 
-    Few labels are at most n: a label without an example could only be guessed.
+    At most n labels are shown, because a label without an example could only be guessed.
     """
-    stream = random.Random(f"view:{seed}")
+    rng = random.Random(f"view:{seed}")
     labels = list(task.labels)
     if settings.few_labels:
-        tested = _tested(task)
-        low, high = (min(bound, len(tested), max(n, 2)) for bound in settings.few_labels)
-        labels = sorted(stream.sample(tested, stream.randint(low, high)), key=labels.index)
-    if stream.random() < settings.nameless:
-        return rename_labels(task, sort_by_name(hide_names(labels, stream)))
+        candidates = _test_labels(task)
+        most = min(len(candidates), max(n, 2))
+        low, high = (min(bound, most) for bound in settings.few_labels)
+        labels = sorted(rng.sample(candidates, rng.randint(low, high)), key=labels.index)
+    if rng.random() < settings.nameless:
+        return rename_labels(task, sort_by_name(hide_names(labels, rng)))
     return task if len(labels) == len(task.labels) else rename_labels(task, {label: label for label in labels})
 
 
 def shortest_support(task: Task, settings: TrainSettings) -> tuple[Task, Support]:
-    """The task with as few labels as a visit may show, and a support of its shortest example."""
-    labels = task.labels if settings.few_labels is None else _tested(task)
-    example = min((e for e in task.train if e.label in labels), key=lambda e: len(e.text))
+    """The task with as few labels as a visit may show, and its shortest example alone as the support."""
+    labels = task.labels if settings.few_labels is None else _test_labels(task)
+    example = min((row for row in task.train if row.label in labels), key=lambda row: len(row.text))
     if settings.few_labels is None:
         return task, Support(task.labels, (example,))
     others = [label for label in labels if label != example.label][: settings.few_labels[0] - 1]
@@ -166,47 +174,46 @@ def shortest_support(task: Task, settings: TrainSettings) -> tuple[Task, Support
     return shown, Support(shown.labels, (example,))
 
 
-def _tested(task: Task) -> list[str]:
-    """The labels of the test rows."""
-    tested = {example.label for example in task.test}
-    return [label for label in task.labels if label in tested]
+def _test_labels(task: Task) -> list[str]:
+    """The labels that the test rows have, in the task's order."""
+    present = {example.label for example in task.test}
+    return [label for label in task.labels if label in present]
 
 
 def readable(split: TaskSplit, settings: TrainSettings, writer: Writer) -> TaskSplit:
-    """Skip tasks of which no example fits the prompt. Call it before `Visits`, which relies on it.
+    """Skip tasks that have no example that fits the prompt. `Visits` relies on this.
 
     Raises `DataError` if no training task is left.
     """
     reasons: dict[str, str] = {}
-    all_labels = settings.model_copy(update={"few_labels": None})  # validation shows all
+    all_labels = settings.model_copy(update={"few_labels": None})  # validation shows all labels
     for tasks, shown in ((split.train, settings), (split.validation, all_labels)):
         for task in tasks:
             try:
                 writer.fit(shortest_support(task, shown)[1])
-            except (ConfigError, DataError) as error:  # none fits; or few labels are shown and all test rows have one
+            except (ConfigError, DataError) as error:  # no example fits, or the test rows have too few labels to show
                 reasons[task.name] = f"{task.name}: {error}"
-    train, validation = (
-        tuple(task for task in tasks if task.name not in reasons) for tasks in (split.train, split.validation)
-    )
+    train = tuple(task for task in split.train if task.name not in reasons)
+    validation = tuple(task for task in split.validation if task.name not in reasons)
     if not train:
         reason = next(iter(reasons.values()))
         raise DataError(f"No task has an example that fits the generator's prompt: raise longest_prompt. {reason}")
     return TaskSplit(train, validation, (*split.skipped, *reasons.values()))
 
 
-def passes(tasks: int, settings: TrainSettings) -> Iterator[list[tuple[int, int]]]:
-    """Endless passes, each a list of (task index, number of examples).
+def passes(tasks: int, settings: TrainSettings) -> Iterator[list[PlannedVisit]]:
+    """Endless passes over the tasks.
 
-    A fractional number of tasks is rounded up with the probability of its fraction, so that a few tasks follow the
-    schedule too. `fixed` passes round down and differ only in their order.
+    A fractional number of tasks is rounded up with the probability of its fraction, so that even a few tasks follow
+    the schedule on average. `fixed` passes round down, and differ only in their order.
     """
     seed, fixed = settings.seed, settings.fixed
     for number in count():
-        stream = random.Random(f"pass:{seed}:{0 if fixed else number}")
-        visits: list[tuple[int, int]] = []
+        rng = random.Random(f"pass:{seed}:{0 if fixed else number}")
+        visits: list[PlannedVisit] = []
         for n, share in sorted(settings.schedule.items()):
-            fraction = 0.0 if fixed else stream.random()
+            fraction = 0.0 if fixed else rng.random()
             visited = min(floor(tasks * share + fraction), tasks) if share < 1 else tasks
-            visits += [(task, n) for task in stream.sample(range(tasks), visited)]
-        (random.Random(f"order:{seed}:{number}") if fixed else stream).shuffle(visits)
+            visits += [(task, n) for task in rng.sample(range(tasks), visited)]
+        (random.Random(f"order:{seed}:{number}") if fixed else rng).shuffle(visits)
         yield visits

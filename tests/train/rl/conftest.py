@@ -1,4 +1,4 @@
-"""A world to train in, for all tests of reinforcement learning."""
+"""The toy world that the tests of reinforcement learning train in."""
 
 from pathlib import Path
 

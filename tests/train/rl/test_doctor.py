@@ -1,4 +1,4 @@
-"""What can be known of a run before it starts: its memory, term by term, and whether this machine is fit for it."""
+"""Checks before a run: its memory, term by term, and the suitability of this machine."""
 
 import socket
 from pathlib import Path
@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("trl")
 
 from tests.models.faulty_server import FaultyServer, serving
-from tests.train.toys import settings
+from tests.train.toys import settings as toy_settings
 from transformers import LlamaConfig
 from typer.testing import CliRunner
 
@@ -32,14 +32,14 @@ EIGHT_BILLION: dict[str, Any] = {
 
 def terms(folder: Path, recipe: str, **trl: Any) -> dict[str, float]:
     LlamaConfig(**EIGHT_BILLION).save_pretrained(folder)
-    read = TrainSettings.read(recipes("train")[recipe], model=f"hf:{folder}", trl=trl)
-    local = [name for name in read.reward.followers if name.startswith("hf:")]
-    reward = read.reward.model_copy(update={"followers": (f"hf:{folder}",)} if local else {})
-    given = read.model_copy(update={"reward": reward})
-    return {term.name: round(term.gib, 1) for term in memory_terms(grpo_plan(given))}
+    settings = TrainSettings.read(recipes("train")[recipe], model=f"hf:{folder}", trl=trl)
+    if any(name.startswith("hf:") for name in settings.reward.followers):
+        reward = settings.reward.model_copy(update={"followers": (f"hf:{folder}",)})
+        settings = settings.model_copy(update={"reward": reward})
+    return {term.name: round(term.gib, 1) for term in memory_terms(grpo_plan(settings))}
 
 
-def test_the_papers_run_fits_80_gib_if_vllm_writes_for_validation(tmp_path: Path) -> None:
+def test_memory_of_the_papers_run_fits_80_gib_with_vllm(tmp_path: Path) -> None:
     gib = terms(tmp_path, "llama-3.1-8b")
     assert gib == {
         "weights in training": 29.9,  # 8.03e9 x 16 bytes on four processes
@@ -48,14 +48,14 @@ def test_the_papers_run_fits_80_gib_if_vllm_writes_for_validation(tmp_path: Path
         "vLLM": 24.0,
         "runtime": 3.0,
     }
-    without = terms(tmp_path, "llama-3.1-8b", use_vllm=False)
-    assert without["all weights gathered"] == 15.0
-    assert "vLLM" not in without
-    copies = terms(tmp_path, "llama-3.1-8b", deepspeed="")
-    assert copies["weights in training"] == pytest.approx(8.03e9 * 18 / 2**30, abs=0.1)
+    without_vllm = terms(tmp_path, "llama-3.1-8b", use_vllm=False)
+    assert without_vllm["all weights gathered"] == 15.0
+    assert "vLLM" not in without_vllm
+    without_zero = terms(tmp_path, "llama-3.1-8b", deepspeed="")
+    assert without_zero["weights in training"] == pytest.approx(8.03e9 * 18 / 2**30, abs=0.1)
 
 
-def test_adapters_leave_the_weights_as_they_are(tmp_path: Path) -> None:
+def test_memory_of_an_adapter_run(tmp_path: Path) -> None:
     gib = terms(tmp_path, "llama-3.1-8b-lora")
     assert gib["frozen weights"] == 15.0
     assert gib["adapter in training"] == pytest.approx(84e6 * 16 / 2**30, abs=0.1)
@@ -64,55 +64,55 @@ def test_adapters_leave_the_weights_as_they_are(tmp_path: Path) -> None:
     assert terms(tmp_path, "llama-3.1-8b-lora", use_vllm=False)["weights with the adapter merged"] == 15.0
 
 
-def ask(world: Path, *options: str) -> Any:
-    config = world / "given.toml"
+def run_doctor(world: Path, *options: str) -> Any:
+    config = world / "recipe.toml"
     config.write_text(f'model = "hf:{world}/tiny"\ntasks = ["{world}/tasks"]\n[trl]\nmax_steps = 2\nsave_steps = 2\n')
     return CliRunner().invoke(app, ["train", str(config), "-o", str(world / "run"), "--doctor", *options])
 
 
-def test_a_fit_machine_is_said_to_be_fit_and_nothing_is_written(world: Path) -> None:
+def test_doctor_accepts_a_suitable_machine_and_writes_nothing(world: Path) -> None:
     with serving(FaultyServer(default="say:good")) as server:
-        given = f'reward={{mode = "generate", followers = ["openai:m@{server.url}"]}}'
-        done = ask(world, "--set", given)
-    assert done.exit_code == 0, done.output
-    assert "GPUs: " in done.stdout
-    assert "memory, sum: 3 GiB of a GPU's " in done.stdout
-    assert f"follower: {server.url}: " in done.stdout
+        reward = f'reward={{mode = "generate", followers = ["openai:m@{server.url}"]}}'
+        result = run_doctor(world, "--set", reward)
+    assert result.exit_code == 0, result.output
+    assert "GPUs: " in result.stdout
+    assert "memory, sum: 3 GiB of a GPU's " in result.stdout
+    assert f"follower: {server.url}: " in result.stdout
     assert not (world / "run").exists()
 
 
-def test_what_is_wrong_is_named_with_its_cure(world: Path) -> None:
-    with socket.socket() as taken, socket.socket() as closed:
-        for bound in (taken, closed):
+def test_doctor_names_each_problem_and_its_cure(world: Path) -> None:
+    with socket.socket() as listening, socket.socket() as closed:
+        for bound in (listening, closed):
             bound.bind(("localhost", 0))
-        taken.listen()
-        port, dead = (bound.getsockname()[1] for bound in (taken, closed))
-        server = "trl.use_vllm=true", "--set", 'trl.vllm_mode="server"', "--set", f"trl.vllm_group_port={port}"
-        followers = f'reward.followers=["openai:m@http://localhost:{dead}/v1"]'
-        done = ask(world, "--set", *server, "--set", followers, "--set", "endpoint.patience=0")
-    assert done.exit_code == 3
-    assert "no  packages: vllm<0.31,>=0.27" in done.stdout
-    assert "pip install 'promptmii[gpu]'" in done.stdout
-    assert f"no  follower: http://localhost:{dead}/v1: load" in done.stdout
-    assert f"no  port: {port} for weights to vLLM" in done.stdout
+        listening.listen()
+        taken_port, dead_port = (bound.getsockname()[1] for bound in (listening, closed))
+        vllm = "trl.use_vllm=true", "--set", 'trl.vllm_mode="server"', "--set", f"trl.vllm_group_port={taken_port}"
+        followers = f'reward.followers=["openai:m@http://localhost:{dead_port}/v1"]'
+        result = run_doctor(world, "--set", *vllm, "--set", followers, "--set", "endpoint.patience=0")
+    assert result.exit_code == 3
+    assert "no  packages: vllm<0.31,>=0.27" in result.stdout
+    assert "pip install 'promptmii[gpu]'" in result.stdout
+    assert f"no  follower: http://localhost:{dead_port}/v1: load" in result.stdout
+    assert f"no  port: {taken_port} for weights to vLLM" in result.stdout
 
 
 @pytest.mark.slow
-def test_the_port_where_processes_meet_matters_to_several_alone(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rendezvous_port_is_checked_only_for_several_processes(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with serving(FaultyServer(default="say:good")) as server, socket.socket() as taken:
         taken.bind(("localhost", 0))
         taken.listen()
         monkeypatch.setenv("MASTER_PORT", str(taken.getsockname()[1]))
-        given = f'reward={{mode = "generate", followers = ["openai:m@{server.url}"]}}'
-        assert ask(world, "--set", given).exit_code == 0
-        several = ask(world, "--set", given, "--set", "plan.processes=2")
-    assert several.exit_code == 3
-    assert "for processes of several machines is taken" in several.stdout
+        reward = f'reward={{mode = "generate", followers = ["openai:m@{server.url}"]}}'
+        assert run_doctor(world, "--set", reward).exit_code == 0
+        two_processes = run_doctor(world, "--set", reward, "--set", "plan.processes=2")
+    assert two_processes.exit_code == 3
+    assert "for processes of several machines is taken" in two_processes.stdout
 
 
-def test_a_run_that_needs_vllm_says_so_before_it_loads_anything(world: Path) -> None:
+def test_missing_vllm_is_reported_before_anything_loads(world: Path) -> None:
     from promptmii.errors import MissingDependencyError
     from promptmii.train.rl.run import train
 
     with pytest.raises(MissingDependencyError, match=r"trl.use_vllm needs .*vllm.*promptmii\[gpu\]"):
-        train(settings(world, trl={"use_vllm": True}), world / "run")
+        train(toy_settings(world, trl={"use_vllm": True}), world / "run")

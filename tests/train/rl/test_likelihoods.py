@@ -1,4 +1,4 @@
-"""Drafts that share a prompt have the log-probabilities and the gradient that they have alone."""
+"""Drafts that share a prompt get the same log-probabilities and gradient as drafts computed separately."""
 # pyright: reportAttributeAccessIssue=false, reportOptionalMemberAccess=false
 
 import pytest
@@ -14,7 +14,7 @@ from promptmii.models.hf.engines import engine_for  # noqa: E402
 from promptmii.train.rl.likelihoods import can_share, draft_logps  # noqa: E402
 
 
-def test_shared_prompts_change_nothing(tmp_path: Path) -> None:
+def test_sharing_a_prompt_changes_neither_values_nor_gradients(tmp_path: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(write_model(tmp_path / "tiny"))
     engine_for(model)
     assert can_share(model)
@@ -24,20 +24,20 @@ def test_shared_prompts_change_nothing(tmp_path: Path) -> None:
     owners = [0, 1, 0, 1]
     weights = [torch.rand(len(draft), generator=stream) for draft in drafts]
 
-    together = draft_logps(model, [prompts[owner] for owner in owners], drafts, temperature=0.7)
-    sum((logps * weight).sum() for (logps, _), weight in zip(together, weights, strict=True)).backward()
+    shared = draft_logps(model, [prompts[owner] for owner in owners], drafts, temperature=0.7)
+    sum((logps * weight).sum() for (logps, _), weight in zip(shared, weights, strict=True)).backward()
     gradient = {name: p.grad.clone() for name, p in model.named_parameters()}
     model.zero_grad()
 
-    alone = []
+    separate = []
     for owner, draft in zip(owners, drafts, strict=True):
         ids = torch.tensor([prompts[owner] + draft])
         logs = (model(ids).logits[0, len(prompts[owner]) - 1 : -1] / 0.7).log_softmax(-1)
-        alone.append((logs.gather(1, torch.tensor(draft)[:, None])[:, 0], -(logs.exp() * logs).sum(-1)))
-    sum((logps * weight).sum() for (logps, _), weight in zip(alone, weights, strict=True)).backward()
+        separate.append((logs.gather(1, torch.tensor(draft)[:, None])[:, 0], -(logs.exp() * logs).sum(-1)))
+    sum((logps * weight).sum() for (logps, _), weight in zip(separate, weights, strict=True)).backward()
 
-    for (logps, entropy), (wanted, spread) in zip(together, alone, strict=True):
-        torch.testing.assert_close(logps, wanted)
-        torch.testing.assert_close(entropy, spread)
+    for (logps, entropy), (expected_logps, expected_entropy) in zip(shared, separate, strict=True):
+        torch.testing.assert_close(logps, expected_logps)
+        torch.testing.assert_close(entropy, expected_entropy)
     for name, parameter in model.named_parameters():
         torch.testing.assert_close(gradient[name], parameter.grad, atol=1e-5, rtol=1e-4, msg=name)

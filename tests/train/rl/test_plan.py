@@ -1,4 +1,4 @@
-"""Settings, the split of tasks, what is drawn, and the plan of a run."""
+"""Settings, the split of tasks, the visits drawn from them, and the dry run."""
 
 import inspect
 import json
@@ -24,7 +24,7 @@ from promptmii.configs import recipes
 from promptmii.data.corpus_files import SCHEMA, task_row, write_split
 from promptmii.errors import ConfigError, DataError
 from promptmii.inducers import MetaInducer
-from promptmii.train.paper import SAVED, TRL, VALIDATED
+from promptmii.train.paper import SAVE_EVERY, TRL, VALIDATE_EVERY
 from promptmii.train.rl.estimate import estimate
 from promptmii.train.rl.plan import CHOICES, grpo_plan
 from promptmii.train.settings import RewardSettings, TrainSettings, ValidationSettings, stage_of
@@ -36,36 +36,37 @@ RECIPES = {name: path for name, path in recipes("train").items() if stage_of(pat
 
 
 @pytest.mark.parametrize("recipe", ["llama-3.1-8b", "llama-3.1-8b-16gpu", "qwen-2.5-7b"])
-def test_the_big_recipes_train_as_the_paper_does(recipe: str) -> None:
-    read = TrainSettings.read(RECIPES[recipe])
-    grpo = grpo_plan(read)
+def test_big_recipes_use_the_papers_settings(recipe: str) -> None:
+    recipe_settings = TrainSettings.read(RECIPES[recipe])
+    grpo = grpo_plan(recipe_settings)
     assert {name: grpo.options[name] for name in TRL} == TRL
-    assert (read.longest_prompt, read.query, read.passes) == (4096, 20, 30)
-    assert read.schedule == {5: 1.0, 10: 0.3, 20: 0.2, 50: 0.1}
+    assert (recipe_settings.longest_prompt, recipe_settings.query, recipe_settings.passes) == (4096, 20, 30)
+    assert recipe_settings.schedule == {5: 1.0, 10: 0.3, 20: 0.2, 50: 0.1}
     batches = grpo.batches(3430 * 1.6)
     assert (batches.prompts, batches.per_update, batches.boundary) == (64, 32, 2)
     assert batches.accumulation * batches.per_device * batches.processes == 160
-    # The authors' code counts rollouts, and each is two optimiser steps here.
-    assert (read.validation.every, grpo.options["save_steps"]) == (VALIDATED * 2, SAVED * 2)
+    # The authors count rollouts; here each rollout is two optimiser steps.
+    assert (recipe_settings.validation.every, grpo.options["save_steps"]) == (VALIDATE_EVERY * 2, SAVE_EVERY * 2)
 
 
-def test_checkpoints_lie_fifty_rollouts_apart_by_default() -> None:
+def test_checkpoints_are_fifty_rollouts_apart_by_default() -> None:
     assert grpo_plan(TrainSettings()).options["save_steps"] == 50
     assert grpo_plan(TrainSettings(prompts=64, prompts_per_update=16)).options["save_steps"] == 200
 
 
-def test_the_losses_are_those_of_the_installed_trainer() -> None:
+def test_loss_types_match_the_installed_trl() -> None:
     from trl.trainer.grpo_trainer import GRPOTrainer
 
     code = inspect.getsource(GRPOTrainer._compute_loss)
-    named = re.findall(r"self\.loss_type (?:==|in) (\[.*?\]|\".*?\")", code)
-    assert {name for group in named for name in re.findall(r'"(\w+)"', group)} == set(CHOICES["loss_type"])
+    comparisons = re.findall(r"self\.loss_type (?:==|in) (\[.*?\]|\".*?\")", code)
+    loss_types = {name for comparison in comparisons for name in re.findall(r'"(\w+)"', comparison)}
+    assert loss_types == set(CHOICES["loss_type"])
 
 
 @pytest.mark.parametrize("path", RECIPES.values(), ids=lambda path: path.stem)
-def test_every_recipe_of_this_stage_divides(path: Path) -> None:
-    given = TrainSettings.read(path, tasks=("suite",))
-    assert grpo_plan(given).batches(100).steps > 0
+def test_batches_of_every_rl_recipe_divide_evenly(path: Path) -> None:
+    recipe = TrainSettings.read(path, tasks=("suite",))
+    assert grpo_plan(recipe).batches(100).steps > 0
 
 
 @pytest.mark.parametrize(
@@ -99,36 +100,33 @@ def test_every_recipe_of_this_stage_divides(path: Path) -> None:
         ({"trl": {"hub_token": "hf_x"}}, "Set HF_TOKEN in the environment"),
     ],
 )
-def test_what_does_not_divide_or_is_unknown_is_refused(world: Path, changes: dict[str, Any], reason: str) -> None:
-    given = settings(world, **changes)
+def test_invalid_or_indivisible_settings_are_refused(world: Path, changes: dict[str, Any], reason: str) -> None:
+    run_settings = settings(world, **changes)
     with pytest.raises(ConfigError, match=reason.replace("(", r"\(")):
-        estimate(given, world / "run")
+        estimate(run_settings, world / "run")
 
 
-def test_a_password_in_a_followers_address_is_refused_before_anything_is_kept() -> None:
+def test_password_in_a_follower_address_is_refused() -> None:
     with pytest.raises(ConfigError, match="holds a user name or password") as caught:
         RewardSettings.of(followers=("openai:m@http://bob:hunter2@localhost:9/v1",))
     assert "hunter2" not in str(caught.value)
 
 
-def test_the_plan_is_counted_without_weights_and_writes_nothing(world: Path) -> None:
+def test_dry_run_needs_no_weights_and_writes_nothing(world: Path) -> None:
     (world / "tiny" / "model.safetensors").unlink()
     rates = {"writes": 100, "reads": 1000, "learns": 500}
     planned = estimate(settings(world, plan=rates), world / "run")
     assert planned.counted
     assert planned.calls == 4 * 2 * 4 * 12  # steps, prompts, generations, query rows
-    assert (planned.validations, planned.validation_cases, planned.validation_calls) == (
-        3,
-        1,
-        3 * 24,
-    )  # at steps 0, 2 and 4, of 24 rows
+    # One case of 24 rows, at steps 0, 2 and 4.
+    assert (planned.validations, planned.validation_cases, planned.validation_calls) == (3, 1, 3 * 24)
     assert {name for name, _ in planned.hours} == {"generate", "reward", "update", "validation"}
     assert planned.warnings == ()
     assert all(value > 0 for _, value in planned.hours)
     assert not (world / "run").exists()
 
 
-def test_the_hours_of_updates_count_every_iteration_over_a_rollout(world: Path) -> None:
+def test_update_hours_count_every_iteration_over_a_rollout(world: Path) -> None:
     rates = {"writes": 100, "reads": 1000, "learns": 500}
     once, twice = (
         estimate(settings(world, plan=rates, trl={"num_iterations": number, "max_steps": 4 * number}), world / "run")
@@ -138,14 +136,14 @@ def test_the_hours_of_updates_count_every_iteration_over_a_rollout(world: Path) 
     assert dict(twice.hours)["generate"] == dict(once.hours)["generate"]
 
 
-def test_the_command_plans(world: Path) -> None:
+def test_train_command_prints_the_dry_run(world: Path) -> None:
     config = world / "config.toml"
     config.write_text(
         'model = "hf:nowhere/at-all"\nquery = 10\nprompts = 4\nschedule = { 4 = 1.0 }\n[trl]\nmax_steps = 10\n'
     )
-    done = CliRunner().invoke(app, ["train", str(config), "--tasks", str(world / "tasks"), "--dry-run", "--json"])
-    assert done.exit_code == 0, done.output
-    plan = json.loads(done.stdout)
+    result = CliRunner().invoke(app, ["train", str(config), "--tasks", str(world / "tasks"), "--dry-run", "--json"])
+    assert result.exit_code == 0, result.output
+    plan = json.loads(result.stdout)
     assert plan["batches"]["accumulation"] == 5
     assert plan["settings"]["query"] == {"value": 10, "origin": "given", "paper": 20, "release": None}
     assert plan["settings"]["reward.mode"] == {
@@ -157,22 +155,22 @@ def test_the_command_plans(world: Path) -> None:
     assert plan["settings"]["prompts_per_update"]["origin"] == "promptmii"  # the paper has 32
     assert plan["options"]["learning_rate"] == {"value": 2e-6, "origin": "paper", "paper": 2e-6, "release": None}
     assert plan["options"]["logging_steps"] == {"value": 1, "origin": "promptmii", "paper": None, "release": None}
-    shown = CliRunner().invoke(app, ["train", str(config), "--tasks", str(world / "tasks"), "--dry-run"])
-    assert "validation.every" in shown.stdout
-    assert "per_device_train_batch_size" in shown.stdout
-    other = CliRunner().invoke(app, ["train", str(config), "--stage", "best-of", "--dry-run"])
-    assert "work for the stage rl only" in other.stderr
-    wrong = CliRunner().invoke(app, ["train", str(config), "--stage", "lr"])
-    assert "stage = 'lr' is refused: Input should be 'rl', 'sft' or 'best-of'" in wrong.stderr
+    table = CliRunner().invoke(app, ["train", str(config), "--tasks", str(world / "tasks"), "--dry-run"])
+    assert "validation.every" in table.stdout
+    assert "per_device_train_batch_size" in table.stdout
+    other_stage = CliRunner().invoke(app, ["train", str(config), "--stage", "best-of", "--dry-run"])
+    assert "work for the stage rl only" in other_stage.stderr
+    unknown_stage = CliRunner().invoke(app, ["train", str(config), "--stage", "lr"])
+    assert "stage = 'lr' is refused: Input should be 'rl', 'sft' or 'best-of'" in unknown_stage.stderr
 
 
-def test_unusable_tasks_are_named_and_sources_stay_together(world: Path) -> None:
+def test_unusable_tasks_are_named_and_sources_are_not_split(world: Path) -> None:
     (world / "tasks" / "few.jsonl").write_text('{"text": "a", "label": "x"}\n{"text": "b", "label": "y"}\n')
     (world / "tasks" / "broken.jsonl").write_text("{")
-    parts = read_split(settings(world))
-    assert [task.name for task in parts.train] == ["films", "plays"]
-    assert [task.name for task in parts.validation] == ["songs"]
-    assert sorted(line.partition(":")[0] for line in parts.skipped) == ["broken", "few"]
+    tasks = read_split(settings(world))
+    assert [task.name for task in tasks.train] == ["films", "plays"]
+    assert [task.name for task in tasks.validation] == ["songs"]
+    assert sorted(line.partition(":")[0] for line in tasks.skipped) == ["broken", "few"]
     with pytest.raises(ConfigError, match=r"Unknown task 'song'. Did you mean 'songs'"):
         read_split(settings(world, only=("song",)))
     index = "task_id,source_repo,licence\nfilms,a/b,MIT\nplays,a/b,MIT\nsongs,c/d,MIT\n"
@@ -181,23 +179,23 @@ def test_unusable_tasks_are_named_and_sources_stay_together(world: Path) -> None
         read_split(settings(world, validation={"tasks": ("songs", "films")}))
 
 
-def test_tasks_to_validate_on_need_not_be_named_twice(world: Path) -> None:
-    parts = read_split(settings(world, only=("films",)))
-    assert [task.name for task in parts.train] == ["films"]
-    assert [task.name for task in parts.validation] == ["songs"]
+def test_validation_tasks_need_not_be_listed_in_only(world: Path) -> None:
+    tasks = read_split(settings(world, only=("films",)))
+    assert [task.name for task in tasks.train] == ["films"]
+    assert [task.name for task in tasks.validation] == ["songs"]
 
 
-def test_the_validation_split_of_a_corpus_is_never_learned_from(world: Path) -> None:
-    write_split(world / "corpus", "train", [numbered("first"), numbered("second")])
-    write_split(world / "corpus", "validation", [numbered("third"), numbered("fourth")])
-    for named, watched in (((), ["third", "fourth"]), (("third",), ["third"]), (("second",), ["second"])):
-        given = settings(world, tasks=(str(world / "corpus"),), validation={"tasks": named})
-        parts = read_split(given)
-        assert [task.name for task in parts.validation] == watched
-        assert [task.name for task in parts.train] == [name for name in ("first", "second") if name not in watched]
+def test_validation_split_of_a_corpus_is_never_trained_on(world: Path) -> None:
+    write_split(world / "corpus", "train", [letter_task("first"), letter_task("second")])
+    write_split(world / "corpus", "validation", [letter_task("third"), letter_task("fourth")])
+    for names, expected in (((), ["third", "fourth"]), (("third",), ["third"]), (("second",), ["second"])):
+        run_settings = settings(world, tasks=(str(world / "corpus"),), validation={"tasks": names})
+        tasks = read_split(run_settings)
+        assert [task.name for task in tasks.validation] == expected
+        assert [task.name for task in tasks.train] == [name for name in ("first", "second") if name not in expected]
 
 
-def test_a_source_is_on_one_side_and_the_share_is_kept() -> None:
+def test_sources_are_never_split_and_the_share_is_respected() -> None:
     def task(number: int) -> Task:
         rows = tuple(Example(f"{number} {i}", "ab"[i % 2]) for i in range(4))
         return Task(str(number), ("a", "b"), rows, (), source={"group": f"group {number // 3}"})
@@ -210,7 +208,7 @@ def test_a_source_is_on_one_side_and_the_share_is_kept() -> None:
     assert split(tasks[::-1], ValidationSettings(share=0.25))[1] == validation[::-1]
 
 
-def numbered(name: str, rows: int = 30) -> Task:
+def letter_task(name: str, rows: int = 30) -> Task:
     return Task(
         name,
         ("a", "b"),
@@ -219,29 +217,29 @@ def numbered(name: str, rows: int = 30) -> Task:
     )
 
 
-def test_validation_tasks_are_drawn_by_lot(world: Path) -> None:
-    tasks = [numbered(f"{number:02}") for number in range(40)]
-    drawn = [[task.name for task in split(tasks, ValidationSettings(share=0.99, most=5), seed)[1]] for seed in (0, 1)]
-    assert all(len(names) == 5 and names == sorted(names) for names in drawn)
-    assert drawn[0] != drawn[1]
-    write_split(world / "corpus", "train", [numbered("first")])
+def test_validation_tasks_are_sampled(world: Path) -> None:
+    tasks = [letter_task(f"{number:02}") for number in range(40)]
+    samples = [[task.name for task in split(tasks, ValidationSettings(share=0.99, most=5), seed)[1]] for seed in (0, 1)]
+    assert all(len(names) == 5 and names == sorted(names) for names in samples)
+    assert samples[0] != samples[1]
+    write_split(world / "corpus", "train", [letter_task("first")])
     write_split(world / "corpus", "validation", tasks)
-    given = settings(world, tasks=(str(world / "corpus"),), validation={"most": 5})
-    names = [task.name for task in read_split(given).validation]
+    run_settings = settings(world, tasks=(str(world / "corpus"),), validation={"most": 5})
+    names = [task.name for task in read_split(run_settings).validation]
     assert len(names) == 5
     assert names != [task.name for task in tasks[:5]]
 
 
-def test_rows_of_a_corpus_that_are_no_task_are_named_and_the_others_used(world: Path) -> None:
-    path = write_rows(world / "corpus", [numbered("good"), numbered("null"), numbered("one"), numbered("fine")])
-    parts = read_split(settings(world, tasks=(str(path),), validation={}))
-    assert [task.name for task in parts.train] == ["good", "fine"]
-    assert [line.partition(": ")[0] for line in parts.skipped] == [f"{path}:train row 2", f"{path}:train row 3"]
-    assert "'one'" in parts.skipped[1]
+def test_invalid_corpus_rows_are_named_and_the_others_used(world: Path) -> None:
+    path = write_rows(world / "corpus", [letter_task(name) for name in ("good", "null", "one", "fine")])
+    tasks = read_split(settings(world, tasks=(str(path),), validation={}))
+    assert [task.name for task in tasks.train] == ["good", "fine"]
+    assert [line.partition(": ")[0] for line in tasks.skipped] == [f"{path}:train row 2", f"{path}:train row 3"]
+    assert "'one'" in tasks.skipped[1]
 
 
 def write_rows(folder: Path, tasks: list[Task]) -> Path:
-    """A corpus with a null among the training rows of the task `null`, and one label for `one`."""
+    """Write a corpus in which the task `null` has a null training row, and the task `one` has only one label."""
     rows = [task_row(task) for task in tasks]
     for row in rows:
         if row["name"] == "null":
@@ -253,7 +251,7 @@ def write_rows(folder: Path, tasks: list[Task]) -> Path:
     return folder
 
 
-def test_rows_of_the_released_corpus_that_are_no_task_are_skipped_and_counted(world: Path) -> None:
+def test_invalid_rows_of_the_released_corpus_are_skipped_and_named(world: Path) -> None:
     def row(name: str, test: int) -> dict[str, Any]:
         examples = [{"text": f"{name} {i}", "label": "ab"[i % 2]} for i in range(30)]
         return {
@@ -266,64 +264,64 @@ def test_rows_of_the_released_corpus_that_are_no_task_are_skipped_and_counted(wo
 
     (world / "released").mkdir()
     pq.write_table(pa.Table.from_pylist([row("good", 20), row("empty", 0)]), world / "released" / "train.parquet")
-    parts = read_split(settings(world, tasks=(str(world / "released"),), validation={}))
-    assert [task.name for task in parts.train] == ["good"]
-    assert parts.skipped == (f"{world / 'released'}:train: empty has 30 training and 0 test rows; a task needs both.",)
+    tasks = read_split(settings(world, tasks=(str(world / "released"),), validation={}))
+    assert [task.name for task in tasks.train] == ["good"]
+    assert tasks.skipped == (f"{world / 'released'}:train: empty has 30 training and 0 test rows; a task needs both.",)
 
 
-def test_passes_follow_the_schedule_with_few_tasks_too() -> None:
-    given = TrainSettings.of(schedule={5: 1.0, 10: 0.3, 50: 0.1}, seed=1)
-    visits = [visit for one_pass in islice(passes(3, given), 400) for visit in one_pass]
+def test_passes_follow_the_schedule_even_with_few_tasks() -> None:
+    train_settings = TrainSettings.of(schedule={5: 1.0, 10: 0.3, 50: 0.1}, seed=1)
+    visits = [visit for single_pass in islice(passes(3, train_settings), 400) for visit in single_pass]
     counts = Counter(n for _, n in visits)
     assert counts[5] == 1200
     assert counts[10] == pytest.approx(360, rel=0.15)
     assert counts[50] == pytest.approx(120, rel=0.25)
 
 
-def test_a_visit_is_asked_as_instructions_are_made_and_drawn_anew_each_time(world: Path) -> None:
-    given = settings(world)
+def test_visits_use_the_users_prompt_and_fresh_reproducible_draws(world: Path) -> None:
+    run_settings = settings(world)
     model = ScriptedModel(reply=["an instruction"])
-    drawn = Visits(read_split(given).train, given, writer_of(given, model))
-    visits = [drawn.visit(number) for number in range(8)]
-    assert drawn.visit(3) == Visits(read_split(given).train, given, writer_of(given, model)).visit(3)
-    assert len({visit.episode.query for visit in visits}) == 8
-    for visit in visits:
+    visits = Visits(read_split(run_settings).train, run_settings, writer_of(run_settings, model))
+    first = [visits.visit(number) for number in range(8)]
+    assert first[3] == Visits(read_split(run_settings).train, run_settings, writer_of(run_settings, model)).visit(3)
+    assert len({visit.episode.query for visit in first}) == 8
+    for visit in first:
         counts = Counter(row.label for row in visit.episode.query)
         assert set(counts.values()) == {6}
-        MetaInducer(writer_of(given, model)).induce(visit.episode.support)
+        MetaInducer(writer_of(run_settings, model)).induce(visit.episode.support)
         assert tuple(model.calls[-1]) == visit.chat
 
 
-def test_long_prompts_read_fewer_examples_and_are_counted(world: Path) -> None:
-    given = settings(world, longest_prompt=310, schedule={20: 1.0})
-    drawn = Visits(read_split(given).train, given, writer_of(given))
-    visit = drawn.visit(0)
+def test_overlong_prompts_are_shortened_and_marked(world: Path) -> None:
+    run_settings = settings(world, longest_prompt=310, schedule={20: 1.0})
+    visits = Visits(read_split(run_settings).train, run_settings, writer_of(run_settings))
+    visit = visits.visit(0)
     assert visit.shortened
     assert 0 < len(visit.episode.support.examples) < 20
 
 
-def test_a_task_of_which_no_example_fits_is_named_before_the_first_step(world: Path) -> None:
+def test_task_without_a_fitting_example_is_named_by_the_dry_run(world: Path) -> None:
     with pytest.raises(DataError, match=r"No task has an example that fits .* films: Not one of 1 examples fits"):
         estimate(settings(world, longest_prompt=64), world / "run")
 
 
-def test_a_plan_leaves_unreadable_tasks_out(world: Path) -> None:
+def test_dry_run_skips_unreadable_tasks(world: Path) -> None:
     long = "".join(json.dumps({"text": f"{'word ' * 500}{i}", "label": "ab"[i % 2]}) + "\n" for i in range(120))
     (world / "tasks" / "long.jsonl").write_text(long)
-    given = settings(world)
-    plan = estimate(given, world / "run")
+    run_settings = settings(world)
+    plan = estimate(run_settings, world / "run")
     assert (plan.tasks, plan.validation) == (2, 1)
     assert [line.partition(":")[0] for line in plan.skipped] == ["long"]
-    source = readable(read_split(given), given, writer_of(given))
-    assert [task.name for task in source.train] == ["films", "plays"]
+    usable = readable(read_split(run_settings), run_settings, writer_of(run_settings))
+    assert [task.name for task in usable.train] == ["films", "plays"]
 
 
-def kept(task: Task, given: TrainSettings) -> tuple[Task, ...]:
-    """The task, if the generator can read it."""
-    return readable(TaskSplit((task,), (), ()), given, writer_of(given)).train
+def readable_tasks(task: Task, run_settings: TrainSettings) -> tuple[Task, ...]:
+    """The task if an example fits the generator's prompt, else nothing."""
+    return readable(TaskSplit((task,), (), ()), run_settings, writer_of(run_settings)).train
 
 
-def test_a_visit_whose_draws_are_all_too_long_reads_the_shortest_example(world: Path) -> None:
+def test_visit_falls_back_to_the_shortest_example(world: Path) -> None:
     long = "word " * 300
     task = Task(
         "books",
@@ -331,20 +329,20 @@ def test_a_visit_whose_draws_are_all_too_long_reads_the_shortest_example(world: 
         (*(Example(f"{long}{i}", "ab"[i % 2]) for i in range(200)), Example("short", "a")),
         (Example("x", "a"),),
     )
-    given = settings(world, longest_prompt=310)
-    writer = writer_of(given)
-    assert kept(task, given) == (task,)
-    visits = [draw_visit(task, 2, number, given, writer) for number in range(20)]
+    run_settings = settings(world, longest_prompt=310)
+    writer = writer_of(run_settings)
+    assert readable_tasks(task, run_settings) == (task,)
+    visits = [draw_visit(task, 2, number, run_settings, writer) for number in range(20)]
     assert {visit.episode.support.examples for visit in visits} == {(Example("short", "a"),)}
 
 
-def test_a_visit_may_show_few_labels_and_hide_their_names(world: Path) -> None:
+def test_visits_can_show_few_labels_and_hide_their_names(world: Path) -> None:
     rows = tuple(Example(f"{label} {i}", label) for i in range(6) for label in ("red", "blue", "green", "grey"))
     task = Task("colours", ("red", "blue", "green", "grey"), rows, rows[:8])
-    given = settings(world, few_labels=(2, 3), nameless=0.5, query=6)
-    writer = writer_of(given)
-    visits = [draw_visit(task, 8, number, given, writer) for number in range(60)]
-    assert visits == [draw_visit(task, 8, number, given, writer) for number in range(60)]
+    run_settings = settings(world, few_labels=(2, 3), nameless=0.5, query=6)
+    writer = writer_of(run_settings)
+    visits = [draw_visit(task, 8, number, run_settings, writer) for number in range(60)]
+    assert visits == [draw_visit(task, 8, number, run_settings, writer) for number in range(60)]
     supports = [visit.episode.support for visit in visits]
     assert {len(support.labels) for support in supports} == {2, 3}
     named = [support for support in supports if set(support.labels) <= set(task.labels)]
@@ -355,28 +353,29 @@ def test_a_visit_may_show_few_labels_and_hide_their_names(world: Path) -> None:
             <= {e.label for e in visit.episode.support.examples}
             == set(visit.episode.support.labels)
         )
-    assert {len(draw_visit(task, 2, number, given, writer).episode.support.labels) for number in range(20)} == {2}
+    small_visits = [draw_visit(task, 2, number, run_settings, writer) for number in range(20)]
+    assert {len(visit.episode.support.labels) for visit in small_visits} == {2}
     with pytest.raises(ConfigError, match="two ascending numbers"):
         settings(world, few_labels=(3, 2))
 
 
-def test_a_task_whose_test_rows_have_one_label_is_skipped_where_a_visit_shows_few_labels(world: Path) -> None:
+def test_few_labels_skips_a_task_with_one_label_in_its_test_rows(world: Path) -> None:
     rows = tuple(Example(f"{i}", "ab"[i % 2]) for i in range(40))
     task = Task("one", ("a", "b"), rows, tuple(row for row in rows if row.label == "a"))
-    assert kept(task, settings(world)) == (task,)
+    assert readable_tasks(task, settings(world)) == (task,)
     with pytest.raises(DataError, match="needs at least two"):
-        kept(task, settings(world, few_labels=(2, 3)))
+        readable_tasks(task, settings(world, few_labels=(2, 3)))
 
 
-def test_a_task_of_many_labels_is_readable_where_a_visit_shows_few_of_them(world: Path) -> None:
+def test_few_labels_makes_a_task_with_many_labels_readable(world: Path) -> None:
     labels = tuple(f"a label with a long name, number {i}" for i in range(60))
     rows = tuple(Example(f"row {i}", label) for i, label in enumerate(labels * 3))
     task = Task("many", labels, rows, rows[:100])
     with pytest.raises(DataError, match="many: Not one of 1 examples fits"):
-        kept(task, settings(world, longest_prompt=400))
+        readable_tasks(task, settings(world, longest_prompt=400))
     few = settings(world, longest_prompt=400, few_labels=(2, 3))
     writer = writer_of(few)
-    assert kept(task, few) == (task,)
+    assert readable_tasks(task, few) == (task,)
     both = readable(TaskSplit((task,), (replace(task, name="watched"),), ()), few, writer)
     assert (len(both.train), len(both.validation)) == (1, 0)  # validation shows every label
     assert {len(draw_visit(task, 4, number, few, writer).episode.support.labels) for number in range(20)} == {2, 3}

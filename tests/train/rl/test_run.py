@@ -1,4 +1,4 @@
-"""Reinforcement learning of a tiny random writer: it learns, it resumes exactly, and it says what is wrong."""
+"""Reinforcement learning of a tiny random generator: it learns, resumes exactly and reports what is wrong."""
 
 import json
 import os
@@ -27,12 +27,12 @@ from promptmii.train.loop import checkpoints
 from promptmii.train.rl.run import train
 from promptmii.train.settings import TrainSettings
 
-pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # of TRL and peft about transformers
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # TRL and peft warn about transformers
 
 
-def learn(given: TrainSettings, folder: Path, **options: Any) -> Path:
-    """Train, with an obedient follower unless others are given."""
-    return train(given, folder, **{"followers": [obedient()], **options})
+def learn(run_settings: TrainSettings, folder: Path, **options: Any) -> Path:
+    """Train, by default with an obedient follower."""
+    return train(run_settings, folder, **{"followers": [obedient()], **options})
 
 
 def curves(folder: Path) -> dict[str, dict[int, float]]:
@@ -45,10 +45,10 @@ def samples(folder: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.slow
-def test_two_steps_leave_a_whole_run_folder(world: Path) -> None:
-    run, said = world / "run", Recorder()
+def test_two_steps_write_a_complete_run_folder(world: Path) -> None:
+    run, recorder = world / "run", Recorder()
     held_out = {"tasks": ("songs",), "every": 2, "n": (4,), "rows": 24, "nameless": True}
-    best = learn(settings(world, validation=held_out, trl={"max_steps": 2}), run, progress=said)
+    best = learn(settings(world, validation=held_out, trl={"max_steps": 2}), run, progress=recorder)
     metrics = curves(run)
     assert "validation/reward/nameless" in metrics
     assert "| films |" in (best / "README.md").read_text("utf-8")
@@ -73,16 +73,16 @@ def test_two_steps_leave_a_whole_run_folder(world: Path) -> None:
     assert facts["packages"]["trl"]
     assert {path.name for path in best.iterdir()} >= {"model.safetensors", "README.md", "tokenizer.json"}
     assert [path.name for path in checkpoints(run)] == ["checkpoint-2"]
-    assert any(line.startswith("Step 2 of 2: reward") for line in said.notes)
+    assert any(line.startswith("Step 2 of 2: reward") for line in recorder.notes)
     assert load_model(f"hf:{best}").card.revision != load_model(f"hf:{world / 'tiny'}").card.revision
 
 
 @pytest.mark.slow
-def test_adapters_are_a_model_by_themselves(world: Path) -> None:
-    given = settings(
+def test_saved_adapter_loads_as_a_model(world: Path) -> None:
+    run_settings = settings(
         world, lora={"rank": 4}, trl={"max_steps": 2, "learning_rate": 1e-2, "activation_checkpointing": True}
     )
-    best = learn(given, world / "run")
+    best = learn(run_settings, world / "run")
     assert (best / "adapter_model.safetensors").exists()
     chat: Chat = [{"role": "user", "content": "red lovely"}]
     alone, merged = load_model(f"hf:{best}"), load_model(f"hf:{world / 'tiny'}+{best}")
@@ -91,56 +91,58 @@ def test_adapters_are_a_model_by_themselves(world: Path) -> None:
 
 
 @pytest.mark.slow
-def test_an_adapter_is_trained_on(world: Path) -> None:
+def test_training_continues_an_adapter(world: Path) -> None:
     learn(settings(world, lora={"rank": 4}, trl={"max_steps": 2, "learning_rate": 1e-2}), world / "warm")
-    warm, on = (world / name / "checkpoint-2" for name in ("warm", "run"))
-    again: dict[str, Any] = {"model": f"hf:{world / 'tiny'}+{warm}", "trl": {"max_steps": 2, "learning_rate": 1e-12}}
-    learn(settings(world, **again, lora={"rank": 4}), world / "run")
+    warm, continued = (world / name / "checkpoint-2" for name in ("warm", "run"))
+    changes: dict[str, Any] = {"model": f"hf:{world / 'tiny'}+{warm}", "trl": {"max_steps": 2, "learning_rate": 1e-12}}
+    learn(settings(world, **changes, lora={"rank": 4}), world / "run")
     chat: Chat = [{"role": "user", "content": "red lovely"}]
-    answers = {
-        name: load_model(name).choose([chat], ["good", "bad"])[0]
-        for name in (f"hf:{on}", f"hf:{warm}", f"hf:{world / 'tiny'}")
-    }
-    scores = [answer.scores for answer in answers.values() if isinstance(answer, Choice)]
+    answers = [
+        load_model(name).choose([chat], ["good", "bad"])[0]
+        for name in (f"hf:{continued}", f"hf:{warm}", f"hf:{world / 'tiny'}")
+    ]
+    scores = [answer.scores for answer in answers if isinstance(answer, Choice)]
     assert scores[0] == pytest.approx(scores[1], abs=1e-6)
     assert scores[0] != pytest.approx(scores[2], abs=1e-6)
     assert curves(world / "run")["kl_to_start"][2] == pytest.approx(0, abs=1e-6)
     with pytest.raises(ConfigError, match="lora_alpha"):
-        learn(settings(world, **again, lora={"rank": 4, "alpha": 4}), world / "other")
-    whole = learn(settings(world, **again), world / "whole")
+        learn(settings(world, **changes, lora={"rank": 4, "alpha": 4}), world / "other")
+    whole = learn(settings(world, **changes), world / "whole")
     assert (whole / "model.safetensors").exists()
 
 
 @pytest.mark.slow
-def test_the_divergence_is_from_the_adapter_that_training_began_with(world: Path) -> None:
+def test_kl_is_measured_from_the_initial_adapter(world: Path) -> None:
     trl = {"max_steps": 3, "learning_rate": 1e-2, "beta": 0.1}
     warm = learn(settings(world, lora={"rank": 4}, trl=trl), world / "warm")
-    on = settings(world, lora={"rank": 4}, model=f"hf:{world / 'tiny'}+{warm}", validation={"share": 0.0}, trl=trl)
-    learn(on, world / "run")
-    measured = curves(world / "run")["kl"]
-    assert measured[1] == pytest.approx(0, abs=1e-6)
-    assert measured[3] > 1e-4
+    run_settings = settings(
+        world, lora={"rank": 4}, model=f"hf:{world / 'tiny'}+{warm}", validation={"share": 0.0}, trl=trl
+    )
+    learn(run_settings, world / "run")
+    kl = curves(world / "run")["kl"]
+    assert kl[1] == pytest.approx(0, abs=1e-6)
+    assert kl[3] > 1e-4
 
 
 @pytest.mark.slow
-def test_with_all_weights_trained_the_divergence_is_from_the_model_of_the_start(world: Path) -> None:
+def test_kl_is_measured_from_the_initial_weights(world: Path) -> None:
     trl = {"max_steps": 3, "save_steps": 3, "learning_rate": 1e-2, "beta": 0.1}
     learn(settings(world, validation={"share": 0.0}, trl=trl), world / "run")
-    measured = curves(world / "run")["kl"]
-    assert measured[1] == pytest.approx(0, abs=1e-6)
-    assert measured[3] > 1e-4
+    kl = curves(world / "run")["kl"]
+    assert kl[1] == pytest.approx(0, abs=1e-6)
+    assert kl[3] > 1e-4
 
 
 @pytest.mark.slow
-def test_changed_data_is_not_gone_on_with(world: Path) -> None:
-    given = settings(world, trl={"max_steps": 1, "save_steps": 1})
-    learn(given, world / "run")
+def test_resume_refuses_changed_data(world: Path) -> None:
+    run_settings = settings(world, trl={"max_steps": 1, "save_steps": 1})
+    learn(run_settings, world / "run")
     write_tasks(world / "tasks", rows=118)
     with pytest.raises(ConfigError, match=r"The data of .* changed since the run began"):
-        learn(given, world / "run", resume=True)
+        learn(run_settings, world / "run", resume=True)
 
 
-def test_a_copy_of_a_checkpoint_is_no_checkpoint(world: Path) -> None:
+def test_copies_and_truncated_checkpoints_are_ignored(world: Path) -> None:
     for name, state in (
         ("checkpoint-2", "{}"),
         ("checkpoint-10", "{}"),
@@ -153,19 +155,19 @@ def test_a_copy_of_a_checkpoint_is_no_checkpoint(world: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_resumed_run_is_the_run_that_never_stopped(world: Path) -> None:
-    given = settings(world)
-    learn(given, world / "whole")
-    learn(given.model_copy(update={"trl": given.trl | {"max_steps": 2}}), world / "parts")
-    learn(given, world / "parts", resume=True)
+def test_resumed_run_equals_an_uninterrupted_run(world: Path) -> None:
+    run_settings = settings(world)
+    learn(run_settings, world / "whole")
+    learn(run_settings.model_copy(update={"trl": run_settings.trl | {"max_steps": 2}}), world / "parts")
+    learn(run_settings, world / "parts", resume=True)
     whole, parts = curves(world / "whole"), curves(world / "parts")
     assert set(whole["train/reward"]) == {1, 2, 3, 4}
     for name in ("train/reward", "train/loss", "train/gradient", "entropy", "validation/reward", "length"):
         assert whole[name] == parts[name], name
-    last = [row for row in samples(world / "parts") if row["step"] == 3]
-    assert last == [row for row in samples(world / "whole") if row["step"] == 3]
-    same = [(world / name / "best" / "model.safetensors").read_bytes() for name in ("whole", "parts")]
-    assert same[0] == same[1]
+    resumed_rows = [row for row in samples(world / "parts") if row["step"] == 3]
+    assert resumed_rows == [row for row in samples(world / "whole") if row["step"] == 3]
+    weights = [(world / name / "best" / "model.safetensors").read_bytes() for name in ("whole", "parts")]
+    assert weights[0] == weights[1]
 
 
 SCRIPT = """
@@ -179,8 +181,8 @@ train(settings(world, trl={"max_steps": 400, "save_steps": 2}), world / "run", r
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on(world: Path) -> None:
-    started = subprocess.Popen(
+def test_killed_run_resumes_exactly(world: Path) -> None:
+    process = subprocess.Popen(
         [sys.executable, "-W", "ignore", "-c", SCRIPT, str(world)],
         cwd=Path(__file__).parents[3],
         start_new_session=True,
@@ -188,22 +190,22 @@ def test_a_killed_run_goes_on(world: Path) -> None:
     deadline = time.monotonic() + 120
     while not checkpoints(world / "run") and time.monotonic() < deadline:
         time.sleep(0.1)
-    os.killpg(started.pid, signal.SIGKILL)
-    started.wait()
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
     saved = checkpoints(world / "run")
     assert saved
     step = int(saved[-1].name.split("-")[1])
-    given = settings(world, trl={"max_steps": 400, "save_steps": 2})
-    config = given.model_copy(update={"trl": given.trl | {"max_steps": step + 4}})
-    learn(config, world / "run", resume=True)
-    learn(config, world / "whole")
+    run_settings = settings(world, trl={"max_steps": 400, "save_steps": 2})
+    shorter = run_settings.model_copy(update={"trl": run_settings.trl | {"max_steps": step + 4}})
+    learn(shorter, world / "run", resume=True)
+    learn(shorter, world / "whole")
     assert curves(world / "run")["train/reward"] == curves(world / "whole")["train/reward"]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_it_learns(world: Path, seed: int) -> None:
-    """Chance is 0.5: an instruction without telling words leaves the follower guessing."""
+def test_reward_rises(world: Path, seed: int) -> None:
+    """Chance is 0.5, because an instruction without keywords leaves the follower guessing."""
     write_model(world / "tiny", seed)
     trl = {
         "max_steps": 100,
@@ -220,20 +222,23 @@ def test_it_learns(world: Path, seed: int) -> None:
 
 
 @pytest.mark.slow
-def test_followers_may_be_servers(world: Path) -> None:
-    with serving(FaultyServer(default="say:good")) as here, serving(FaultyServer(default="say:bad")) as there:
-        given = settings(
+def test_followers_can_be_servers(world: Path) -> None:
+    with serving(FaultyServer(default="say:good")) as first, serving(FaultyServer(default="say:bad")) as second:
+        run_settings = settings(
             world,
-            reward={"followers": (f"openai:m@{here.url},{there.url}", f"openai:other@{there.url}"), "mode": "generate"},
+            reward={
+                "followers": (f"openai:m@{first.url},{second.url}", f"openai:other@{second.url}"),
+                "mode": "generate",
+            },
             endpoint={"concurrency": 2},
-            trl={"max_steps": 2, "save_steps": 2},  # a whole pass, so both tasks
+            trl={"max_steps": 2, "save_steps": 2},  # a whole pass, which visits both tasks
         )
-        train(given, world / "run")
-        assert {body["model"] for body in here.bodies} == {"m"}
-        assert {body["model"] for body in there.bodies} == {"m", "other"}
-        assert here.peak <= 2
-        assert there.peak <= 4
-    # What the servers say is right for half of the films at most, and no label of the plays.
+        train(run_settings, world / "run")
+        assert {body["model"] for body in first.bodies} == {"m"}
+        assert {body["model"] for body in second.bodies} == {"m", "other"}
+        assert first.peak <= 2
+        assert second.peak <= 4
+    # The servers' answers are right for at most half of the films, and are no labels of the plays.
     assert {(row["task"], 0 < row["reward"] < 1) for row in samples(world / "run") if row["text"]} == {
         ("films", True),
         ("plays", False),
@@ -241,21 +246,22 @@ def test_followers_may_be_servers(world: Path) -> None:
 
 
 @pytest.mark.slow
-def test_curves_go_wherever_trl_sends_them(world: Path) -> None:
-    given = settings(world, trl={"max_steps": 1, "save_steps": 1, "report_to": "tensorboard"})
-    learn(given, world / "run")
+def test_curves_are_sent_to_trls_integrations(world: Path) -> None:
+    run_settings = settings(world, trl={"max_steps": 1, "save_steps": 1, "report_to": "tensorboard"})
+    learn(run_settings, world / "run")
     (events,) = (world / "run").rglob("events.out.tfevents.*")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    drawn = EventAccumulator(str(events.parent))
-    drawn.Reload()
+    accumulator = EventAccumulator(str(events.parent))
+    accumulator.Reload()
     values = curves(world / "run")["validation/reward"]
-    assert {event.step: event.value for event in drawn.Scalars("train/validation/reward")} == pytest.approx(values)
-    assert [event.step for event in drawn.Scalars("train/reward")] == [1]
+    logged = {event.step: event.value for event in accumulator.Scalars("train/validation/reward")}
+    assert logged == pytest.approx(values)
+    assert [event.step for event in accumulator.Scalars("train/reward")] == [1]
 
 
 @pytest.mark.slow
-def test_a_dead_follower_is_refused_before_any_step_and_the_folder_stays_free(world: Path) -> None:
+def test_dead_follower_is_refused_before_the_first_step(world: Path) -> None:
     with pytest.raises(EndpointError, match="failing does not answer, so nothing can be learned: connection: gone"):
         learn(settings(world), world / "run", followers=[failing(FailureKind.CONNECTION)])
     assert not (world / "run" / "metrics.jsonl").exists()
@@ -265,23 +271,23 @@ def test_a_dead_follower_is_refused_before_any_step_and_the_folder_stays_free(wo
 
 
 @pytest.mark.slow
-def test_a_follower_that_dies_leaves_a_checkpoint(world: Path) -> None:
-    given = settings(
+def test_dying_follower_leaves_a_checkpoint(world: Path) -> None:
+    run_settings = settings(
         world,
         reward={"mode": "choose", "wait": 0.1},
         validation={"tasks": ("songs",), "every": 100},
         trl={"max_steps": 100, "save_steps": 100},
     )
-    said = Recorder()
+    recorder = Recorder()
     with pytest.raises(EndpointError, match=r"\d+% of the instructions of a step could not be scored .*--resume"):
-        learn(given, world / "run", followers=[failing(FailureKind.CONNECTION, after=700)], progress=said)
-    assert "Followers fail; waiting for them" in said.notes
+        learn(run_settings, world / "run", followers=[failing(FailureKind.CONNECTION, after=700)], progress=recorder)
+    assert "Followers fail; waiting for them" in recorder.notes
     last = checkpoints(world / "run")[-1]
     assert int(last.name.split("-")[1]) == max(curves(world / "run")["train/reward"])
 
 
 @pytest.mark.slow
-def test_a_loss_that_is_no_number_stops_before_the_weights(world: Path) -> None:
+def test_nan_gradient_stops_before_the_weights_change(world: Path) -> None:
     with pytest.raises(ModelError, match=r"lower trl.learning_rate"):
         learn(settings(world, trl={"learning_rate": 1e30, "max_steps": 20, "max_grad_norm": 1e30}), world / "run")
     for path in checkpoints(world / "run"):
@@ -291,31 +297,31 @@ def test_a_loss_that_is_no_number_stops_before_the_weights(world: Path) -> None:
 
 
 @pytest.mark.slow
-def test_equal_rewards_are_said_with_their_cause(world: Path) -> None:
-    said = Recorder()
+def test_equal_rewards_are_reported_with_their_cause(world: Path) -> None:
+    recorder = Recorder()
     silent = Follower(ScriptedModel(reply=["no label at all"], score=lambda _c, _o: 0.0), mode="generate")
-    learn(settings(world, stuck=2, reward={"mode": "generate"}), world / "run", followers=[silent], progress=said)
-    assert any("got the same reward" in line and "answers are not labels" in line for line in said.notes)
+    learn(settings(world, stuck=2, reward={"mode": "generate"}), world / "run", followers=[silent], progress=recorder)
+    assert any("got the same reward" in line and "answers are not labels" in line for line in recorder.notes)
 
 
 @pytest.mark.slow
-def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(world: Path) -> None:
-    given = settings(world, trl={"max_steps": 2})
-    learn(given, world / "run")
+def test_failed_checkpoint_leaves_the_previous_one_intact(world: Path) -> None:
+    run_settings = settings(world, trl={"max_steps": 2})
+    learn(run_settings, world / "run")
     before = {path: path.read_bytes() for path in (world / "run" / "checkpoint-2").iterdir()}
-    more = given.model_copy(update={"trl": given.trl | {"max_steps": 4}})
-    (world / "run" / "checkpoint-4").write_text("in the way of the folder")
+    longer = run_settings.model_copy(update={"trl": run_settings.trl | {"max_steps": 4}})
+    (world / "run" / "checkpoint-4").write_text("a file in place of the folder")
     with pytest.raises(OutputError, match="checkpoint before it is valid"):
-        learn(more, world / "run", resume=True)
+        learn(longer, world / "run", resume=True)
     assert [path.name for path in checkpoints(world / "run")] == ["checkpoint-2"]
     assert before == {path: path.read_bytes() for path in (world / "run" / "checkpoint-2").iterdir()}
 
 
 @pytest.mark.slow
-def test_another_run_is_not_overwritten(world: Path) -> None:
-    given = settings(world, trl={"max_steps": 2})
-    learn(given, world / "run")
+def test_run_folder_is_not_overwritten(world: Path) -> None:
+    run_settings = settings(world, trl={"max_steps": 2})
+    learn(run_settings, world / "run")
     with pytest.raises(OutputError, match="holds a run already"):
-        learn(given, world / "run")
+        learn(run_settings, world / "run")
     with pytest.raises(ConfigError, match="other values of: query"):
-        learn(given.model_copy(update={"query": 6}), world / "run", resume=True)
+        learn(run_settings.model_copy(update={"query": 6}), world / "run", resume=True)

@@ -1,7 +1,7 @@
-"""The contact with TRL: what `PolicyTrainer` overrides and uses is still there, with the same parameters.
+"""The methods and names of TRL that `PolicyTrainer` overrides and uses still exist, with the same parameters.
 
-If this fails, TRL or transformers moved. Read the new code of the methods named, mend `train/rl/trainer.py`, then raise
-the cap in pyproject.toml.
+If this fails, TRL or transformers changed. Read the new code of the named methods, fix `train/rl/trainer.py`, then
+raise the cap in pyproject.toml.
 """
 
 import inspect
@@ -32,7 +32,7 @@ OVERRIDDEN = {
     "create_model_card": "model_name dataset_name tags",
     "_save_rng_state": "output_dir",
 }
-"""By method: its parameters in TRL 1.16 with transformers 5.23."""
+"""Overridden methods, with their parameters in TRL 1.16 with transformers 5.23."""
 USED = (
     "_generate_and_score_completions",
     "_buffered_inputs",
@@ -46,11 +46,11 @@ USED = (
     "use_transformers_continuous_batching",
     "_entropy_bonus_enabled",
 )
-"""Names of TRL's trainer that are read or called here."""
+"""Names of TRL's trainer that `PolicyTrainer` reads or calls."""
 
 
 @pytest.mark.parametrize("name", OVERRIDDEN)
-def test_an_overridden_method_has_the_parameters_it_had(name: str) -> None:
+def test_overridden_methods_keep_their_parameters(name: str) -> None:
     method = getattr(GRPOTrainer, name, None)
     assert method is not None, f"TRL {version('trl')} has no {name} any more; see {__file__}"
     assert " ".join(list(inspect.signature(method).parameters)[1:]) == OVERRIDDEN[name]
@@ -62,13 +62,15 @@ def test_every_override_is_listed() -> None:
 
 
 @pytest.mark.parametrize("name", USED)
-def test_a_name_that_is_used_is_still_there(name: str) -> None:
+def test_used_names_still_exist(name: str) -> None:
     assert f"self.{name}" in inspect.getsource(GRPOTrainer), f"TRL {version('trl')} has no {name} any more"
 
 
-def test_the_versions_that_are_installed_are_inside_the_cap() -> None:
+def test_installed_versions_are_within_the_cap() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    asked = {r.name: r for r in map(Requirement, project["optional-dependencies"]["train"])}
+    requirements = {
+        requirement.name: requirement for requirement in map(Requirement, project["optional-dependencies"]["train"])
+    }
     for name in ("trl", "transformers"):
-        assert "<" in str(asked[name].specifier), f"{name} has no cap in the extra train"
-        assert asked[name].specifier.contains(version(name))
+        assert "<" in str(requirements[name].specifier), f"{name} has no cap in the extra train"
+        assert requirements[name].specifier.contains(version(name))

@@ -1,4 +1,4 @@
-"""Rejection sampling over a real server whose drafts differ in worth: the better one is kept, once, across a stop."""
+"""Rejection sampling with a server whose drafts differ in quality: the better ones are kept, also in a resumed run."""
 # pyright: reportReturnType=false
 
 import json
@@ -23,13 +23,13 @@ from promptmii.train.warmup.pairs import read_pairs
 
 
 class Choosy(LabellingServer):
-    """Follows instructions of an even version only; under the others it says one label to everything."""
+    """Follows only instructions with an even version; with any other, it answers every text with the same label."""
 
     def _completion(self, step: str, body: dict[str, Any]) -> dict[str, Any]:
         answer = super()._completion(step, body)
         message = answer["choices"][0]["message"]
-        given = "".join(part["content"] for part in body["messages"])
-        if not message["content"].startswith("Tickets") and not re.search(r"version \d*[02468]\.", given):
+        prompt = "".join(part["content"] for part in body["messages"])
+        if not message["content"].startswith("Tickets") and not re.search(r"version \d*[02468]\.", prompt):
             message["content"] = "refund"
         return answer
 
@@ -41,13 +41,13 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[LabellingServer]:
         yield running
 
 
-def given(folder: Path, server: LabellingServer, **changes: Any) -> BestOfSettings:
+def make_settings(folder: Path, server: LabellingServer, **changes: Any) -> BestOfSettings:
     rows = [
         {"text": f"case {i}: the {words[i % 3]}", "label": label} for i in range(12) for label, words in WORDS.items()
     ]
     (folder / "tasks").mkdir(exist_ok=True)
     (folder / "tasks" / "tickets.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    usual: dict[str, Any] = {
+    defaults: dict[str, Any] = {
         "model": "openai:m",
         "tasks": (str(folder / "tasks"),),
         "schedule": {3: 1.0},
@@ -59,68 +59,61 @@ def given(folder: Path, server: LabellingServer, **changes: Any) -> BestOfSettin
         "reward": {"followers": ("openai:m",), "mode": "generate"},
         "endpoint": {"base_url": server.url},
     }
-    return BestOfSettings.of(**usual | changes)
+    return BestOfSettings.of(**defaults | changes)
 
 
-def rows(path: Path) -> list[dict[str, Any]]:
+def read_rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_the_best_drafts_become_pairs(tmp_path: Path, server: LabellingServer) -> None:
-    path = best_of(given(tmp_path, server), tmp_path / "run", progress=(heard := Recorder()))
-    told = rows(tmp_path / "run" / "metrics.jsonl")
-    assert heard.counts[-1] == 4
-    kept = rows(path)
-    assert kept
-    assert len(told) == 4
-    assert all(line["best"] >= line["train/reward"] for line in told)
-    assert [row["reward"] for row in kept] == [round(line["best"], 6) for line in told if line["kept"]]
-    assert all(
-        int(row["instruction"].rstrip(".").split()[-1]) % 2 == 0 for row in kept
-    )  # those that the follower obeys
+def test_best_drafts_become_pairs(tmp_path: Path, server: LabellingServer) -> None:
+    path = best_of(make_settings(tmp_path, server), tmp_path / "run", progress=(recorder := Recorder()))
+    metrics = read_rows(tmp_path / "run" / "metrics.jsonl")
+    assert recorder.counts[-1] == 4
+    pairs = read_rows(path)
+    assert pairs
+    assert len(metrics) == 4
+    assert all(line["best"] >= line["train/reward"] for line in metrics)
+    assert [pair["reward"] for pair in pairs] == [round(line["best"], 6) for line in metrics if line["kept"]]
+    versions = [int(pair["instruction"].rstrip(".").split()[-1]) for pair in pairs]
+    assert all(version % 2 == 0 for version in versions)  # the follower follows only these
     assert read_pairs(path)[0].support.labels == ("delivery", "login", "refund")
 
 
-def test_where_all_drafts_are_alike_none_is_kept(tmp_path: Path, server: LabellingServer) -> None:
-    path = best_of(given(tmp_path, server, margin=0.99), tmp_path / "run")
+def test_no_draft_is_kept_below_the_margin(tmp_path: Path, server: LabellingServer) -> None:
+    path = best_of(make_settings(tmp_path, server, margin=0.99), tmp_path / "run")
     assert not path.exists()
 
 
 @pytest.mark.slow
-def test_a_stopped_run_goes_on_after_the_last_visit(tmp_path: Path, server: LabellingServer) -> None:
-    whole = best_of(given(tmp_path, server), tmp_path / "whole")
-    best_of(given(tmp_path, server, visits=2), tmp_path / "torn")
-    torn = best_of(given(tmp_path, server), tmp_path / "torn", resume=True)
-    assert rows(torn) == rows(whole)
+def test_resumed_run_continues_after_the_last_visit(tmp_path: Path, server: LabellingServer) -> None:
+    whole = best_of(make_settings(tmp_path, server), tmp_path / "whole")
+    best_of(make_settings(tmp_path, server, visits=2), tmp_path / "resumed")
+    resumed = best_of(make_settings(tmp_path, server), tmp_path / "resumed", resume=True)
+    assert read_rows(resumed) == read_rows(whole)
 
 
 @pytest.mark.slow
-def test_after_a_kill_in_the_middle_of_a_batch_the_drafts_are_the_same(tmp_path: Path, server: LabellingServer) -> None:
-    whole = best_of(given(tmp_path, server), tmp_path / "whole")
-    torn = best_of(given(tmp_path, server), tmp_path / "torn")
-    for name, key in (
-        ("metrics.jsonl", "step"),
-        ("pairs.jsonl", "visit"),
-    ):  # as if it had ended after the first visit of the second batch
-        path = tmp_path / "torn" / name
-        path.write_text(
-            "".join(json.dumps(row) + "\n" for row in rows(path) if row[key] <= (3 if key == "step" else 2))
-        )
-    best_of(given(tmp_path, server), tmp_path / "torn", resume=True, progress=(told := Recorder()))
-    assert rows(torn) == rows(whole)
-    assert rows(tmp_path / "torn" / "metrics.jsonl") == rows(tmp_path / "whole" / "metrics.jsonl")
-    assert [line.partition(":")[0] for line in told.done] == ["visit 4"]
-    best_of(given(tmp_path, server, visits=3), tmp_path / "torn", resume=True, progress=told)
-    assert len(told.done) == 1  # nothing is left to do
+def test_resume_after_a_kill_within_a_batch_writes_the_same_pairs(tmp_path: Path, server: LabellingServer) -> None:
+    whole = best_of(make_settings(tmp_path, server), tmp_path / "whole")
+    resumed = best_of(make_settings(tmp_path, server), tmp_path / "resumed")
+    # Truncate the files as if the run had ended after the first visit of the second batch.
+    for name, key, last in (("metrics.jsonl", "step", 3), ("pairs.jsonl", "visit", 2)):
+        path = tmp_path / "resumed" / name
+        path.write_text("".join(json.dumps(row) + "\n" for row in read_rows(path) if row[key] <= last))
+    best_of(make_settings(tmp_path, server), tmp_path / "resumed", resume=True, progress=(recorder := Recorder()))
+    assert read_rows(resumed) == read_rows(whole)
+    assert read_rows(tmp_path / "resumed" / "metrics.jsonl") == read_rows(tmp_path / "whole" / "metrics.jsonl")
+    assert [line.partition(":")[0] for line in recorder.done] == ["visit 4"]
+    best_of(make_settings(tmp_path, server, visits=3), tmp_path / "resumed", resume=True, progress=recorder)
+    assert len(recorder.done) == 1  # no visit is left
 
 
-def test_a_stopped_run_may_reach_its_server_otherwise_but_not_read_other_data(
-    tmp_path: Path, server: LabellingServer
-) -> None:
-    best_of(given(tmp_path, server, visits=2), tmp_path / "run")
+def test_resume_allows_a_changed_endpoint_but_not_changed_data(tmp_path: Path, server: LabellingServer) -> None:
+    best_of(make_settings(tmp_path, server, visits=2), tmp_path / "run")
     moved = {"base_url": server.url, "concurrency": 3}
-    best_of(given(tmp_path, server, visits=3, endpoint=moved), tmp_path / "run", resume=True)
-    settings = given(tmp_path, server)
+    best_of(make_settings(tmp_path, server, visits=3, endpoint=moved), tmp_path / "run", resume=True)
+    settings = make_settings(tmp_path, server)
     with (tmp_path / "tasks" / "tickets.jsonl").open("a") as file:
         file.write('{"text": "case 99: another parcel", "label": "delivery"}\n')
     with pytest.raises(ConfigError, match=r"The data of .* changed since the run began"):
@@ -129,26 +122,28 @@ def test_a_stopped_run_may_reach_its_server_otherwise_but_not_read_other_data(
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="servers are started on Linux and macOS")
-def test_a_writer_that_follows_too_is_asked_on_the_server_that_the_run_starts(
+def test_generator_that_is_also_a_follower_uses_the_started_server(
     tmp_path: Path, server: LabellingServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "state").mkdir()
     monkeypatch.setenv("STATE", str(tmp_path / "state"))
     reward = {"followers": ("openai:tiny",), "mode": "generate", "serve": {"engine": COMMAND}}
-    best_of(given(tmp_path, server, model="openai:tiny", endpoint={}, reward=reward, visits=1), tmp_path / "run")
-    assert len(rows(tmp_path / "run" / "metrics.jsonl")) == 1
+    best_of(
+        make_settings(tmp_path, server, model="openai:tiny", endpoint={}, reward=reward, visits=1), tmp_path / "run"
+    )
+    assert len(read_rows(tmp_path / "run" / "metrics.jsonl")) == 1
 
 
-def test_a_task_that_no_prompt_holds_is_skipped_and_said(tmp_path: Path, server: LabellingServer) -> None:
-    settings = given(tmp_path, server, longest_prompt=1000)
+def test_task_that_fits_no_prompt_is_skipped_and_reported(tmp_path: Path, server: LabellingServer) -> None:
+    settings = make_settings(tmp_path, server, longest_prompt=1000)
     long = [{"text": f"{'word ' * 4000}{i}", "label": "ab"[i % 2]} for i in range(60)]
     (tmp_path / "tasks" / "long.jsonl").write_text("".join(json.dumps(row) + "\n" for row in long))
-    said = Recorder()
-    best_of(settings, tmp_path / "run", progress=said)
-    assert [line.partition(":")[0] for line in said.notes] == ["Skipped long"]
-    assert {row["task"] for row in rows(tmp_path / "run" / "pairs.jsonl")} == {"tickets"}
+    recorder = Recorder()
+    best_of(settings, tmp_path / "run", progress=recorder)
+    assert [line.partition(":")[0] for line in recorder.notes] == ["Skipped long"]
+    assert {row["task"] for row in read_rows(tmp_path / "run" / "pairs.jsonl")} == {"tickets"}
 
 
-def test_settings_of_reinforcement_that_do_not_fit_are_refused(tmp_path: Path, server: LabellingServer) -> None:
+def test_too_few_drafts_are_refused(tmp_path: Path, server: LabellingServer) -> None:
     with pytest.raises(ConfigError, match="drafts"):
-        given(tmp_path, server, drafts=1)
+        make_settings(tmp_path, server, drafts=1)

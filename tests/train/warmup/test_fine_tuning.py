@@ -1,4 +1,4 @@
-"""Warming up a tiny random generator on pairs: what it is asked, what it learns from, and that it resumes exactly."""
+"""Fine-tuning a tiny random generator on pairs: its prompt, its loss, and exact resumption."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch")
 
 from tests.models.test_transformers import SIZES, trained  # noqa: E402, F401  the fixture
 from tests.recorder import Recorder  # noqa: E402
-from tests.train.toys import lines  # noqa: E402
+from tests.train.toys import write_jsonl  # noqa: E402
 from transformers import AutoModelForCausalLM, LlamaConfig  # noqa: E402
 
 from promptmii import ScriptedModel, load_model  # noqa: E402
@@ -22,7 +22,7 @@ from promptmii.train.warmup.pairs import pair_line, read_pairs  # noqa: E402
 from promptmii.train.warmup.sft import IGNORED, Features, fine_tune  # noqa: E402
 from promptmii.tuning import TrainableModel  # noqa: E402
 
-pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # of transformers about itself
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # transformers warns about its own code
 PAIR = {"labels": ["good", "bad"], "examples": [{"text": "lovely", "label": "good"}], "instruction": "good: lovely"}
 WORDS = {"films": {"good": "lovely", "bad": "waste"}, "plays": {"warm": "warm", "well": "well"}}
 
@@ -44,15 +44,15 @@ def world(tmp_path: Path, trained: Any) -> Path:  # noqa: F811
     trained.save_pretrained(tmp_path / "tiny")
     for name, words in WORDS.items():
         rows = [{"text": f"{i} {word} {i % 3}", "label": label} for i in range(12) for label, word in words.items()]
-        lines(tmp_path / "tasks" / f"{name}.jsonl", rows)
+        write_jsonl(tmp_path / "tasks" / f"{name}.jsonl", rows)
         guide = [{"task": name, "description": "Say which."}]
         guide += [{"label": label, "descriptions": [f"says {word}", f"has {word}"]} for label, word in words.items()]
-        lines(tmp_path / "bank" / f"{name}.jsonl", guide)
+        write_jsonl(tmp_path / "bank" / f"{name}.jsonl", guide)
     return tmp_path
 
 
-def given(world: Path, **changes: Any) -> SftSettings:
-    usual: dict[str, Any] = {
+def make_settings(world: Path, **changes: Any) -> SftSettings:
+    defaults: dict[str, Any] = {
         "model": f"hf:{world / 'tiny'}",
         "tasks": (str(world / "tasks"),),
         "bank": str(world / "bank"),
@@ -67,13 +67,13 @@ def given(world: Path, **changes: Any) -> SftSettings:
         "check_pairs": 2,
         "save_every": 2,
     }
-    return SftSettings.of(**usual | changes)
+    return SftSettings.of(**defaults | changes)
 
 
-def test_the_prompt_is_the_one_that_the_method_sends(world: Path) -> None:
+def test_prompt_equals_the_inducers(world: Path) -> None:
     policy = TrainableModel.load(f"hf:{world / 'tiny'}", LoraSettings(rank=2), 0)
     model = policy.local()
-    lines(world / "pairs.jsonl", [PAIR])
+    write_jsonl(world / "pairs.jsonl", [PAIR])
     (pair,) = read_pairs(world / "pairs.jsonl")
     scripted = ScriptedModel(reply=["An instruction."])
     MetaInducer(Writer(scripted)).induce(pair.support)
@@ -85,26 +85,26 @@ def test_the_prompt_is_the_one_that_the_method_sends(world: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_loss_is_that_of_the_model_on_the_instruction(world: Path) -> None:
+def test_loss_covers_only_the_instruction(world: Path) -> None:
     policy = TrainableModel.load(f"hf:{world / 'tiny'}", LoraSettings(rank=2), 0)
-    lines(world / "pairs.jsonl", [PAIR])
+    write_jsonl(world / "pairs.jsonl", [PAIR])
     row = {name: torch.tensor([ids]) for name, ids in Features(policy)(read_pairs(world / "pairs.jsonl")[0]).items()}
     expected = policy.model(**row).loss
-    settings = given(world, pairs=str(world / "pairs.jsonl"), validate_on=(), steps=1)
+    settings = make_settings(world, pairs=str(world / "pairs.jsonl"), validate_on=(), steps=1)
     fine_tune(settings, world / "run")
     losses = losses_of(world / "run")
     assert losses == [pytest.approx(expected.item(), abs=1e-3)]
 
 
 def losses_of(run: Path) -> list[float]:
-    lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
-    return [line["train/loss"] for line in lines if "train/loss" in line]
+    rows = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    return [row["train/loss"] for row in rows if "train/loss" in row]
 
 
 @pytest.mark.slow
-def test_it_learns_a_pair_by_heart(world: Path) -> None:
-    lines(world / "pairs.jsonl", [PAIR])
-    settings = given(
+def test_one_pair_is_memorised(world: Path) -> None:
+    write_jsonl(world / "pairs.jsonl", [PAIR])
+    settings = make_settings(
         world,
         pairs=str(world / "pairs.jsonl"),
         validate_on=(),
@@ -116,46 +116,49 @@ def test_it_learns_a_pair_by_heart(world: Path) -> None:
     )
     best = fine_tune(settings, world / "run")
     losses = losses_of(world / "run")
-    assert losses[-1] < 2 < losses[0]  # with so small frozen embeddings no token can be more likely than one in four
+    # The frozen embeddings are so small that no token can be more likely than one in four.
+    assert losses[-1] < 2 < losses[0]
     (pair,) = read_pairs(world / "pairs.jsonl")
     written = MetaInducer(Writer(load_model(f"hf:{world / 'tiny'}+{best}"))).induce(pair.support)
     assert written.text == PAIR["instruction"]
 
 
 @pytest.mark.slow
-def test_a_resumed_run_ends_where_an_uninterrupted_one_ends(world: Path) -> None:
-    whole = fine_tune(given(world), world / "whole")
-    names = {name for line in (world / "whole" / "metrics.jsonl").read_text().splitlines() for name in json.loads(line)}
+def test_resumed_fine_tuning_equals_an_uninterrupted_run(world: Path) -> None:
+    uninterrupted = fine_tune(make_settings(world), world / "uninterrupted")
+    rows = map(json.loads, (world / "uninterrupted" / "metrics.jsonl").read_text().splitlines())
+    names = {name for row in rows for name in row}
     assert {"train/loss", "validation/named_loss", "validation/hidden_loss"} <= names
 
     class StoppedError(Exception):
         pass
 
-    def stop(told: Recorder) -> None:
-        if told.counts[-1] == 3:
+    def stop(recorder: Recorder) -> None:
+        if recorder.counts[-1] == 3:
             raise StoppedError
 
     with pytest.raises(StoppedError):
-        fine_tune(given(world), world / "torn", progress=Recorder(stop))
-    torn = fine_tune(given(world), world / "torn", resume=True)
-    assert (whole / "adapter_model.safetensors").read_bytes() == (torn / "adapter_model.safetensors").read_bytes()
+        fine_tune(make_settings(world), world / "resumed", progress=Recorder(stop))
+    resumed = fine_tune(make_settings(world), world / "resumed", resume=True)
+    name = "adapter_model.safetensors"
+    assert (uninterrupted / name).read_bytes() == (resumed / name).read_bytes()
 
 
 @pytest.mark.slow
-def test_training_goes_on_from_an_adapter_of_the_same_rank(world: Path) -> None:
-    first = fine_tune(given(world, validate_on=()), world / "first")
+def test_training_continues_an_adapter_of_the_same_rank(world: Path) -> None:
+    first = fine_tune(make_settings(world, validate_on=()), world / "first")
     model = f"hf:{world / 'tiny'}+{first}"
-    assert fine_tune(given(world, model=model, steps=1, validate_on=()), world / "second").is_dir()
+    assert fine_tune(make_settings(world, model=model, steps=1, validate_on=()), world / "second").is_dir()
     with pytest.raises(ConfigError, match="r = 4"):
-        fine_tune(given(world, model=model, lora={"rank": 2}), world / "third")
+        fine_tune(make_settings(world, model=model, lora={"rank": 2}), world / "third")
 
 
-def test_a_pairs_file_is_checked_line_by_line(tmp_path: Path) -> None:
+def test_pairs_file_is_checked_line_by_line(tmp_path: Path) -> None:
     path = tmp_path / "pairs.jsonl"
-    lines(path, [PAIR, {"labels": ["a", "b"], "examples": []}])
+    write_jsonl(path, [PAIR, {"labels": ["a", "b"], "examples": []}])
     with pytest.raises(DataError, match="line 2: instruction"):
         read_pairs(path)
-    lines(path, [PAIR])
+    write_jsonl(path, [PAIR])
     (pair,) = read_pairs(path)
     path.write_bytes(pair_line(pair, task="films", visit=3, reward=0.5))
     assert read_pairs(path) == [pair]
@@ -164,24 +167,24 @@ def test_a_pairs_file_is_checked_line_by_line(tmp_path: Path) -> None:
         read_pairs(path)
 
 
-def test_what_is_wrong_is_said_before_the_first_step(world: Path) -> None:
+def test_invalid_settings_are_refused_before_the_first_step(world: Path) -> None:
     with pytest.raises(DataError, match="Did you mean 'films'"):
-        fine_tune(given(world, train=("film",)), world / "run")
+        fine_tune(make_settings(world, train=("film",)), world / "run")
     with pytest.raises(ConfigError, match="in train and in validate_on"):
-        given(world, validate_on=("films",))
+        make_settings(world, validate_on=("films",))
     with pytest.raises(ConfigError, match="on this machine"):
-        fine_tune(given(world, model="openai:m"), world / "other")
+        fine_tune(make_settings(world, model="openai:m"), world / "other")
     with pytest.raises(ConfigError, match="ascending"):
-        given(world, labels=(1, 3))
+        make_settings(world, labels=(1, 3))
 
 
 @pytest.mark.slow
-def test_a_task_of_which_no_pair_can_be_made_is_skipped_and_said(world: Path) -> None:
+def test_task_unusable_for_pairs_is_skipped_and_reported(world: Path) -> None:
     long = [{"text": f"{'word ' * 99}{i}", "label": "ab"[i % 2]} for i in range(12)]
-    lines(world / "tasks" / "long.jsonl", long)
-    lines(world / "tasks" / "other.jsonl", [{"text": f"{i}", "label": "ab"[i % 2]} for i in range(24)])
-    best = fine_tune(given(world, train=(), steps=1), world / "run", progress=(told := Recorder()))
-    assert told.notes == [
+    write_jsonl(world / "tasks" / "long.jsonl", long)
+    write_jsonl(world / "tasks" / "other.jsonl", [{"text": f"{i}", "label": "ab"[i % 2]} for i in range(24)])
+    best = fine_tune(make_settings(world, train=(), steps=1), world / "run", progress=(recorder := Recorder()))
+    assert recorder.notes == [
         "Skipped long: fewer than two labels have three texts of up to 300 characters",
         "Skipped other: the bank does not describe it",
     ]
@@ -189,22 +192,22 @@ def test_a_task_of_which_no_pair_can_be_made_is_skipped_and_said(world: Path) ->
     assert "| films |" in card
     assert "| long |" not in card
     with pytest.raises(DataError, match=r"No task is usable for pairs \(other: the bank does not"):
-        fine_tune(given(world, train=("other",)), world / "none")
+        fine_tune(make_settings(world, train=("other",)), world / "none")
 
 
 @pytest.mark.slow
 def test_a_run_folder_belongs_to_one_run(world: Path) -> None:
-    fine_tune(given(world, steps=2), world / "run")
+    fine_tune(make_settings(world, steps=2), world / "run")
     with pytest.raises(OutputError, match="--resume"):
-        fine_tune(given(world, steps=2), world / "run")
+        fine_tune(make_settings(world, steps=2), world / "run")
     with pytest.raises(ConfigError, match="lora"):
-        fine_tune(given(world, lora={"rank": 8}), world / "run", resume=True)
-    fine_tune(given(world, steps=3), world / "run", resume=True)
+        fine_tune(make_settings(world, lora={"rank": 8}), world / "run", resume=True)
+    fine_tune(make_settings(world, steps=3), world / "run", resume=True)
     assert json.loads((world / "run" / "metrics.jsonl").read_text().splitlines()[-1])["step"] == 3
 
 
 @pytest.mark.slow
-def test_a_loss_that_is_no_number_stops_the_run(world: Path) -> None:
+def test_nan_loss_stops_the_run(world: Path) -> None:
     with pytest.raises(ModelError, match="lower learning_rate"):
-        fine_tune(given(world, steps=50, learning_rate=1e30, warmup=0), world / "run")
+        fine_tune(make_settings(world, steps=50, learning_rate=1e30, warmup=0), world / "run")
     assert not (world / "run" / "checkpoint-50").exists()

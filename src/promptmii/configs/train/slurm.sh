@@ -5,8 +5,8 @@
 #SBATCH --time=48:00:00
 #SBATCH --requeue                 # the run resumes from its newest checkpoint
 #
-# The job of `promptmii launch RECIPE --slurm ...`, which sets the nodes and GPUs. Arguments: those of `promptmii train`.
-# FOLLOWER is the model that the last node serves; if it is empty, all nodes train.
+# The job that `promptmii launch RECIPE --slurm ...` queues, with the nodes and GPUs set. It takes the arguments of
+# `promptmii train`. The last node serves the model FOLLOWER; if that is empty, all nodes train.
 set -euo pipefail
 
 mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
@@ -16,7 +16,7 @@ trainers=${#nodes[@]}
 if [ -n "${FOLLOWER:-}" ]; then
     trainers=$((trainers - 1))
     server=${nodes[$trainers]}
-    # One vLLM server per GPU; labelling is short, so plain copies beat tensor parallelism.
+    # One vLLM server per GPU. Answers are short, so independent copies beat tensor parallelism.
     srun --nodes=1 --ntasks=1 --nodelist="$server" bash -c "
         for i in \$(seq 0 $((gpus - 1))); do
             CUDA_VISIBLE_DEVICES=\$i vllm serve '$FOLLOWER' --port \$((8000 + i)) --enable-prefix-caching \

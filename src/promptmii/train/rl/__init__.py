@@ -1,11 +1,11 @@
-"""Reinforcement learning: GRPO by TRL, with the follower's score as reward."""
+"""Reinforcement learning: TRL's GRPO, with the follower's score as the reward."""
 
 from importlib import import_module
 
 from promptmii.errors import MissingDependencyError
 
 try:  # once for all modules in this folder
-    for _name in ("accelerate", "peft", "torch", "trl"):  # they bring datasets and psutil
+    for _name in ("accelerate", "peft", "torch", "trl"):  # these also install datasets and psutil
         import_module(_name)
 except ImportError as error:
     raise MissingDependencyError("Training", "train") from error

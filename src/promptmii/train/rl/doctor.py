@@ -23,7 +23,7 @@ from promptmii.train.settings import TrainSettings
 
 
 def examine_run(settings: TrainSettings, folder: Path, progress: Progress) -> Report:
-    """Check a run; nothing is trained or written. Raises `ConfigError` for an option that TRL refuses."""
+    """Check a run without training or writing anything. Raises `ConfigError` for an option that TRL refuses."""
     grpo = grpo_plan(settings)
     checks = [_packages(grpo), _gpus(settings), *_memory(grpo), _disk(grpo, folder)]
     checks += [check for reference in settings.reward.followers for check in _follower(reference, settings, progress)]
@@ -43,13 +43,17 @@ def _packages(grpo: GrpoPlan) -> Check:
 def _gpus(settings: TrainSettings) -> Check:
     count, processes, serve = torch.cuda.device_count(), settings.plan.processes, settings.reward.serve
     if not count:
-        return Check("GPUs", True, f"none: {processes} process(es) would train on this processor")
-    served = 0
+        return Check("GPUs", True, f"none: {processes} process(es) would train on the CPU")
+    server_gpus = 0
     if serve and serve.devices is None:
-        served = serve.copies * sum(serve.needs(name) for name in settings.reward.followers if model_to_serve(name))
-    finding = f"{count} x {torch.cuda.get_device_name()}; plan.processes = {processes}, and {served} for reward.serve"
+        server_gpus = serve.copies * sum(
+            serve.needs(name) for name in settings.reward.followers if model_to_serve(name)
+        )
+    finding = (
+        f"{count} x {torch.cuda.get_device_name()}; plan.processes = {processes}, and {server_gpus} for reward.serve"
+    )
     cure = "More machines: promptmii launch --machines, or --slurm. Fewer processes: plan.processes."
-    fits = processes + served <= count
+    fits = processes + server_gpus <= count
     return Check("GPUs", fits, finding, "" if fits else cure)
 
 
@@ -77,7 +81,7 @@ def _disk(grpo: GrpoPlan, folder: Path) -> Check:
         return Check("disk", True, f"{free:.0f} GiB free in {parent}")
     trained = size.adapter(settings.lora.rank) if settings.lora else size.weights
     checkpoints = int(grpo.options["save_total_limit"]) + 1  # the oldest is deleted after the newest is written
-    # 32-bit weights and Adam's two moments; with ZeRO-3 also the gathered and the sharded 16-bit weights.
+    # Weights and Adam's two moments in 32 bits; with ZeRO-3 also the 16-bit weights, gathered and sharded.
     width = 16 if zero_stage(grpo.options) else 12
     needed = trained * (width * checkpoints + 4) / GIB
     terms = f"{trained:.3g} weights x ({width} bytes x {checkpoints} checkpoints + 4 for best/)"

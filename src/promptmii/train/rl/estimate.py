@@ -1,7 +1,7 @@
-"""The dry run: settings beside the paper's, batches, calls, tokens, memory and hours, without weights or a GPU.
+"""The dry run: a comparison with the paper's settings, and the cost of a run, without weights or a GPU.
 
 Batches, steps and calls follow from the settings. Tokens are counted on a few visits, with the generator's tokenizer
-if it is on this machine. Hours follow from the rates in the table [plan].
+if this machine has it. Hours follow from the rates in the table [plan].
 """
 
 import math
@@ -23,25 +23,25 @@ from promptmii.models.hf.model import quiet
 from promptmii.progress import QUIET, Progress
 from promptmii.prompts import FRAME_SLOTS, Template, frame_prompt
 from promptmii.schema import Settings
-from promptmii.train.paper import PAPER, RELEASE, SAVED, TRL, VALIDATED, authors_style
+from promptmii.train.paper import PAPER, RELEASE, SAVE_EVERY, TRL, VALIDATE_EVERY, authors_style
 from promptmii.train.rl.memory import Term, memory_terms
-from promptmii.train.rl.plan import OURS, Batches, GrpoPlan, grpo_plan
+from promptmii.train.rl.plan import DEFAULTS, Batches, GrpoPlan, grpo_plan
 from promptmii.train.settings import TrainSettings
 from promptmii.train.tasks import read_split
 from promptmii.train.validation import NO_VALIDATION, cases
 from promptmii.train.visits import Visit, Visits, readable, style_of
 
 SAMPLED = 24
-"""Visits on which tokens are counted."""
+"""Visits whose tokens are counted."""
 TOKENS_PER_WORD = 1.5
 """Used if the generator's tokenizer is not on this machine."""
-UNSHOWN = ("stage", "endpoint", "plan", "trl")
+HIDDEN = ("stage", "endpoint", "plan", "trl")
 """Settings that are listed elsewhere or do not affect what is learned."""
 
 
 @dataclass(frozen=True)
 class SettingValue:
-    """One setting of the run beside the paper's."""
+    """The value of a setting in this run, in the paper and in the authors' code."""
 
     value: Any
     origin: str
@@ -49,11 +49,11 @@ class SettingValue:
     paper: Any = None
     """The paper's value in our units, or None if it gives none."""
     release: Any = None
-    """The value in the authors' code if it differs from the paper's or the paper gives none."""
+    """The value in the authors' code, if it differs from the paper's or the paper gives none."""
 
     @property
     def differs(self) -> bool:
-        """Whether the authors use another value; their code decides, then the paper."""
+        """True if the authors use another value, according to their code or else the paper."""
         reference = self.paper if self.release is None else self.release
         return reference is not None and self.value != reference
 
@@ -75,7 +75,7 @@ class Estimate:
     prompt_tokens: float
     """Prompt tokens per visit."""
     shortened: float
-    """Share of the visits with fewer examples than the schedule asks for."""
+    """Share of the visits that have fewer examples than the schedule asks for."""
     calls: int
     """Follower calls for rewards, in the whole run."""
     validations: int
@@ -107,22 +107,24 @@ def estimate(settings: TrainSettings, folder: Path, progress: Progress = QUIET) 
     prompt_tokens = fmean(model.count_tokens([visit.chat[0]["content"] for visit in sample]))
     follower_tokens = plan.length + _frame_tokens(sample, writer)
     drafts, followers = batches.visits * batches.generations, len(settings.reward.followers)
-    calibration = fmean(_calibration_calls(settings, len(visit.episode.support.examples)) for visit in sample)
-    calls = int(drafts * (settings.query + calibration) * followers)
-    watched = cases(split.validation, validation)
-    validations = 1 + math.ceil(batches.steps / validation.every) if watched else 0
-    rows = sum(min(validation.rows, len(case.task.test)) + _calibration_calls(settings, case.n) for case in watched)
-    validation_calls = validations * rows * followers
+    calibration_calls = fmean(_calibration_calls(settings, len(visit.episode.support.examples)) for visit in sample)
+    calls = int(drafts * (settings.query + calibration_calls) * followers)
+    validation_cases = cases(split.validation, validation)
+    validations = 1 + math.ceil(batches.steps / validation.every) if validation_cases else 0
+    calls_per_validation = followers * sum(
+        min(validation.rows, len(case.task.test)) + _calibration_calls(settings, case.n) for case in validation_cases
+    )
+    validation_calls = validations * calls_per_validation
 
     seconds: dict[str, float] = {}
     if plan.writes and plan.reads and plan.learns:
-        learned = batches.steps * batches.per_update * batches.generations
-        written = validations * len(watched) * plan.length
+        learned_drafts = batches.steps * batches.per_update * batches.generations
+        validation_tokens = validations * len(validation_cases) * plan.length
         seconds = {
             "generate": drafts * plan.length / plan.writes,
             "reward": calls * follower_tokens / plan.reads,
-            "update": learned * (prompt_tokens + plan.length) / plan.learns,
-            "validation": written / plan.writes + validation_calls * follower_tokens / plan.reads,
+            "update": learned_drafts * (prompt_tokens + plan.length) / plan.learns,
+            "validation": validation_tokens / plan.writes + validation_calls * follower_tokens / plan.reads,
         }
     return Estimate(
         settings=_settings(grpo),
@@ -136,17 +138,17 @@ def estimate(settings: TrainSettings, folder: Path, progress: Progress = QUIET) 
         shortened=fmean(visit.shortened for visit in sample),
         calls=calls,
         validations=validations,
-        validation_cases=len(watched),
+        validation_cases=len(validation_cases),
         validation_calls=validation_calls,
         follower_tokens=follower_tokens,
-        warnings=() if watched else (NO_VALIDATION,),
+        warnings=() if validation_cases else (NO_VALIDATION,),
         memory=memory_terms(grpo),
         hours=tuple((phase, value / 3600) for phase, value in seconds.items()),
     )
 
 
 class _TokenCounter(ScriptedModel):
-    """Counts tokens with the generator's tokenizer, or estimates them from words if it is not on this machine."""
+    """Counts tokens with the generator's tokenizer, or estimates them from words if this machine does not have it."""
 
     def __init__(self, reference: str) -> None:
         self.tokenizer: Any = None
@@ -166,36 +168,41 @@ class _TokenCounter(ScriptedModel):
 
 def _frame_tokens(visits: Sequence[Visit], writer: Writer) -> float:
     """Tokens of a follower's prompt without the instruction."""
-    frame, episodes = Template(writer.style.frame, FRAME_SLOTS), [visit.episode for visit in visits]
-    prompts = [frame_prompt(frame, "", e.support.labels, row.text) for e in episodes for row in e.query[:4]]
+    frame = Template(writer.style.frame, FRAME_SLOTS)
+    prompts = [
+        frame_prompt(frame, "", visit.episode.support.labels, row.text)
+        for visit in visits
+        for row in visit.episode.query[:4]
+    ]
     return fmean(writer.model.count_tokens(prompts))
 
 
 def _calibration_calls(settings: TrainSettings, examples: int) -> int:
-    """Follower calls per instruction for its calibration, if the instruction was written from `examples` examples."""
-    return {Reads.CONTENT_FREE: len(CONTENT_FREE), Reads.SUPPORT: examples}.get(READS[settings.reward.calibration], 0)
+    """Follower calls that calibrate one instruction written from this number of examples."""
+    calls = {Reads.CONTENT_FREE: len(CONTENT_FREE), Reads.SUPPORT: examples}
+    return calls.get(READS[settings.reward.calibration], 0)
 
 
 def _settings(grpo: GrpoPlan) -> dict[str, SettingValue]:
     """Every promptmii setting that affects what is learned, by dotted name."""
-    papers = {**PAPER, "validation.every": VALIDATED * grpo.boundary}
-    releases = {**RELEASE, "style": authors_style(grpo.settings.model)}
-    listed: dict[str, SettingValue] = {}
-    for name, value, given in _flat(grpo.settings):
-        paper, release = papers.get(name), releases.get(name)
+    paper_values = {**PAPER, "validation.every": VALIDATE_EVERY * grpo.boundary}
+    release_values = {**RELEASE, "style": authors_style(grpo.settings.model)}
+    compared: dict[str, SettingValue] = {}
+    for name, value, is_given in _flat(grpo.settings):
+        paper, release = paper_values.get(name), release_values.get(name)
         if grpo.settings.preset and value == (paper if release is None else release):
             origin = "preset"
-        elif given:
+        elif is_given:
             origin = "given"
         else:
             origin = "paper" if value is not None and value in (paper, release) else "promptmii"
-        if name.partition(".")[0] not in UNSHOWN:
-            listed[name] = SettingValue(value, origin, paper, release)
-    return listed
+        if name.partition(".")[0] not in HIDDEN:
+            compared[name] = SettingValue(value, origin, paper, release)
+    return compared
 
 
 def _flat(settings: Settings, prefix: str = "") -> Iterator[tuple[str, Any, bool]]:
-    """Dotted name, value, and whether the user gave it."""
+    """Yield each setting's dotted name, its value, and True if the user gave it."""
     for name, value in settings:
         if isinstance(value, Settings):
             yield from _flat(value, f"{prefix}{name}.")
@@ -204,10 +211,10 @@ def _flat(settings: Settings, prefix: str = "") -> Iterator[tuple[str, Any, bool
 
 
 def _options(grpo: GrpoPlan) -> dict[str, SettingValue]:
-    """The TRL options that are set, rather than left at TRL's defaults or derived from promptmii settings."""
-    papers = {**TRL, "save_steps": SAVED * grpo.boundary}
-    listed: dict[str, SettingValue] = {}
+    """The TRL options that the user, promptmii or the paper sets."""
+    paper_values = {**TRL, "save_steps": SAVE_EVERY * grpo.boundary}
+    compared: dict[str, SettingValue] = {}
     for name, value in grpo.options.items():
-        origin = "given" if name in grpo.settings.trl else "promptmii" if name in OURS else "paper"
-        listed[name] = SettingValue(value, origin, papers.get(name))
-    return listed
+        origin = "given" if name in grpo.settings.trl else "promptmii" if name in DEFAULTS else "paper"
+        compared[name] = SettingValue(value, origin, paper_values.get(name))
+    return compared

@@ -1,4 +1,4 @@
-"""The frozen followers of a run. Every process calls them; the main process starts servers if `reward.serve` is set."""
+"""The frozen followers of a run. Every process calls them; with `reward.serve`, the main one starts their servers."""
 
 import asyncio
 import os
@@ -23,22 +23,22 @@ from promptmii.serving.process import LOOPBACK
 from promptmii.train.settings import TrainSettings
 
 PAUSE = 0.005
-"""Seconds between attempts to get a slot."""
+"""Seconds between attempts to take a slot."""
 
 
 class SharedSlots:
-    """A limit on the concurrent requests of all processes together: `async with` it around each request.
+    """A limit on the concurrent requests of all processes together. Each request runs in an `async with` block.
 
-    The main process counts them in a store. A killed process never gives its slots back, but its end also ends the run.
+    The main process keeps the count in a store. A killed process never returns its slots, but its death ends the run.
     """
 
-    def __init__(self, store: TCPStore, most: int) -> None:
-        self._store, self._most = store, most
+    def __init__(self, store: TCPStore, limit: int) -> None:
+        self._store, self._limit = store, limit
         self._turn = asyncio.Lock()
 
     async def __aenter__(self) -> None:
-        async with self._turn:  # only the oldest request of each process polls
-            while self._count(1) > self._most:
+        async with self._turn:  # in each process, only the oldest waiting request polls
+            while self._count(1) > self._limit:
                 self._count(-1)
                 await asyncio.sleep(PAUSE)
 
@@ -56,11 +56,11 @@ class SharedSlots:
 def open_followers(
     settings: TrainSettings, folder: Path, state: PartialState, progress: Progress
 ) -> Generator[list[Follower]]:
-    """The loaded followers of each process. Raises `ModelError` and `ConfigError` in all of them."""
-    reward, several, main = settings.reward, state.num_processes > 1, state.is_main_process
+    """Load the followers in each process. If that fails, all processes raise the `ModelError` or `ConfigError`."""
+    reward, distributed, main = settings.reward, state.num_processes > 1, state.is_main_process
     main_host = os.environ.get("MASTER_ADDR", LOOPBACK)
     with ExitStack() as stack:
-        store = TCPStore(main_host, 0, is_master=True, wait_for_workers=False) if several and main else None
+        store = TCPStore(main_host, 0, is_master=True, wait_for_workers=False) if distributed and main else None
         endpoint: Endpoint | PromptMIIError = settings.endpoint
         if reward.serve and main:
             serve = _on_free_gpus(reward.serve)
@@ -68,7 +68,7 @@ def open_followers(
             serving = served(reward.followers, serve, settings.endpoint, folder / "servers", progress, host=host)
             try:
                 endpoint = stack.enter_context(serving)
-            except PromptMIIError as error:  # raised in all processes, which wait for the addresses
+            except PromptMIIError as error:  # to be raised in all processes, which wait for the addresses
                 endpoint = error
         shared: list[Any] = [endpoint, store.port if store else 0]
         broadcast_object_list(shared)
@@ -76,7 +76,7 @@ def open_followers(
         if isinstance(endpoint, PromptMIIError):
             raise endpoint
         slots = None
-        if several:
+        if distributed:
             slots = SharedSlots(store or TCPStore(main_host, port, wait_for_workers=False), endpoint.concurrency)
             if endpoint.max_cost:
                 endpoint = endpoint.model_copy(update={"max_cost": endpoint.max_cost / state.num_processes})
@@ -88,7 +88,7 @@ def open_followers(
 
 
 def _on_free_gpus(settings: ServeSettings) -> ServeSettings:
-    """Place the servers on this machine's GPUs without a training process, unless the settings name devices."""
+    """Place the servers on the GPUs that do not train on this machine, unless the settings name devices."""
     if settings.devices is not None or not torch.cuda.is_available():
         return settings
     devices = visible_devices() or [str(number) for number in range(torch.cuda.device_count())]
@@ -96,5 +96,5 @@ def _on_free_gpus(settings: ServeSettings) -> ServeSettings:
 
 
 def _local_processes() -> int:
-    """Processes of the run on this machine, according to torchrun."""
+    """Number of training processes on this machine, according to torchrun."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))

@@ -1,8 +1,8 @@
-"""Log-probabilities of a group's drafts, with a gradient, computing their shared prompt once.
+"""Differentiable log-probabilities of a group's drafts, which compute the shared prompt only once.
 
-TRL computes a group of G drafts as G rows, each with the whole prompt. Here it is one row: the prompt, then each draft
-as a block that attends to the prompt and itself. With prompts of thousands of tokens and five drafts this costs a
-fifth, and it is exact (`tests/train/rl/test_likelihoods.py`).
+TRL computes a group of G drafts as G rows, each with the whole prompt. Here the group is one row: the prompt, then each
+draft as a block that attends to the prompt and itself. The result is exact (`tests/train/rl/test_likelihoods.py`). With
+prompts of thousands of tokens and five drafts it costs a fifth as much.
 """
 
 from collections import defaultdict
@@ -19,7 +19,7 @@ from promptmii.models.hf.packing import IMPLEMENTATION, NO_OPTIONS, Packed, pack
 from promptmii.models.hf.prefixes import Prefix
 
 POSITIONS = 1024
-"""Positions whose logits are in memory at a time."""
+"""Positions whose logits are in memory at the same time."""
 UNSUPPORTED = (
     "final_logit_softcapping",
     "logit_scale",
@@ -28,7 +28,7 @@ UNSUPPORTED = (
     "lm_head_multiplier",
     "num_experts",
 )
-"""Options of models whose logits are not plain products of the head, or whose layers add a loss."""
+"""Options of models that change the logits after the output head, or whose layers add a loss."""
 
 
 @dataclass(frozen=True)
@@ -40,16 +40,22 @@ class PackedRow:
     def attend(self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
         """See `hf.packing.Attention`. The prompt is causal; blocks attend to the prompt and themselves."""
         del layer
-        p = len(self.packed.prefix.tokens)
+        length = len(self.packed.prefix.tokens)
         prompt = scaled_dot_product_attention(
-            query[None, :, :p], key[None, :, :p], value[None, :, :p], is_causal=True, scale=1, enable_gqa=True
+            query[None, :, :length],
+            key[None, :, :length],
+            value[None, :, :length],
+            is_causal=True,
+            scale=1,
+            enable_gqa=True,
         )
-        blocks = self.packed.attend_after(query[:, p:], key[:, p:], value[:, p:], (key[:, :p], value[:, :p]))
+        prefix = key[:, :length], value[:, :length]
+        blocks = self.packed.attend_after(query[:, length:], key[:, length:], value[:, length:], prefix)
         return torch.cat([prompt[0].transpose(0, 1), blocks])
 
 
 def can_share(model: Any) -> bool:
-    """Whether the model supports packed rows, so that drafts may share a prompt."""
+    """True if the model supports packed rows, so that drafts can share a prompt."""
     return model.config._attn_implementation == IMPLEMENTATION and all(
         getattr(model.config, name, None) is None for name in UNSUPPORTED
     )
@@ -58,9 +64,9 @@ def can_share(model: Any) -> bool:
 def draft_logps(
     model: Any, prompts: Sequence[Sequence[int]], drafts: Sequence[Sequence[int]], temperature: float
 ) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Log-probability of each token and entropy before it, per draft, both of shape (length,).
+    """For each draft, the log-probability of each token and the entropy before it, both of shape (length,).
 
-    `model` is the bare causal language model (adapters in place). Equal prompts are computed once.
+    `model` is the bare causal language model, with adapters in place. Identical prompts are computed once.
     """
     groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
     for i, prompt in enumerate(prompts):
@@ -68,11 +74,11 @@ def draft_logps(
     results: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
     for prompt, members in groups.items():
         order = sorted(members, key=lambda i: len(drafts[i]))  # blocks of similar length need little padding
-        results |= zip(order, _group(model, prompt, [drafts[i] for i in order], temperature), strict=True)
+        results |= zip(order, _group_logps(model, prompt, [drafts[i] for i in order], temperature), strict=True)
     return [results[i] for i in range(len(drafts))]
 
 
-def _group(
+def _group_logps(
     model: Any, prompt: tuple[int, ...], drafts: Sequence[Sequence[int]], temperature: float
 ) -> list[tuple[torch.Tensor, torch.Tensor]]:
     device = model.device
@@ -83,7 +89,9 @@ def _group(
     hidden = model.get_decoder()(
         input_ids=torch.cat([torch.tensor([before], dtype=torch.long, device=device), row.packed.tokens], dim=1),
         position_ids=torch.cat([torch.arange(count, device=device)[None], row.packed.positions], dim=1),
-        attention_mask=torch.zeros(1, 1, 1, 1, device=device),  # a ready-made mask, which is ignored: the row attends
+        attention_mask=torch.zeros(
+            1, 1, 1, 1, device=device
+        ),  # `row` attends; this keeps transformers from building a mask
         use_cache=False,
         memory=row,
     ).last_hidden_state[0, count:]
@@ -100,37 +108,39 @@ def _group(
 def _score(
     head: Any, states: torch.Tensor, targets: torch.Tensor, temperature: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    logs = (head(states).float() / temperature).log_softmax(-1)
+    log_probabilities = (head(states).float() / temperature).log_softmax(-1)
     with torch.no_grad():
-        entropy = -(logs.exp() * logs).sum(-1)
-    return logs.gather(1, targets[:, None])[:, 0], entropy
+        entropy = -(log_probabilities.exp() * log_probabilities).sum(-1)
+    return log_probabilities.gather(1, targets[:, None])[:, 0], entropy
 
 
-COPIED = 5e8
-"""Most trained parameters of which a copy of the initial values is kept."""
+MAX_COPIED = 5e8
+"""Maximum number of trained parameters whose initial values are kept as a copy."""
 DRIFT_DRAFTS = 16
-"""Drafts of a rollout to measure the drift on."""
+"""Drafts of a rollout that the drift is measured on."""
 
 
 class Drift:
-    """Log-probability of drafts now minus at the start, per token."""
+    """How far the policy has moved: the log-probability of drafts now minus at the start, per token."""
 
     def __init__(self, trained: Any) -> None:
-        """`trained` still has its initial weights."""
+        """`trained` must still have its initial weights."""
         self._trained = [weights for weights in trained.parameters() if weights.requires_grad]
-        small = sum(weights.numel() for weights in self._trained) <= COPIED
+        small = sum(weights.numel() for weights in self._trained) <= MAX_COPIED
         self._initial = [weights.detach().clone() for weights in self._trained] if small else []
 
-    def of(self, model: Any, rollout: Sequence[tuple[list[int], list[int]]], temperature: float) -> dict[str, float]:
-        """The curve's value for (prompt, draft) pairs of tokens; empty if it cannot be measured."""
-        drafts = [pair for pair in rollout[:DRIFT_DRAFTS] if pair[1]]
-        if not drafts or not self._initial or not can_share(model):
+    def measure(
+        self, model: Any, rollout: Sequence[tuple[list[int], list[int]]], temperature: float
+    ) -> dict[str, float]:
+        """The value for the curves, given tokens as (prompt, draft) pairs; empty if it cannot be measured."""
+        pairs = [(prompt, draft) for prompt, draft in rollout[:DRIFT_DRAFTS] if draft]
+        if not pairs or not self._initial or not can_share(model):
             return {}
         with torch.no_grad():
-            now = _sum(model, drafts, temperature)
+            now = _total_logp(model, pairs, temperature)
             with self._initial_weights():
-                start = _sum(model, drafts, temperature)
-        return {"kl_to_start": (now - start) / sum(len(draft) for _, draft in drafts)}
+                start = _total_logp(model, pairs, temperature)
+        return {"kl_to_start": (now - start) / sum(len(draft) for _, draft in pairs)}
 
     @contextmanager
     def _initial_weights(self) -> Generator[None]:
@@ -144,6 +154,6 @@ class Drift:
                 weights.data = value
 
 
-def _sum(model: Any, drafts: Sequence[tuple[list[int], list[int]]], temperature: float) -> float:
-    prompts, texts = zip(*drafts, strict=True)
-    return sum(float(logps.sum()) for logps, _ in draft_logps(model, prompts, texts, temperature))
+def _total_logp(model: Any, pairs: Sequence[tuple[list[int], list[int]]], temperature: float) -> float:
+    prompts, drafts = zip(*pairs, strict=True)
+    return sum(float(logps.sum()) for logps, _ in draft_logps(model, prompts, drafts, temperature))

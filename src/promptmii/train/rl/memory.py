@@ -1,4 +1,4 @@
-"""Memory that a training run needs on one GPU, estimated from the settings and the model's configuration."""
+"""An estimate of the memory that a training run needs per GPU, from the settings and the model's configuration."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,20 +15,21 @@ from promptmii.train.rl.plan import ZERO3, GrpoPlan
 
 GIB = 2.0**30
 ASSUMED_GPU = 80.0
-"""GiB of a GPU, if this machine has none."""
+"""GiB of a GPU, used if this machine has none."""
 LIVE = 1e9
 """Weights that ZeRO-3 keeps gathered during a pass (its stage3_max_live_parameters)."""
 RUNTIME = 3.0
-"""GiB for CUDA, NCCL and fragmentation. Assumed."""
+"""GiB for CUDA, NCCL and fragmentation; an assumption."""
 
 
 @dataclass(frozen=True)
 class Term:
-    """One part of the memory."""
+    """One part of the estimate."""
 
     name: str
     gib: float
     how: str
+    """The calculation, for the user."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class ModelSize:
 
     @classmethod
     def of(cls, reference: str) -> "ModelSize | None":
-        """The size according to the model's configuration, or None if that is not on this machine."""
+        """The size from the model's configuration, or None if this machine does not have it."""
         try:
             location = weights_of(reference)
             if location is None:
@@ -55,19 +56,19 @@ class ModelSize:
         return cls(model.num_parameters(), config.num_hidden_layers, config.hidden_size, config.intermediate_size)
 
     def adapter(self, rank: int) -> float:
-        """Weights of an adapter on all seven projections of each layer."""
+        """Number of weights in an adapter on all seven projections of each layer."""
         return self.layers * rank * (8 * self.hidden + 3 * (self.hidden + self.inner))
 
 
 def zero_stage(options: Mapping[str, Any]) -> int:
-    """DeepSpeed's ZeRO stage; 0 without DeepSpeed, or if its configuration is in a file."""
+    """DeepSpeed's ZeRO stage, or 0 if DeepSpeed is off or configured in a file."""
     deepspeed = options.get("deepspeed")
     config: Any = ZERO3 if deepspeed == "zero3" else deepspeed if isinstance(deepspeed, Mapping) else {}
     return int(config.get("zero_optimization", {}).get("stage", 0))
 
 
 def memory_terms(grpo: GrpoPlan, gpu: float = ASSUMED_GPU) -> tuple[Term, ...]:
-    """The terms for one GPU of `gpu` GiB; empty if the model's configuration is not on this machine."""
+    """The terms for one GPU of `gpu` GiB; empty if this machine does not have the model's configuration."""
     settings, options, size = grpo.settings, grpo.options, ModelSize.of(grpo.settings.model)
     if size is None:
         return ()
@@ -102,7 +103,7 @@ def memory_terms(grpo: GrpoPlan, gpu: float = ASSUMED_GPU) -> tuple[Term, ...]:
 
 
 def _weights(name: str, count: float, width: int, shards: int = 1, note: str = "") -> Term:
-    """Weights of `width` bytes each, of which every process holds its shard."""
+    """`count` weights of `width` bytes each, divided into `shards`."""
     among = f" / {shards} processes" if shards > 1 else ""
     return Term(name, count * width / shards / GIB, f"{count:.3g} weights x {width} bytes{among}{note}")
 
@@ -113,5 +114,5 @@ def _activations(size: ModelSize, grpo: GrpoPlan) -> Term:
     layer, inputs = 8 * size.hidden + 4 * size.inner, size.layers * size.hidden
     checkpointing = grpo.options.get("activation_checkpointing")
     values = inputs + layer if checkpointing else size.layers * layer
-    held = f"inputs of {size.layers} layers, all of one" if checkpointing else f"all of {size.layers} layers"
-    return Term("activations", tokens * values * 2 / GIB, f"{tokens:,} tokens x {values:,} values ({held}) x 2 bytes")
+    stored = f"inputs of {size.layers} layers, all of one" if checkpointing else f"all of {size.layers} layers"
+    return Term("activations", tokens * values * 2 / GIB, f"{tokens:,} tokens x {values:,} values ({stored}) x 2 bytes")

@@ -1,4 +1,4 @@
-"""From settings to TRL's configuration and batches."""
+"""Turns the settings into TRL's configuration and the batches of a run."""
 
 import math
 from collections.abc import Mapping
@@ -11,18 +11,18 @@ from trl.trainer.grpo_config import GRPOConfig
 
 from promptmii.errors import ConfigError, MissingDependencyError, nearest
 from promptmii.extras import unmet
-from promptmii.train.paper import SAVED, TRL
+from promptmii.train.paper import SAVE_EVERY, TRL
 from promptmii.train.settings import TrainSettings
 
-OURS: Mapping[str, Any] = {
+DEFAULTS: Mapping[str, Any] = {
     "per_device_train_batch_size": 4,
     "save_total_limit": 2,
     "logging_steps": 1,
     "report_to": "none",
     "activation_checkpointing": True,
 }
-"""TRL options that promptmii sets and the paper does not mention."""
-OWNED: Mapping[str, str] = {
+"""Values that promptmii sets for TRL options that the paper does not mention."""
+RESERVED: Mapping[str, str] = {
     "output_dir": "-o",
     "seed": "seed",
     "data_seed": "seed",
@@ -41,7 +41,7 @@ OWNED: Mapping[str, str] = {
     "gradient_checkpointing": "trl.activation_checkpointing",
     "gradient_checkpointing_kwargs": "trl.activation_checkpointing_kwargs",
 }
-"""TRL options that cannot be set, and what to set instead."""
+"""TRL options that users cannot set, and what to set instead."""
 ZERO3: Mapping[str, Any] = {
     "zero_optimization": {"stage": 3, "stage3_gather_16bit_weights_on_model_save": True},
     "bf16": {"enabled": "auto"},
@@ -49,29 +49,29 @@ ZERO3: Mapping[str, Any] = {
     "gradient_accumulation_steps": "auto",
     "gradient_clipping": "auto",
 }
-"""The meaning of `trl.deepspeed = "zero3"`: weights, gradients and optimiser are sharded over all processes."""
+"""What `trl.deepspeed = "zero3"` stands for: all processes share weights, gradients and optimiser state in shards."""
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "loss_type": ("grpo", "dapo", "bnpo", "dr_grpo", "cispo", "sapo", "luspo", "vespo"),
     "importance_sampling_level": ("token", "sequence"),
     "vllm_mode": ("server", "colocate"),
 }
-"""Valid values that TRL checks only at the first update, or only on a GPU. A test compares them with its code."""
+"""Valid values that TRL checks only at the first update, or only on a GPU. A test compares `loss_type` with TRL."""
 MINIMA: Mapping[str, float] = {
     "max_steps": 1,
     "save_steps": 1,
     "logging_steps": 1,
-    "num_generations": 2,  # each instruction is compared with the others of its group
+    "num_generations": 2,  # GRPO compares each instruction with the others of its group
     "num_iterations": 1,
     "max_completion_length": 1,
     "per_device_train_batch_size": 1,
     "temperature": 0.01,
 }
-"""Smallest meaningful values. With less, TRL trains on nothing or forever."""
+"""Smallest meaningful values. With smaller ones, TRL trains on nothing or never stops."""
 
 
 @dataclass(frozen=True)
 class Batches:
-    """How the work divides."""
+    """How the work of a run is divided."""
 
     prompts: int
     generations: int
@@ -83,30 +83,30 @@ class Batches:
     accumulation: int
     """Forward passes per optimiser step."""
     steps: int
-    """Optimiser steps of the run."""
+    """Optimiser steps in the run."""
     boundary: int
-    """Optimiser steps per rollout; a run resumes exactly only between rollouts."""
+    """Optimiser steps per rollout. A run can resume exactly only between rollouts."""
     save_every: int
     """Optimiser steps between checkpoints."""
 
     @property
     def rollouts(self) -> int:
-        """Rollouts of the run."""
+        """Rollouts in the run."""
         return math.ceil(self.steps / self.boundary)
 
     @property
     def visits(self) -> int:
-        """Prompts of the run."""
+        """Prompts in the run."""
         return self.rollouts * self.prompts
 
 
 @dataclass(frozen=True)
 class GrpoPlan:
-    """The settings of a run and its TRL options."""
+    """The settings of a run and its complete TRL options."""
 
     settings: TrainSettings
     options: Mapping[str, Any]
-    """TRL options, checked: those of the settings, over promptmii's and the paper's."""
+    """Checked TRL options: the user's, with promptmii's and the paper's as defaults."""
 
     @property
     def per_update(self) -> int:
@@ -119,7 +119,7 @@ class GrpoPlan:
         return self.settings.prompts // self.per_update * int(self.options["num_iterations"])
 
     def batches(self, visits_per_pass: float) -> Batches:
-        """How the work divides over the processes. Raises `ConfigError` if it does not."""
+        """Divide the work over the processes. Raises `ConfigError` if it does not divide evenly."""
         settings, processes = self.settings, self.settings.plan.processes
         per_device = int(self.options["per_device_train_batch_size"])
         generations = int(self.options["num_generations"])
@@ -151,9 +151,11 @@ class GrpoPlan:
         )
 
     def config(self, folder: Path, batches: Batches, *, cpu: bool, dry_run: bool = False) -> Any:
-        """TRL's configuration. A dry run needs neither DeepSpeed nor vLLM, and plans any number of processes in one.
+        """Build TRL's configuration.
 
-        Raises `ConfigError` with TRL's reason if it refuses an option.
+        A dry run needs neither DeepSpeed nor vLLM, and plans for any number of processes in one.
+
+        Raises `ConfigError` with TRL's reason if TRL refuses an option.
         """
         options: dict[str, Any] = {**self.options, "max_steps": batches.steps}
         if dry_run:
@@ -173,7 +175,7 @@ class GrpoPlan:
                 save_strategy="steps",
                 logging_strategy="steps",
                 eval_strategy="no",
-                shuffle_dataset=False,  # visits come in their own order
+                shuffle_dataset=False,  # the visits are already shuffled
                 remove_unused_columns=False,
                 disable_tqdm=True,
                 **options,
@@ -186,23 +188,23 @@ class GrpoPlan:
 
 
 def grpo_plan(settings: TrainSettings) -> GrpoPlan:
-    """Complete and check the TRL options. Raises `ConfigError` for an unknown option or value."""
-    known = {field.name for field in fields(GRPOConfig) if field.init}
+    """Complete and check the TRL options. Raises `ConfigError` for an unknown option or invalid value."""
+    option_names = {field.name for field in fields(GRPOConfig) if field.init}
     for name in settings.trl:
-        if name in OWNED:
-            raise ConfigError(f"trl.{name} cannot be set here. Set {OWNED[name]} instead.")
-        if name not in known:
-            hint = nearest(name, sorted(known)).partition(" Known: ")[0]  # without the list, which fills a screen
+        if name in RESERVED:
+            raise ConfigError(f"trl.{name} cannot be set here. Set {RESERVED[name]} instead.")
+        if name not in option_names:
+            hint = nearest(name, sorted(option_names)).partition(" Known: ")[0]  # the full list would fill a screen
             hint = hint if hint.startswith("Did you mean") else "The options are those of trl.GRPOConfig."
             raise ConfigError(f"Unknown option trl.{name}. {hint}")
-    options = {**TRL, **OURS, **settings.trl}
+    options = {**TRL, **DEFAULTS, **settings.trl}
     plan = GrpoPlan(settings, options)
     if settings.prompts % plan.per_update:
         raise ConfigError(
             f"prompts = {settings.prompts} does not divide into updates of prompts_per_update = {plan.per_update}."
         )
     _check_values(options, settings.longest_prompt)
-    return GrpoPlan(settings, {"save_steps": SAVED * plan.boundary, **options})
+    return GrpoPlan(settings, {"save_steps": SAVE_EVERY * plan.boundary, **options})
 
 
 def _check_values(options: Mapping[str, Any], longest_prompt: int) -> None:
@@ -224,7 +226,7 @@ def _check_values(options: Mapping[str, Any], longest_prompt: int) -> None:
 
 
 def check_packages(options: Mapping[str, Any]) -> None:
-    """Raise an error if vLLM, DeepSpeed or a reporting integration is needed but not installed."""
+    """Raise `MissingDependencyError` or `ConfigError` if a package that the options need is not installed."""
     for option, package in (("use_vllm", "vllm"), ("deepspeed", "deepspeed")):
         if options.get(option) and (requirement := unmet("gpu").get(package)):
             raise MissingDependencyError(f"trl.{option}", "gpu", requirement)

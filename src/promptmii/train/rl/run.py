@@ -1,4 +1,4 @@
-"""A run of reinforcement learning, from settings to a folder with the best weights."""
+"""Run reinforcement learning: from the settings to a run folder with the best weights."""
 
 import atexit
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from promptmii.train.loop import BEST, Best, Safeguards, checkpoints, generator_
 from promptmii.train.reward import Reward
 from promptmii.train.rl.followers import open_followers
 from promptmii.train.rl.plan import GrpoPlan, check_packages, grpo_plan
-from promptmii.train.rl.trainer import LostError, PolicyTrainer, RewardFunction, VisitDataset
+from promptmii.train.rl.trainer import FollowersLostError, PolicyTrainer, RewardFunction, VisitDataset
 from promptmii.train.rl.watch import Watch
 from promptmii.train.run_folder import RunFolder, open_run
 from promptmii.train.settings import TrainSettings
@@ -31,7 +31,7 @@ from promptmii.train.validation import NO_VALIDATION, cases
 from promptmii.train.visits import Visits, readable, style_of
 from promptmii.tuning import TrainableModel
 
-FREE = (
+CHANGEABLE = (
     *("passes", "stuck", "endpoint", "plan", "reward.serve"),
     *("trl.max_steps", "trl.save_steps", "trl.save_total_limit", "trl.report_to"),
 )
@@ -47,37 +47,37 @@ def train(
     progress: Progress = QUIET,
     followers: Sequence[Follower] | None = None,
 ) -> Path:
-    """Train the generator into a run folder and return `best/`, the weights with the best validation.
+    """Train the generator in a run folder and return the path of `best/`, the weights with the best validation.
 
-    `config` is the configuration file, to be copied; `followers` replace those in the settings. With `resume` the run
-    continues from the newest complete checkpoint, as if it had never stopped. Raises `DataError`, `ConfigError` and
-    `ModelError` before the first step; later `EndpointError` if followers are lost, `ModelError` if training diverges
-    and `OutputError` on a full disk, each with a valid checkpoint in the folder.
+    `config` is the configuration file, which is copied; `followers` replace those in the settings. With `resume` the
+    run continues from the newest complete checkpoint, as if it had never stopped. Raises `DataError`, `ConfigError` or
+    `ModelError` before the first step. Later it raises `EndpointError` if the followers fail, `ModelError` if training
+    diverges and `OutputError` if the disk is full, and leaves a valid checkpoint.
     """
     end_with_launcher()
     style, grpo = style_of(settings), grpo_plan(settings)
     check_packages(grpo.options)
-    # While one process waits for a server, the others wait for that process.
+    # While one process waits for a server, the others wait for it, so their timeout must be longer.
     startup = settings.reward.serve.startup if settings.reward.serve else 0.0
     timeout = timedelta(seconds=max(1800.0, 2 * startup, 2 * (settings.reward.wait + settings.endpoint.patience)))
     state = PartialState(cpu=not torch.cuda.is_available(), timeout=timeout)
     progress = progress if state.is_main_process else QUIET
-    if state.num_processes > 1:  # or the group's threads may abort a process that exits
+    if state.num_processes > 1:  # otherwise the group's threads may abort a process at exit
         atexit.register(state.destroy_process_group)
     check_processes(settings.plan.processes, state.num_processes)
     split = read_split(settings, progress)
-    grpo.batches(len(split.train))  # raises an error before any server is started
+    grpo.batches(len(split.train))  # fail before any server is started
     if state.num_processes == 1 and (gpus := torch.cuda.device_count()) > 1:
         progress.note(f"Training uses one of {gpus} GPUs, as plan.processes is 1")
     with ExitStack() as stack:
-        opened = open_run(folder, settings, config, resume=resume, free=FREE)
+        opened = open_run(folder, settings, config, resume=resume, changeable=CHANGEABLE)
         run = stack.enter_context(opened if state.is_main_process else nullcontext(None))
         if followers is None:
             followers = stack.enter_context(open_followers(settings, folder, state, progress))
         trainer = _trainer(grpo, style, split, followers, folder, run, progress)
         try:
             run_loop(trainer, folder, resume=resume)
-        except LostError:  # it comes between two updates, so the run can resume exactly
+        except FollowersLostError:  # raised between two updates, so the run can resume exactly
             if trainer.state.global_step:
                 trainer.save_now()
             raise
@@ -94,9 +94,10 @@ def _trainer(
     run: RunFolder | None,
     progress: Progress,
 ) -> PolicyTrainer:
-    """Assemble a run; `run` is None except in the main process."""
+    """Assemble the trainer. `run` is None except in the main process."""
     settings = grpo.settings
-    # With DeepSpeed, transformers loads sharded weights once this exists: the generator's, but not the followers'.
+    # With DeepSpeed, transformers shards the weights it loads once this exists. That must affect the generator, but
+    # not the followers, which are loaded already.
     config = grpo.config(folder, grpo.batches(len(split.train)), cpu=not torch.cuda.is_available())
     policy = TrainableModel.load(settings.model, settings.lora, settings.seed)
     if config.beta and not settings.lora and policy.below.adapters:
@@ -111,12 +112,12 @@ def _trainer(
     if split.skipped:
         usable = f"{len(split.train)} to learn from, {len(split.validation)} to validate on"
         progress.note(f"{counted(len(split.skipped), 'task')} skipped; {usable}")
-    watched = cases(split.validation, settings.validation)
-    if not watched:
+    validation_cases = cases(split.validation, settings.validation)
+    if not validation_cases:
         progress.note(NO_VALIDATION)
     visits = Visits(split.train, settings, writer)
     batches = grpo.batches(visits.per_pass)
-    config.max_steps = batches.steps  # nothing else in it depends on the number of tasks
+    config.max_steps = batches.steps  # the only value in it that depends on the number of tasks
     reward = Reward(settings.reward, followers, style, progress)
     reward.check(visits.visit(0).episode)
     if run:
@@ -130,10 +131,10 @@ def _trainer(
             "batches": vars(batches),
             "trl": config.to_dict() | {"output_dir": "."},
         }
-        run.describe(facts, same=("data", "templates", "followers"))
+        run.describe(facts, fixed=("data", "templates", "followers"))
     card = partial(generator_card, settings, policy.base, {task.name: task for task in split.train})
     best = Best(folder, VALIDATION, policy, card, gain=settings.validation.gain)
-    watch = Watch(settings, writer, policy, followers, watched, best, run, progress)
+    watch = Watch(settings, writer, policy, followers, validation_cases, best, run, progress)
     trainer = PolicyTrainer(
         policy,
         RewardFunction(reward, visits, policy, run),

@@ -1,8 +1,8 @@
-"""TRL's GRPO trainer, adapted. No other module depends on its internals.
+"""An adapted GRPO trainer of TRL. No other module depends on TRL's internals.
 
-If each process holds all weights, the local engine writes the drafts, and a group's prompt is computed once, both for
-writing and for learning. Loss, advantages, vLLM and distribution are TRL's. `tests/train/rl/test_trl.py` lists the
-overridden methods and the names used, and fails if TRL changes them.
+If each process holds all weights, the local engine writes the drafts, and a group's prompt is computed only once for
+writing and once for learning. The loss, advantages, vLLM and distribution are TRL's. `tests/train/rl/test_trl.py` lists
+the overridden methods and the names used, and fails if TRL changes them.
 """
 
 from collections.abc import Generator, Sequence
@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from accelerate.utils import DistributedType, gather_object
 from datasets import Dataset
+from torch.nn.functional import pad
+from torch.nn.utils.rnn import pad_sequence
 from trl.models.utils import unwrap_model_for_generation
 from trl.trainer.grpo_trainer import GRPOTrainer
 from trl.trainer.utils import split_tensor_dict
@@ -31,13 +33,13 @@ from promptmii.tuning import TrainableModel
 from promptmii.tuning.lora import merged
 
 LOCAL = (DistributedType.NO, DistributedType.MULTI_GPU, DistributedType.MULTI_CPU)
-"""Distributions in which each process holds all weights."""
+"""Kinds of distribution in which each process holds all weights."""
 SAMPLED = 10
-"""Drafts per step in samples.jsonl."""
+"""Drafts per rollout to save in samples.jsonl."""
 
 
 class Clock:
-    """Measures seconds by phase."""
+    """Adds up the seconds of each phase."""
 
     def __init__(self) -> None:
         self._seconds: dict[str, float] = {}
@@ -58,7 +60,10 @@ class Clock:
         self._steps += phase == "step"
 
     def take(self) -> dict[str, float]:
-        """Seconds per step since the last call: generate, reward, layout (rest of a rollout), update (rest), step."""
+        """Seconds per step since the last call, by phase.
+
+        The phases are generate, reward, layout (the rest of a rollout), update (the rest of a step) and the whole step.
+        """
         phases, steps = self._seconds, max(self._steps, 1)
         self._seconds, self._steps = {}, 0
         rollout, step = phases.pop("rollout", 0.0), phases.pop("step", 0.0)
@@ -69,7 +74,7 @@ class Clock:
 
 @dataclass
 class VisitDataset:
-    """The visits as TRL's data set, drawn on access, so that thirty passes need no memory."""
+    """The visits as a data set for TRL. They are drawn on access, so that many passes need no memory."""
 
     visits: Visits
     count: int
@@ -81,20 +86,20 @@ class VisitDataset:
         return {"visit": number, "prompt": [dict(message) for message in self.visits.visit(number).chat]}
 
 
-class LostError(EndpointError):
+class FollowersLostError(EndpointError):
     """Too many drafts could not be scored. The weights are those of the last finished step."""
 
 
 @dataclass
 class RewardFunction:
-    """Judges the drafts of a rollout, and logs the results."""
+    """Judges the drafts of a rollout and logs the results."""
 
     reward: Reward
     visits: Visits
     policy: TrainableModel
     folder: RunFolder | None
-    lost: str | None = None
-    """The reason if the last rollout could not be judged."""
+    failure: str | None = None
+    """Why the last rollout could not be judged."""
     __name__ = "follower"
 
     def __call__(
@@ -110,13 +115,13 @@ class RewardFunction:
         try:
             judged = self.reward.judge(drafts)
         except EndpointError as error:
-            self.lost = str(error)
+            self.failure = str(error)
             return [None] * len(drafts)
-        self.lost = None
+        self.failure = None
         self._log(drafts, judged, visit, log_metric)
         if self.folder:
             rows = zip(drafts[:SAMPLED], judged, visit, strict=False)
-            self.folder.samples([_row(trainer_state.global_step + 1, *row) for row in rows])
+            self.folder.log_samples([_row(trainer_state.global_step + 1, *row) for row in rows])
         return [judgement.reward for judgement in judged]
 
     def _draft(self, ids: Sequence[int], number: int) -> Draft:
@@ -124,16 +129,18 @@ class RewardFunction:
         unfinished = not ids or ids[-1] not in form.ends
         return Draft(self.visits.visit(number).episode, form.decode(ids).strip(), len(ids), unfinished)
 
-    def _log(self, drafts: Sequence[Draft], judged: Sequence[Judged], visit: Sequence[int], log_metric: Any) -> None:
+    def _log(self, drafts: Sequence[Draft], judged: Sequence[Judged], numbers: Sequence[int], log_metric: Any) -> None:
         scored = [(result, draft) for result, draft in zip(judged, drafts, strict=True) if result.reward is not None]
         if scored:
             log_metric("train/score", fmean(result.score or 0.0 for result, _ in scored))
             log_metric("unparsed", fmean([result.unparsed for result, draft in scored if draft.text] or [0.0]))
         log_metric("copied", fmean(result.copied for result in judged))
         log_metric("failed", fmean(result.reward is None for result in judged))
-        log_metric("fewer_examples", fmean(self.visits.visit(number).shortened for number in visit))
-        distinct = len({(number, draft.text) for number, draft in zip(visit, drafts, strict=True)})
-        log_metric("repeated", 1 - (distinct - len(set(visit))) / max(len(drafts) - len(set(visit)), 1))
+        log_metric("fewer_examples", fmean(self.visits.visit(number).shortened for number in numbers))
+        groups = len(set(numbers))
+        distinct = len({(number, draft.text) for number, draft in zip(numbers, drafts, strict=True)})
+        # The first draft of a group cannot be a repetition.
+        log_metric("repeated", 1 - (distinct - groups) / max(len(drafts) - groups, 1))
 
 
 def _row(step: int, draft: Draft, judged: Judged, visit: int) -> dict[str, Any]:
@@ -155,22 +162,22 @@ def _row(step: int, draft: Draft, judged: Judged, visit: int) -> dict[str, Any]:
 
 
 class PolicyTrainer(GRPOTrainer):
-    """One process of a training run."""
+    """The trainer of one process in a run."""
 
     def __init__(self, policy: TrainableModel, reward: RewardFunction, visits: VisitDataset, **options: Any) -> None:
         self._policy = policy
         self._reward = reward
         self.clock = Clock()
         self.rollout: list[tuple[list[int], list[int]]] = []
-        """Prompts and drafts of this process's last rollout, as tokens."""
-        engine_for(policy.model)  # sets the attention implementation that packed rows need
+        """Tokens of the prompts and drafts in this process's last rollout."""
+        engine_for(policy.model)  # also sets the attention implementation that packed rows need
         policy.tokenizer.padding_side = "left"
-        policy.model.generation_config.eos_token_id = policy.form.ends  # ends of the chat template's turn
+        policy.model.generation_config.eos_token_id = policy.form.ends  # tokens that end a turn of the chat template
         super().__init__(
             model=policy.trained,
             reward_funcs=[reward],
             processing_class=policy.tokenizer,
-            train_dataset=Dataset.from_dict({"prompt": [""]}),  # a placeholder, because TRL reads the whole data set
+            train_dataset=Dataset.from_dict({"prompt": [""]}),  # a placeholder, because TRL would read all visits
             **options,
         )
         self.train_dataset: Any = visits
@@ -182,7 +189,7 @@ class PolicyTrainer(GRPOTrainer):
 
     @property
     def bare(self) -> Any:
-        """The causal language model, adapters in place."""
+        """The causal language model, with adapters in place."""
         return self._bare(self.model)
 
     def save_now(self) -> None:
@@ -196,25 +203,25 @@ class PolicyTrainer(GRPOTrainer):
         return unwrapped.get_base_model() if hasattr(unwrapped, "peft_config") else unwrapped
 
     def _tokenize_prompts(self, prompts: list[Any]) -> tuple[list[list[int]], None, dict[str, Any]]:
-        """Render prompts as for users."""
+        """Render the prompts as the generator sees them in use."""
         return self._policy.form.prompts(prompts), None, {}
 
     def _generate_single_turn(
         self, prompt_ids: list[list[int]], *args: Any, **options: Any
     ) -> tuple[list[list[int]], Any]:
-        """Compute a group's prompt once, and draw the same in a resumed run."""
+        """Write the drafts, if possible with the local engine, which computes a group's prompt once."""
         with self.clock("generate"):
             if self._uses_local_engine():
-                written, logps = self._write(prompt_ids), None
+                drafts, logps = self._write(prompt_ids), None
             else:
-                written, logps = super()._generate_single_turn(prompt_ids, *args, **options)
-        self.rollout = list(zip(prompt_ids, written, strict=True))
-        return written, logps
+                drafts, logps = super()._generate_single_turn(prompt_ids, *args, **options)
+        self.rollout = list(zip(prompt_ids, drafts, strict=True))
+        return drafts, logps
 
     def write_greedily(
         self, prompts: Sequence[Sequence[int]], rows: Sequence[int], sampling: Sampling, _ends: Sequence[int]
     ) -> list[list[int]]:
-        """`Engine.write` by vLLM with the current weights. All processes call it with the same number of rows."""
+        """`Engine.write` with vLLM and the current weights. All processes must call it with the same number of rows."""
         engine: Any = self.vllm_generation
         engine.temperature, engine.max_completion_length = 0.0, sampling.max_tokens
         try:
@@ -230,7 +237,7 @@ class PolicyTrainer(GRPOTrainer):
         return local and not (unsupported or other_engine or args.generation_kwargs)
 
     def _write(self, prompts: list[list[int]]) -> list[list[int]]:
-        """A draft per prompt, determined by seed, step, process and prompt."""
+        """Write a draft per prompt, determined by seed, step, process and prompts, so that a resumed run repeats it."""
         model = self.bare
         seed = int(content_key([self.args.seed, self.state.global_step, self.accelerator.process_index])[:8], 16)
         sampling = Sampling(int(self.max_completion_length or 1), self.temperature, self.top_p, seed)
@@ -245,7 +252,7 @@ class PolicyTrainer(GRPOTrainer):
             model.train(training)
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
-        """Keep groups together, so that an update learns from whole groups."""
+        """Split a rollout without shuffling it, so that each update learns from whole groups."""
         model: Any = self.model
         if not model.training:
             return super()._prepare_inputs(generation_batch)
@@ -258,12 +265,12 @@ class PolicyTrainer(GRPOTrainer):
         return buffered[self._step % args.steps_per_generation]
 
     def _calculate_rewards(self, *args: Any, **options: Any) -> torch.Tensor:
-        """Stop all processes if one loses its followers, or the others would wait for it forever."""
+        """Stop all processes if the followers of one fail; otherwise the others would wait for it forever."""
         with self.clock("reward"):
             rewards = super()._calculate_rewards(*args, **options)
-        reasons = [reason for reason in gather_object([self._reward.lost]) if reason]
+        reasons = [reason for reason in gather_object([self._reward.failure]) if reason]
         if reasons:
-            raise LostError(reasons[0])
+            raise FollowersLostError(reasons[0])
         return rewards
 
     def _get_per_token_logps_and_entropies(
@@ -276,12 +283,12 @@ class PolicyTrainer(GRPOTrainer):
         compute_aux_loss: bool = False,
         **options: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-        """Compute a group as one row that holds its prompt once."""
+        """Compute a group as one row that holds its prompt once, if the run allows it."""
         bare = self._bare(model)  # the policy or the reference model
         single = self.accelerator.distributed_type is DistributedType.NO
-        no_empty_draft = attention_mask[:, -logits_to_keep:].any(dim=1).all().item()
+        no_draft_is_empty = attention_mask[:, -logits_to_keep:].any(dim=1).all().item()
         plain_loss = not compute_aux_loss and not self._entropy_bonus_enabled
-        if not (single and no_empty_draft and plain_loss and can_share(bare)):
+        if not (single and no_draft_is_empty and plain_loss and can_share(bare)):
             return super()._get_per_token_logps_and_entropies(
                 model, input_ids, attention_mask, logits_to_keep, *args, compute_aux_loss=compute_aux_loss, **options
             )
@@ -291,26 +298,24 @@ class PolicyTrainer(GRPOTrainer):
         drafts = [ids[split:][mask[split:]].tolist() for ids, mask in rows]
         with self.accelerator.autocast():
             pairs = draft_logps(bare, prompts, drafts, self.temperature)
-        logps, entropies = (
-            torch.nn.utils.rnn.pad_sequence([pair[side] for pair in pairs], batch_first=True) for side in (0, 1)
-        )
+        logps, entropies = (pad_sequence(list(tensors), batch_first=True) for tensors in zip(*pairs, strict=True))
         padding = (0, logits_to_keep - logps.shape[1])
-        return torch.nn.functional.pad(logps, padding), torch.nn.functional.pad(entropies, padding), None
+        return pad(logps, padding), pad(entropies, padding), None
 
     def create_model_card(self, *_args: Any, **_options: Any) -> None:
-        """Do nothing: the run writes its own card."""
+        """Do nothing, because the run writes its own card."""
 
     def _save_rng_state(self, output_dir: str) -> None:
-        """Wait for all processes before the trainer state, which marks a checkpoint as complete."""
+        """Wait for all processes before the trainer state is written, which marks a checkpoint as complete."""
         super()._save_rng_state(output_dir)
         self.accelerator.wait_for_everyone()
 
 
 @contextmanager
 def whole_weights(trainer: PolicyTrainer) -> Generator[Any]:
-    """The bare model with DeepSpeed's shards gathered, so that processes may make different forward passes."""
+    """The bare model with DeepSpeed's shards gathered, so that each process may run its own forward passes."""
     with unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator) as model:
-        hooks: dict[int, Any] = model._forward_pre_hooks  # TRL leaves the one that compares the processes' steps
+        hooks: dict[int, Any] = model._forward_pre_hooks  # TRL leaves the hook that compares the processes' steps
         saved = dict(hooks)
         hooks.clear()
         try:

@@ -1,4 +1,4 @@
-"""A callback of the trainer: curves, validation, the best weights, and early stopping."""
+"""The trainer callback that logs curves, validates, saves the best weights and stops early."""
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
@@ -36,17 +36,18 @@ NAMES = {
     "grad_norm": "train/gradient",
     "loss": "train/loss",
 }
-"""TRL's names to those in the curves; other names stay."""
+"""Maps TRL's metric names to curve names. Other names stay the same."""
 DROPPED = ("epoch", "step_time", "num_tokens")
+"""TRL's metrics that the curves omit."""
 
 
 @dataclass(eq=False)
 class Watch(TrainerCallback):
-    """Called by the trainer after each step."""
+    """Logs and validates a run as it trains; see the module."""
 
     settings: TrainSettings
     writer: Writer
-    """Renders the generator's prompts; its model is replaced by the current policy."""
+    """Renders the generator's prompts. Validation replaces its model with the current policy."""
     policy: TrainableModel
     followers: Sequence[Follower]
     cases: Sequence[Case]
@@ -55,17 +56,17 @@ class Watch(TrainerCallback):
     """None except in the main process."""
     progress: Progress
     _equal_steps: int = 0
-    """Steps in a row with equal rewards in every group."""
+    """Number of steps in a row with equal rewards in every group."""
     _step_start: float = 0.0
 
     def attach(self, trainer: PolicyTrainer, boundary: int) -> None:
-        """Watch a trainer that still has its initial weights. `boundary` is the number of steps per rollout."""
+        """Connect to a trainer that still has its initial weights. `boundary` is the number of steps per rollout."""
         self._trainer = trainer
         self._boundary = boundary
         self._drift = Drift(trainer.accelerator.unwrap_model(trainer.model))
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
-        """Validate the initial weights, or restore the best value of a resumed run."""
+        """Validate the initial weights; in a resumed run, restore the best value instead."""
         if state.global_step:
             self.best.recall(state.global_step)
         else:
@@ -79,11 +80,11 @@ class Watch(TrainerCallback):
         """Validate every `validation.every` steps, and stop after `validation.patience` without a gain."""
         self._trainer.clock.add("step", perf_counter() - self._step_start)
         self.progress.advance()
-        chosen = self.settings.validation
-        if state.global_step % chosen.every == 0 or state.global_step == state.max_steps:
+        validation = self.settings.validation
+        if state.global_step % validation.every == 0 or state.global_step == state.max_steps:
             self._validate(state.global_step)
-        between_rollouts = state.global_step % self._boundary == 0  # only there can a run resume exactly
-        if chosen.patience is not None and self.best.since >= chosen.patience and between_rollouts:
+        between_rollouts = state.global_step % self._boundary == 0  # where a run can resume exactly
+        if validation.patience is not None and self.best.since >= validation.patience and between_rollouts:
             self.progress.note(f"Stopped at step {state.global_step}: {self.best.since} validations without a gain")
             control.should_training_stop = control.should_save = True
 
@@ -108,7 +109,7 @@ class Watch(TrainerCallback):
 
     def _write(self, step: int, values: Mapping[str, float]) -> None:
         if self.folder:
-            self.folder.metrics(step, values)
+            self.folder.log_metrics(step, values)
 
     def _warn_if_stuck(self, values: Mapping[str, float]) -> None:
         self._equal_steps = self._equal_steps + 1 if values["zero_variance"] == 1.0 else 0
@@ -119,20 +120,21 @@ class Watch(TrainerCallback):
             )
 
     def _validate(self, step: int) -> None:
+        """Validate the current policy. All processes write together, then each judges its share of the cases."""
         if not self.cases:
             return
         start = perf_counter()
         trainer, state = self._trainer, self._trainer.accelerator
         model: Any = trainer.model
-        training = model.training
+        was_training = model.training
         model.eval()
         with self._current_policy(step) as policy:
             written = write(self.writer.with_model(policy), self.cases)
         sharded = trainer.is_deepspeed_enabled
-        drift = {} if sharded else self._drift.of(trainer.bare, trainer.rollout, trainer.temperature)
-        model.train(training)
-        own = written[state.process_index :: state.num_processes]
-        outcomes: list[Outcome] = gather_object(judge(own, self.followers, self.settings.validation.rows))
+        drift = {} if sharded else self._drift.measure(trainer.bare, trainer.rollout, trainer.temperature)
+        model.train(was_training)
+        own_share = written[state.process_index :: state.num_processes]
+        outcomes: list[Outcome] = gather_object(judge(own_share, self.followers, self.settings.validation.rows))
         values = summary(outcomes) | drift
         result = "not judged, because followers failed"
         if not values["validation/failed"]:
@@ -144,11 +146,11 @@ class Watch(TrainerCallback):
         self._write(step, values)
         self._report(values)
         if self.folder:
-            self.folder.samples([_row(step, outcome) for outcome in outcomes])
+            self.folder.log_samples([_row(step, outcome) for outcome in outcomes])
         self.progress.note(f"Step {step}: validation {result}")
 
     def _report(self, values: Mapping[str, float]) -> None:
-        """Send the values wherever `report_to` sends the steps. `Trainer.log` would mix them with the step's values."""
+        """Send the values to the integrations in `report_to`. `Trainer.log` would mix them with the step's values."""
         trainer = self._trainer
         for callback in trainer.callback_handler.callbacks:
             if callback is not self:
@@ -156,7 +158,7 @@ class Watch(TrainerCallback):
 
     @contextmanager
     def _current_policy(self, step: int) -> Generator[LocalModel]:
-        """The current policy, shared by all processes: in vLLM, or as the bare model with all its weights."""
+        """The current policy, run by all processes together: in vLLM, or as the bare model with all its weights."""
         trainer, policy = self._trainer, self.policy
         state = trainer.accelerator
 
@@ -175,7 +177,7 @@ class Watch(TrainerCallback):
 
     def _save_best(self, step: int, measured: Mapping[str, float]) -> None:
         trainer = self._trainer
-        # DeepSpeed's engine gathers the shards; every process takes part.
+        # DeepSpeed gathers the shards, and every process must take part.
         sharded = trainer.is_deepspeed_enabled
         state: Any = trainer.accelerator.get_state_dict(trainer.model_wrapped) if sharded else None
         if self.folder:
@@ -183,15 +185,15 @@ class Watch(TrainerCallback):
 
 
 Write = Callable[[Sequence[Sequence[int]], Sequence[int], Sampling, Sequence[int]], list[list[int]]]
-"""The signature of `Engine.write`, without the contrast."""
+"""The signature of `Engine.write` without `against`."""
 
 
 @dataclass(frozen=True)
 class SharedEngine:
-    """An `Engine` that writes its share of the rows, and gathers the others from the other processes.
+    """An `Engine` that writes its own share of the rows and gathers the rest from the other processes.
 
-    It takes any number of rows on any number of processes. Each process writes the same number of rows, because an
-    engine that spans processes needs them in step.
+    It takes any number of rows and processes. Each process writes the same number of rows, because an engine that
+    spans processes needs them to run in step.
     """
 
     local_write: Write
@@ -206,7 +208,7 @@ class SharedEngine:
         ends: Sequence[int],
         against: Sequence[int] = (),
     ) -> list[list[int]]:
-        del against  # the card of its model has no contrasts
+        del against  # unused, because the model's card says that it has no contrasts
         size = -(-len(rows) // self.processes)
         own = list(rows[self.process * size : (self.process + 1) * size])
         own += list(rows[:1]) * (size - len(own))  # padding, dropped below
@@ -224,7 +226,7 @@ class SharedEngine:
 
 
 def _memory_gib(device: torch.device) -> float:
-    """Peak memory of tensors on a GPU; without one, the current memory of this process."""
+    """Peak memory of tensors on the GPU; without a GPU, the current memory of this process."""
     used = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else psutil.Process().memory_info().rss
     return used / 2**30
 

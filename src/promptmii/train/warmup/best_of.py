@@ -1,4 +1,4 @@
-"""Rejection sampling: of several drafts per visit, the one with the best reward becomes a pair for `--stage sft`.
+"""Rejection sampling: the best of several drafts per visit becomes a training pair for `--stage sft`.
 
 It needs no gradients, so it is the cheapest way to improve a generator that sometimes writes well.
 """
@@ -6,6 +6,7 @@ It needs no gradients, so it is the cheapest way to improve a generator that som
 import json
 from collections.abc import Sequence
 from contextlib import ExitStack, closing, suppress
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 
@@ -27,7 +28,7 @@ from promptmii.train.visits import Visit, Visits, readable, style_of
 from promptmii.train.warmup.pairs import Pair, pair_line
 
 PAIRS = "pairs.jsonl"
-FREE = ("visits", "together", "endpoint", "reward.serve")
+CHANGEABLE = ("visits", "together", "endpoint", "reward.serve")
 """Settings that a resumed run may change."""
 
 
@@ -43,41 +44,56 @@ def best_of(
     style = style_of(settings)
     split = read_split(settings, progress)
     with ExitStack() as stack:
-        run = stack.enter_context(open_run(folder, settings, config, resume=resume, free=FREE))
-        finished = max(read_curves([folder])[0].metrics.get("kept", {0: 0.0})) if is_training_run(folder) else 0
+        run = stack.enter_context(open_run(folder, settings, config, resume=resume, changeable=CHANGEABLE))
+        finished = _finished_visits(folder)
         if finished >= settings.visits:
             return folder / PAIRS
-        chosen = settings.reward
-        serving = served(chosen.followers, chosen.serve, settings.endpoint, folder / "servers", progress)
+        reward_settings = settings.reward
+        serving = served(
+            reward_settings.followers, reward_settings.serve, settings.endpoint, folder / "servers", progress
+        )
         endpoint = stack.enter_context(serving)
         limit = endpoint.limit()
         models = {
             name: stack.enter_context(closing(endpoint.load(name, limit=limit)))
-            for name in dict.fromkeys((settings.model, *chosen.followers))
+            for name in dict.fromkeys((settings.model, *reward_settings.followers))
         }
         writer = Writer(models[settings.model], style, settings.budget)
         split = readable(split, settings, writer)
-        for line in split.skipped:
-            progress.note(f"Skipped {line}")
+        for task in split.skipped:
+            progress.note(f"Skipped {task}")
         facts = {"stage": settings.stage, "data": split.key, "meta": writer.template.key, "skipped": split.skipped}
-        run.describe(facts, same=("data", "meta"))
-        followers = [Follower(for_threads(models[name]), chosen.mode, chosen.calibration) for name in chosen.followers]
-        reward = Reward(chosen, followers, style, progress)
+        run.describe(facts, fixed=("data", "meta"))
+        followers = [
+            Follower(for_threads(models[name]), reward_settings.mode, reward_settings.calibration)
+            for name in reward_settings.followers
+        ]
+        reward = Reward(reward_settings, followers, style, progress)
         visits = Visits(split.train, settings, writer)
         progress.step("Drafting", settings.visits - finished, "drafts")
         reward.check(visits.visit(finished).episode)
+        write = partial(_write, writer, settings)
         for start in range(finished, settings.visits, settings.together):
-            batch = [visits.visit(number) for number in range(start, min(start + settings.together, settings.visits))]
-            drafts = dict(parallel(lambda visit: _write(writer, visit, settings), batch, writer.model.card.concurrency))
-            judged = iter(reward.judge([draft for position in range(len(batch)) for draft in drafts[position]]))
-            for position, visit in enumerate(batch):
-                results = [(draft, next(judged)) for draft in drafts[position]]
+            end = min(start + settings.together, settings.visits)
+            batch = [visits.visit(number) for number in range(start, end)]
+            by_position = dict(parallel(write, batch, writer.model.card.concurrency))
+            drafts = [by_position[position] for position in range(len(batch))]
+            judged = iter(reward.judge([draft for visit_drafts in drafts for draft in visit_drafts]))
+            for visit, visit_drafts in zip(batch, drafts, strict=True):
+                results = [(draft, next(judged)) for draft in visit_drafts]
                 progress.advance(1, _record(run, settings, visit, results))
     return folder / PAIRS
 
 
-def _write(writer: Writer, visit: Visit, settings: BestOfSettings) -> list[Draft]:
-    """The drafts of a visit. Raises `EndpointError` if all fail."""
+def _finished_visits(folder: Path) -> int:
+    """Number of visits that an earlier run in this folder finished."""
+    if not is_training_run(folder):
+        return 0
+    return max(read_curves([folder])[0].metrics.get("kept", {0: 0.0}))
+
+
+def _write(writer: Writer, settings: BestOfSettings, visit: Visit) -> list[Draft]:
+    """Write the drafts of a visit. Raises `EndpointError` if all fail."""
     support = visit.episode.support
     contrast = writer.contrast(support, support.examples)
     sampling = writer.sampling(support.labels, visit.episode.seed, settings.temperature, contrast)
@@ -89,15 +105,18 @@ def _write(writer: Writer, visit: Visit, settings: BestOfSettings) -> list[Draft
         )
     texts = [completion.text.strip() for completion in completions]
     counts = writer.model.count_tokens(texts)
-    return [Draft(visit.episode, t, n, c.truncated) for t, n, c in zip(texts, counts, completions, strict=True)]
+    return [
+        Draft(visit.episode, text, tokens, completion.truncated)
+        for text, tokens, completion in zip(texts, counts, completions, strict=True)
+    ]
 
 
 def _record(run: RunFolder, settings: BestOfSettings, visit: Visit, judged: Sequence[tuple[Draft, Judged]]) -> str:
-    """Append the pair if it is good enough, then the curves, which mark the visit as finished."""
+    """Save the best draft as a pair if it is good enough, and log the visit as finished. Returns a progress note."""
     step = visit.number + 1
     scored = [(result.reward, draft) for draft, result in judged if result.reward is not None]
     if not scored:
-        run.metrics(step, {"kept": 0.0})
+        run.log_metrics(step, {"kept": 0.0})
         return f"visit {step}: not judged"
     mean = fmean(reward for reward, _ in scored)
     best, draft = max(scored, key=lambda pair: pair[0])
@@ -107,12 +126,12 @@ def _record(run: RunFolder, settings: BestOfSettings, visit: Visit, judged: Sequ
         line = pair_line(pair, task=visit.episode.task, visit=visit.number, reward=round(best, 6))
         append_line(run.path / PAIRS, line)
     length = fmean(draft.tokens for draft, _ in judged)
-    run.metrics(step, {"train/reward": mean, "best": best, "kept": float(good), "length": length})
+    run.log_metrics(step, {"train/reward": mean, "best": best, "kept": float(good), "length": length})
     return f"visit {step}: reward {mean:.3f}, best {best:.3f}"
 
 
 def _recorded_visits(path: Path) -> set[int]:
-    """Visits with a pair in the file. After a kill, one of them may not be finished."""
+    """Visits with a pair in the file. If the run was killed, the last one may not be logged as finished."""
     visits: set[int] = set()
     for line in path.read_text("utf-8", "replace").splitlines() if path.exists() else ():
         with suppress(ValueError, KeyError, TypeError):  # a truncated line

@@ -1,4 +1,4 @@
-"""Pairs for warming up a generator: labels and examples, and the instruction to write for them."""
+"""Training pairs for fine-tuning a generator: labels and examples, and the instruction to write for them."""
 
 import json
 import math
@@ -17,7 +17,7 @@ from promptmii.task import Example, Support, Task
 from promptmii.train.settings import SftSettings
 
 SHIPPED = Path(promptmii.data.__file__).with_name("descriptions")
-"""Label descriptions of 77 public tasks and of the written ones, made for this package."""
+"""Label descriptions of 77 public tasks and the written ones, made for this package."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class _Line(Frozen):
 def read_pairs(path: Path) -> list[Pair]:
     """Pairs from JSON lines `{"labels": [...], "examples": [{"text", "label"}, ...], "instruction": "..."}`.
 
-    Raises `DataError` with the line that is wrong.
+    Raises `DataError` with the line at fault.
     """
     try:
         lines = path.read_text("utf-8").splitlines()
@@ -67,7 +67,7 @@ def read_pairs(path: Path) -> list[Pair]:
 
 
 def pair_line(pair: Pair, **source: str | int | float) -> bytes:
-    """One line of a pairs file; `source` may hold `task`, `visit` and `reward`."""
+    """A pair as a line of a pairs file. `source` may hold `task`, `visit` and `reward`."""
     examples = [{"text": example.text, "label": example.label} for example in pair.support.examples]
     row = {**source, "labels": pair.support.labels, "examples": examples, "instruction": pair.instruction}
     return (json.dumps(row, ensure_ascii=False) + "\n").encode("utf-8", "replace")
@@ -93,22 +93,24 @@ class Guide:
     sentence: str
     """Describes the inputs and the decision."""
     descriptions: Mapping[str, tuple[str, ...]]
-    """One or more per label, the best first."""
+    """At least one per label, the best first."""
 
     def covers(self, labels: Sequence[str]) -> bool:
-        """Every label is described."""
+        """True if every label is described."""
         return all(label in self.descriptions for label in labels)
 
     def text(self, shown: Mapping[str, str]) -> str:
-        """An instruction: one sentence, then one line per label. `shown` maps labels to their names, in order."""
+        """An instruction: the sentence, then one line per label. `shown` maps labels to their shown names, in order."""
         lines = [f"{name}: {self.descriptions[label][0]}" for label, name in shown.items()]
         return "\n".join([self.sentence, *lines])
 
 
 def read_bank(folder: Path) -> dict[str, Guide]:
-    """Guides by task from `<task>.jsonl`: one `{"task", "description"}` line, then `{"label", "descriptions"}` lines.
+    """Guides by task, read from `<task>.jsonl`.
 
-    Raises `DataError` with the file and line that is wrong.
+    A file has one `{"task", "description"}` line, then a `{"label", "descriptions"}` line per label.
+
+    Raises `DataError` with the file and line at fault.
     """
     paths = sorted(folder.glob("*.jsonl"))
     if not paths:
@@ -135,22 +137,22 @@ def _read(path: Path) -> Guide:
 
 
 class PairStream:
-    """Pairs drawn from tasks and the bank: some labels of a task, some of their rows, and the bank's descriptions."""
+    """Pairs sampled from tasks and the bank: some labels of a task, some of their rows, and the bank's descriptions."""
 
-    def __init__(self, tasks: Mapping[str, Task], bank: Mapping[str, Guide], sizes: SftSettings) -> None:
+    def __init__(self, tasks: Mapping[str, Task], bank: Mapping[str, Guide], settings: SftSettings) -> None:
         """Raises `DataError` if no task can be used."""
-        self._sizes = sizes
+        self._settings = settings
         self._rows: dict[str, dict[str, list[Example]]] = {}
         self._guides: dict[str, Guide] = {}
         self.skipped: list[str] = []
         """Unusable tasks, each with the reason."""
         for name, task in tasks.items():
-            short = [example for example in task.train if len(example.text) <= sizes.max_chars]
+            short = [example for example in task.train if len(example.text) <= settings.max_chars]
             by_label = {label: [example for example in short if example.label == label] for label in task.labels}
             rows = {label: examples for label, examples in by_label.items() if len(examples) >= 3}
             if len(rows) < 2:
                 self.skipped.append(
-                    f"{name}: fewer than two labels have three texts of up to {sizes.max_chars} characters"
+                    f"{name}: fewer than two labels have three texts of up to {settings.max_chars} characters"
                 )
             elif name not in bank or not bank[name].covers(list(rows)):
                 self.skipped.append(f"{name}: the bank does not describe it")
@@ -166,30 +168,31 @@ class PairStream:
 
     def draw(self, index: int, hidden: bool | None = None) -> Pair:
         """Pair number `index`, determined by it and the seed. `hidden` overrides the random choice to hide names."""
-        stream = random.Random(f"{self._sizes.seed}/pair/{index}")
+        rng = random.Random(f"{self._settings.seed}/pair/{index}")
         names = list(self._rows)
-        task = stream.choices(names, [math.sqrt(len(self._rows[name])) for name in names])[0]
-        rows, n = self._rows[task], stream.choice(self._sizes.examples)
-        low, high = self._sizes.labels
+        task = rng.choices(names, [math.sqrt(len(self._rows[name])) for name in names])[0]
+        rows, n = self._rows[task], rng.choice(self._settings.examples)
+        low, high = self._settings.labels
         fewest = min(low, len(rows))
-        k = stream.randint(fewest, max(min(high, len(rows), n), fewest))  # a label needs an example to be described
-        labels = sorted(stream.sample(list(rows), k), key=list(rows).index)
-        drawn = stream.random() < self._sizes.hidden
-        shown = (
-            hide_names(labels, stream) if (drawn if hidden is None else hidden) else {label: label for label in labels}
-        )
-        if stream.random() < 0.5:
-            shown = dict(sorted(shown.items(), key=lambda pair: pair[1]))
-        support = Support(tuple(shown.values()), self._examples(rows, shown, n, stream))
+        most = max(min(high, len(rows), n), fewest)  # at most n, because each label needs an example
+        labels = sorted(rng.sample(list(rows), rng.randint(fewest, most)), key=list(rows).index)
+        hide = rng.random() < self._settings.hidden  # drawn in any case, so that `hidden` changes nothing else
+        if hidden is not None:
+            hide = hidden
+        shown = hide_names(labels, rng) if hide else {label: label for label in labels}
+        if rng.random() < 0.5:
+            shown = dict(sorted(shown.items(), key=lambda item: item[1]))  # by the shown name
+        support = Support(tuple(shown.values()), self._examples(rows, shown, n, rng))
         return Pair(support, self._guides[task].text(shown))
 
     def _examples(
-        self, rows: Mapping[str, Sequence[Example]], shown: Mapping[str, str], n: int, stream: random.Random
+        self, rows: Mapping[str, Sequence[Example]], shown: Mapping[str, str], n: int, rng: random.Random
     ) -> tuple[Example, ...]:
-        """One example per label, then random ones, of which the last are dropped to fit `support_chars`."""
-        pools = {label: stream.sample(rows[label], len(rows[label])) for label in shown}
-        order = [*stream.sample(list(shown), len(shown)), *stream.choices(list(shown), k=n)][: max(n, len(shown))]
-        drawn = [pools[label].pop() for label in order if pools[label]]
-        while len(drawn) > len(shown) and sum(len(example.text) for example in drawn) > self._sizes.support_chars:
-            drawn.pop()
-        return tuple(Example(example.text, shown[example.label]) for example in drawn)
+        """One example per label, then random ones as far as they fit `support_chars`."""
+        pools = {label: rng.sample(rows[label], len(rows[label])) for label in shown}
+        order = [*rng.sample(list(shown), len(shown)), *rng.choices(list(shown), k=n)][: max(n, len(shown))]
+        examples = [pools[label].pop() for label in order if pools[label]]
+        limit = self._settings.support_chars
+        while len(examples) > len(shown) and sum(len(example.text) for example in examples) > limit:
+            examples.pop()
+        return tuple(Example(example.text, shown[example.label]) for example in examples)

@@ -1,9 +1,10 @@
-"""Supervised fine-tuning on (support, instruction) pairs, so that reinforcement has good drafts to select from.
+"""Supervised fine-tuning on (support, instruction) pairs, so that reinforcement learning starts from good drafts.
 
-The prompt equals that of `MetaInducer`, token for token. Only the instruction and the end of turn are learned.
+The prompt equals `MetaInducer`'s, token for token. The loss covers only the instruction and the end of turn.
 """
 
 import math
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from promptmii.prompts import meta_prompt
 from promptmii.task import Task
 from promptmii.train.run_folder import RunFolder, open_run
 from promptmii.train.settings import SftSettings
-from promptmii.train.tasks import LEARNED
+from promptmii.train.tasks import TRAINING_SPLITS
 from promptmii.train.warmup.pairs import SHIPPED, Pair, PairStream, read_bank, read_pairs
 
 try:
@@ -32,7 +33,7 @@ try:
 except ImportError as error:
     raise MissingDependencyError("Training", "train") from error
 
-FREE = ("steps", "tasks", "bank", "check_every", "save_every")
+CHANGEABLE = ("steps", "tasks", "bank", "check_every", "save_every")
 """Settings that a resumed run may change."""
 PURPOSE = (
     "Reads labelled examples of a text-classification task and writes an instruction for it. This is the warm start: "
@@ -40,18 +41,18 @@ PURPOSE = (
     "Limits: it learns the form of an instruction sooner than its substance. Check an instruction before you rely on "
     "it.",
 )
-AT_ONCE = 8
-"""Most pairs per forward pass on a GPU."""
-WATCHED = "validation/hidden_loss"
-"""The curve that selects the best weights: with hidden label names, the loss depends on the examples."""
+MAX_BATCH = 8
+"""Maximum pairs per forward pass on a GPU."""
+BEST_CURVE = "validation/hidden_loss"
+"""The curve that selects the best weights. With hidden label names, a low loss needs the examples."""
 NAMES = {
     "loss": "train/loss",
     "learning_rate": "train/lr",
     "grad_norm": "train/gradient",
     "eval_named_loss": "validation/named_loss",
-    "eval_hidden_loss": WATCHED,
+    "eval_hidden_loss": BEST_CURVE,
 }
-"""The trainer's names to those in the curves."""
+"""Maps the trainer's metric names to curve names."""
 
 
 def fine_tune(
@@ -62,18 +63,18 @@ def fine_tune(
     resume: bool = False,
     progress: Progress = QUIET,
 ) -> Path:
-    """Tune an adapter into a run folder and return `best/`; see `run_stage`."""
-    with open_run(folder, settings, config, resume=resume, free=FREE) as run:
+    """Fine-tune an adapter in a run folder and return the path of `best/`; see `run_stage`."""
+    with open_run(folder, settings, config, resume=resume, changeable=CHANGEABLE) as run:
         run.describe({"stage": settings.stage, "model": settings.model, "meta": meta_prompt().key})
         policy = TrainableModel.load(settings.model, settings.lora, settings.seed)
-        rows, validation, tasks = _datasets(settings, Features(policy), progress)
+        training, validation, tasks = _datasets(settings, Features(policy), progress)
         title = "An instruction generator, warmed up"
         card = partial(model_card, settings, title, PURPOSE, policy.base, tasks)
-        best = Best(folder, WATCHED, policy, card, sign=-1)
+        best = Best(folder, BEST_CURVE, policy, card, sign=-1)
         trainer = CompletionTrainer(
             model=policy.trained,
             args=_arguments(settings, folder),
-            train_dataset=rows,
+            train_dataset=training,
             eval_dataset=validation or None,
             data_collator=policy.collator(),
             callbacks=[CurveWriter(run, best, progress), Safeguards(policy, "learning_rate")],
@@ -85,7 +86,7 @@ def fine_tune(
 
 
 class Features:
-    """Turns a pair into the tokens of `MetaInducer`'s prompt and the instruction."""
+    """Tokenizes a pair as `MetaInducer`'s prompt and the instruction."""
 
     def __init__(self, model: "TrainableModel") -> None:
         self._model = model
@@ -98,8 +99,8 @@ class Features:
 
 
 @dataclass
-class Rows(Dataset[dict[str, list[int]]]):
-    """Pairs as tokens, each determined by its index."""
+class PairDataset(Dataset[dict[str, list[int]]]):
+    """A data set of tokenized pairs, each determined by its index."""
 
     pair: Callable[[int], Pair]
     features: Features
@@ -112,31 +113,31 @@ class Rows(Dataset[dict[str, list[int]]]):
         return self.features(self.pair(index))
 
 
-def _pair_from_file(pairs: Sequence[Pair], seed: int, index: int) -> Pair:
-    """A pair of a file that is shuffled anew for each epoch."""
+def _shuffled_pair(pairs: Sequence[Pair], seed: int, index: int) -> Pair:
+    """The pair at this index of an endless sequence that shuffles the pairs anew in each epoch."""
     epoch, position = divmod(index, len(pairs))
     order = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(seed + epoch))
     return pairs[int(order[position])]
 
 
 class CompletionTrainer(Trainer):
-    """transformers' trainer, with logits only for learned tokens."""
+    """transformers' trainer, which computes logits only for the tokens in the loss."""
 
     loss_is_scaled_for_ga = True
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """Mean negative log-likelihood of the instructions' tokens, over all rows of the step."""
+        """Mean negative log-likelihood of the instruction tokens in all rows of the step."""
         targets = inputs["labels"][:, 1:]
         columns = (targets != IGNORED).any(0).nonzero().squeeze(1)
-        # No mask, for the fastest kernel: padding comes last, where no token of the row attends to it.
-        out = model(input_ids=inputs["input_ids"], logits_to_keep=columns, use_cache=False)
+        # Without a mask, the fastest kernel applies: padding comes last, where no real token attends to it.
+        output = model(input_ids=inputs["input_ids"], logits_to_keep=columns, use_cache=False)
         targets = targets[:, columns]
         count = num_items_in_batch if num_items_in_batch is not None else (targets != IGNORED).sum()
-        logits = out.logits.float().transpose(1, 2)
+        logits = output.logits.float().transpose(1, 2)
         total = torch.nn.functional.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="sum")
-        return (total / count, out) if return_outputs else total / count
+        return (total / count, output) if return_outputs else total / count
 
 
 @dataclass(eq=False)
@@ -149,7 +150,7 @@ class CurveWriter(TrainerCallback):
     _started: float = field(default_factory=time.perf_counter)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
-        """Restore the best value of a resumed run."""
+        """Restore the best value if the run is resumed."""
         self.best.recall(state.global_step)
         self.progress.step("Training", state.max_steps - state.global_step, "steps")
 
@@ -161,22 +162,22 @@ class CurveWriter(TrainerCallback):
         now = time.perf_counter()
         values[f"seconds/{'step' if 'train/loss' in values else 'validation'}"] = now - self._started
         self._started = now
-        if WATCHED in values and self.best.improves(values[WATCHED]):
-            self.best.save(step, {WATCHED: values[WATCHED]})
-        self.run.metrics(step, values)
-        losses = {name.replace("/", " ").replace("_", " "): v for name, v in values.items() if name.endswith("loss")}
+        if BEST_CURVE in values and self.best.improves(values[BEST_CURVE]):
+            self.best.save(step, {BEST_CURVE: values[BEST_CURVE]})
+        self.run.log_metrics(step, values)
+        losses = {re.sub("[/_]", " ", name): value for name, value in values.items() if name.endswith("loss")}
         text = ", ".join(f"{name} {loss:.4g}" for name, loss in losses.items())
         self.progress.advance(int("train/loss" in values), f"step {step}: {text}")
 
 
 def _datasets(
     settings: SftSettings, features: Features, progress: Progress
-) -> tuple[Rows, dict[str, Dataset[Any]], Mapping[str, Task]]:
-    """Training rows, validation rows (with names and without), and the training tasks."""
+) -> tuple[PairDataset, dict[str, Dataset[Any]], Mapping[str, Task]]:
+    """The training pairs, the validation pairs (with label names and without), and the training tasks."""
     bank = read_bank(Path(settings.bank) if settings.bank else SHIPPED)
 
-    def stream(names: Sequence[str], without: Sequence[str] = ()) -> PairStream:
-        tasks = read_tasks(settings.tasks, splits=LEARNED, only=names)
+    def pairs_of(names: Sequence[str], without: Sequence[str] = ()) -> PairStream:
+        tasks = read_tasks(settings.tasks, splits=TRAINING_SPLITS, only=names)
         pairs = PairStream({name: task for name, task in tasks.items() if name not in without}, bank, settings)
         for reason in pairs.skipped:
             progress.note(f"Skipped {reason}")
@@ -184,27 +185,27 @@ def _datasets(
 
     validation: dict[str, Dataset[Any]] = {}
     if settings.validate_on:
-        pairs = stream(settings.validate_on)
+        pairs = pairs_of(settings.validate_on)
         for name, hidden in (("named", False), ("hidden", True)):
-            validation[name] = Rows(partial(pairs.draw, hidden=hidden), features, settings.check_pairs)
+            validation[name] = PairDataset(partial(pairs.draw, hidden=hidden), features, settings.check_pairs)
     total = settings.steps * settings.batch
     if settings.pairs is not None:
         from_file = read_pairs(Path(settings.pairs))
-        return Rows(partial(_pair_from_file, from_file, settings.seed), features, total), validation, {}
-    pairs = stream(settings.train, without=settings.validate_on)
-    return Rows(pairs.draw, features, total), validation, pairs.tasks
+        return PairDataset(partial(_shuffled_pair, from_file, settings.seed), features, total), validation, {}
+    pairs = pairs_of(settings.train, without=settings.validate_on)
+    return PairDataset(pairs.draw, features, total), validation, pairs.tasks
 
 
 def _arguments(settings: SftSettings, folder: Path) -> TrainingArguments:
-    # Rows differ in length: one at a time needs no padding, but on a GPU kernel launches would cost more than padding.
-    together = math.gcd(settings.batch, AT_ONCE) if torch.cuda.is_available() else 1
+    # Pairs differ in length. One at a time needs no padding, but on a GPU more kernel launches cost more than that.
+    per_pass = math.gcd(settings.batch, MAX_BATCH) if torch.cuda.is_available() else 1
     return TrainingArguments(
         output_dir=str(folder),
         max_steps=settings.steps,
-        train_sampling_strategy="sequential",  # rows come in their own, random order
-        per_device_train_batch_size=together,
-        per_device_eval_batch_size=together,
-        gradient_accumulation_steps=settings.batch // together,
+        train_sampling_strategy="sequential",  # the data set is already shuffled
+        per_device_train_batch_size=per_pass,
+        per_device_eval_batch_size=per_pass,
+        gradient_accumulation_steps=settings.batch // per_pass,
         bf16=torch.cuda.is_available(),
         learning_rate=settings.learning_rate,
         warmup_steps=settings.warmup,
