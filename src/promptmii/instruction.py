@@ -380,7 +380,8 @@ class Inducer(Protocol):
     """A method that turns examples into an instruction. The evaluation treats all methods alike.
 
     The contract, tested for every implementation: the labels are the support's, in order; equal support and seed give
-    equal text; the cost covers every model call; a failed call raises and never becomes an empty instruction.
+    equal text; the cost covers every model call; a failed call raises and never becomes an empty instruction; if the
+    text depends on the examples, `support_rows` names them.
     """
 
     @property

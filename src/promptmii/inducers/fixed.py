@@ -53,7 +53,8 @@ class NoInstruction:
     def induce(self, support: Support, *, seed: int = 0) -> Instruction:
         """An empty instruction. Never fails."""
         provenance = Provenance(n=len(support.examples), seed=seed, support_key=support.key, notes=(self.note,))
-        return Instruction(text="", labels=support.labels, method=self.name, provenance=provenance)
+        empty = Instruction(text="", labels=support.labels, method=self.name, provenance=provenance)
+        return empty.fitted_on(support)
 
 
 class _StyledMethod(Method):
@@ -181,7 +182,7 @@ class InContext:
             frame=self.style.frame,
             answer=self.style.answer,
             provenance=Provenance(n=len(shown), seed=seed, support_key=support.key, notes=notes),
-        )
+        ).fitted_on(support)
 
 
 def max_example_tokens(follower: LanguageModel, frame: Template, labels: Sequence[str]) -> int:

@@ -68,9 +68,8 @@ class FineTuning:
             support_key=support.key,
             notes=(f"the follower was tuned: {self.recipe.epochs} epochs",),
         )
-        return naive.model_copy(
-            update={"follower": f"{self.follower}+{adapter}", "cost": cost, "provenance": provenance}
-        )
+        tuned = {"follower": f"{self.follower}+{adapter}", "cost": cost, "provenance": provenance}
+        return naive.model_copy(update=tuned).fitted_on(support)
 
     def _train(self, naive: Instruction, examples: Sequence[Example], adapter: Path, seed: int) -> int:
         """Train and save the adapter unless it exists. Return the number of training tokens."""

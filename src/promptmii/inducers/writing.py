@@ -185,7 +185,7 @@ class Writer:
                 style=None if self.style == Style() else self.style.key,
                 notes=(*notes, *copy_note(text, support.examples), *shared_description_notes(text, support.labels)),
             ),
-        )
+        ).fitted_on(support)
 
 
 def exchange_labels(
