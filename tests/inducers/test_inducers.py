@@ -130,6 +130,8 @@ def test_a_small_context_of_the_generator_limits_the_examples() -> None:
 def test_it_is_an_error_if_no_example_fits() -> None:
     with pytest.raises(ConfigError, match="Not one of 8 examples"):
         MetaInducer(writer(GOOD, context_length=200)).induce(SUPPORT)
+    with pytest.raises(ConfigError, match="no examples to write an instruction from"):
+        MetaInducer(writer(GOOD)).induce(Support(SUPPORT.labels, ()))
 
 
 def test_the_prompt_names_the_budget_and_a_longer_draft_is_retried_once() -> None:

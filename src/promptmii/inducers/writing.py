@@ -97,8 +97,10 @@ class Writer:
     def fit(self, support: Support) -> tuple[tuple[Example, ...], tuple[str, ...]]:
         """The examples that fit the context together with the draft, and a note if some are left out.
 
-        Raises `ConfigError` if no example fits.
+        Raises `ConfigError` if there are no examples, or none fits.
         """
+        if not support.examples:
+            raise ConfigError("There are no examples to write an instruction from. Give at least one labelled text.")
         card = self.model.card
         empty_prompt = self._prompt(support, ())
         blocks = [example_lines([example]) + "\n\n" for example in support.examples]
