@@ -133,7 +133,7 @@ class Provenance(Frozen):
     """The origin of an instruction, in enough detail to reproduce it."""
 
     n: int = 0
-    """Number of support examples used."""
+    """Number of support examples learned from; those that only helped to choose between drafts do not count."""
     seed: int = 0
     support_key: str = ""
     """Content hash of labels and examples."""

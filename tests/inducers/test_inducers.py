@@ -216,6 +216,12 @@ def test_a_search_notes_a_trim_only_if_it_affects_the_chosen_draft() -> None:
     )
 
 
+def test_a_search_does_not_count_held_back_examples_as_learned_from() -> None:
+    w = writer(BAD, GOOD)
+    for search in (BestOf(w, follower(), k=2), APE(w, follower(), calls=9, rounds=0), GEPA(w, follower(), calls=6)):
+        assert search.induce(SUPPORT).provenance.n == 6
+
+
 def test_best_of_k_needs_two_examples_of_a_label() -> None:
     with pytest.raises(ConfigError, match="at least two examples of one label"):
         BestOf(writer(GOOD), follower(), k=2).induce(Support(("money", "parcel"), SUPPORT.examples[:2]))
