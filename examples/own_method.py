@@ -6,7 +6,6 @@ from collections import Counter
 from compare_methods import main as compare
 from promptmii import Instruction, Support
 from promptmii.inducers import METHODS, Kit, Method
-from promptmii.prompts import follower_frame
 
 
 class FrequentWords:
@@ -19,7 +18,8 @@ class FrequentWords:
         for label in support.labels:
             words = Counter(word for e in support.examples if e.label == label for word in e.text.lower().split())
             lines.append(f"{label}: {', '.join(word for word, _ in words.most_common(5))}")
-        return Instruction(text="\n".join(lines), labels=support.labels, method=self.name, frame=follower_frame().text)
+        instruction = Instruction(text="\n".join(lines), labels=support.labels, method=self.name)
+        return instruction.fitted_on(support)  # records the examples, which must not measure it
 
 
 class FrequentWordsMethod(Method):

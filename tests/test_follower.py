@@ -246,8 +246,9 @@ def test_a_follower_that_repeats_shown_examples_is_calibrated_on_others() -> Non
     assert score(follower, shown, QUERY).uncalibrated_macro_f1 == pytest.approx(1 / 6)
 
 
-def test_texts_that_the_instruction_quotes_are_not_used_to_calibrate() -> None:
-    quoted, *others = (Example(f"this is the long text {label} {i}", label) for i in range(2) for label in "ab")
+@pytest.mark.parametrize("beginning", ["this is the long text ", "请问我的订单什么时候到"])
+def test_texts_that_the_instruction_quotes_are_not_used_to_calibrate(beginning: str) -> None:
+    quoted, *others = (Example(f"{beginning}{label} {i}", label) for i in range(2) for label in "ab")
     support = Support(("a", "b"), (quoted, *others))
     model = ScriptedModel(score=biased)
     follower = Follower(model, "choose", "support")

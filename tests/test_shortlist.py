@@ -146,6 +146,12 @@ def test_a_line_belongs_to_the_longest_matching_label() -> None:
     )
 
 
+def test_labels_that_differ_in_case_only_have_their_own_lines_and_examples() -> None:
+    text = "Apple: phones\n- apple: fruit\nUS Citizens: people\n\nInput: a mac\nLabel: Apple"
+    described = descriptions(text, ("Apple", "apple", "US", "us citizens"))
+    assert described == ("Apple phones a mac", "apple fruit", "US", "us citizens people")
+
+
 def test_a_label_that_grows_when_folded_loses_nothing_of_its_line() -> None:
     assert descriptions("Straße: a road\nweg: a path", ("straße", "weg")) == ("straße a road", "weg a path")
 

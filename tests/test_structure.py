@@ -19,6 +19,7 @@ ORDER = [
         "errors",
         "configs",
         "task",
+        "words",
         "denial",
         "parse",
         "files",

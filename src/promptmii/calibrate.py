@@ -25,6 +25,7 @@ from promptmii.calibration_kinds import CalibrationKind
 from promptmii.instruction import Calibration, Instruction
 from promptmii.prompts import shows, without_examples
 from promptmii.task import Example, normalise_text
+from promptmii.words import word_share
 
 Floats = NDArray[np.float64]
 CONTENT_FREE = ("", "N/A", "[MASK]", "lorem ipsum")
@@ -66,7 +67,7 @@ def held_out(
 
 def _quoted(text: str, prose: str) -> bool:
     text = normalise_text(text)
-    return text.count(" ") >= QUOTED_WORDS - 1 and text in prose
+    return sum(map(word_share, text.split())) >= QUOTED_WORDS and text in prose
 
 
 def fit(kind: CalibrationKind, logp: Floats, gold: Sequence[int] = ()) -> Calibration:

@@ -36,6 +36,8 @@ from promptmii.task import Support
 
 FRAME_MARGIN = 64
 """Tokens reserved for the chat template around the prompt."""
+MIN_TEXT_TOKENS = 64
+"""With less room for a text, the follower fails instead of reading scraps."""
 BATCH_NOTE = "the batch calibration depends on the texts labelled together, so the instruction file does not hold it"
 QUOTED_NOTE = "not calibrated: the instruction quotes every text that could calibrate it"
 CUT = " […] "
@@ -231,7 +233,7 @@ class Follower(Predictor):
         frame, *label_counts = self.model.count_tokens([instruction.longest_prompt, *labels])
         context = self.model.card.context_length
         room = context - FRAME_MARGIN - frame - (max_tokens or max(label_counts))
-        if room < FRAME_MARGIN:
+        if room < MIN_TEXT_TOKENS:
             message = f"The instruction takes {frame} tokens and leaves no room for a text in the context of {context}."
             return _Frames([], [False] * len(texts), [Failure(FailureKind.CONTEXT, message)] * len(texts))
         fitted = self.fit_texts(texts, room)

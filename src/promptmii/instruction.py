@@ -133,7 +133,7 @@ class Provenance(Frozen):
     """The origin of an instruction, in enough detail to reproduce it."""
 
     n: int = 0
-    """Number of support examples used."""
+    """Number of support examples learned from; those that only helped to choose between drafts do not count."""
     seed: int = 0
     support_key: str = ""
     """Content hash of labels and examples."""
@@ -386,7 +386,8 @@ class Inducer(Protocol):
     """A method that turns examples into an instruction. The evaluation treats all methods alike.
 
     The contract, tested for every implementation: the labels are the support's, in order; equal support and seed give
-    equal text; the cost covers every model call; a failed call raises and never becomes an empty instruction.
+    equal text; the cost covers every model call; a failed call raises and never becomes an empty instruction; if the
+    text depends on the examples, `support_rows` names them.
     """
 
     @property

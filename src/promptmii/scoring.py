@@ -1,7 +1,7 @@
-"""The only way to score an instruction.
+"""Scores of instructions. `Scored` computes everything that is reported, so no two reports can disagree.
 
-The training reward, the searches (best-of-k, APE, GEPA) and the evaluation all call `score`, so they cannot disagree.
-A failed call is never scored: with one failure, macro-F1 is `None` and `measurement` raises an error.
+A training reward may use another measure (`train/measures.py`), and GEPA searches by accuracy. A failed call is never
+scored: with one failure, macro-F1 is `None` and `measurement` raises an error.
 """
 
 from collections.abc import Sequence

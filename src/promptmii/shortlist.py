@@ -9,7 +9,7 @@ together with the score (`Measurement.shortlist_recall`).
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import lru_cache
 from math import ceil
 from typing import Any
@@ -89,25 +89,34 @@ def descriptions(text: str, labels: Sequence[str]) -> tuple[str, ...]:
     """Describe each label by its name in words, its lines in the instruction, and its examples there.
 
     A label's lines start with one that begins with the label, perhaps after a bullet, and end before the next label's.
+    Case matters only between labels that differ in nothing else.
     """
-    positions = {defuse(label).casefold(): position for position, label in enumerate(labels)}
+    exact = {defuse(label): position for position, label in enumerate(labels)}
+    positions = {label.casefold(): position for label, position in exact.items()}
     lines_by_label: list[list[str]] = [[_in_words(label)] for label in labels]
-    longest_first = sorted(positions, key=len, reverse=True)
-    heading = re.compile(rf"[\W\d_]*({'|'.join(map(re.escape, longest_first))})(?!\w)\W*")
+    exact_heading, heading = _heading(exact), _heading(positions)
     for block in text.split("\n\n"):
         body, _, label = block.rpartition("\nLabel: ")
         if body and label.casefold() in positions:
-            lines_by_label[positions[label.casefold()]].append(body.removeprefix("Input: "))
+            lines_by_label[exact.get(label, positions[label.casefold()])].append(body.removeprefix("Input: "))
             continue
         current: int | None = None
         for line in block.splitlines():
             folded = line.casefold()  # may be longer than the line: "straße" becomes "strasse"
             if match := heading.match(folded):
-                current = positions[match[1]]
+                spelled = exact_heading.match(line)
+                name = spelled[1] if spelled else ""
+                current = exact[name] if name.casefold() == match[1] else positions[match[1]]
                 line = folded[match.end() :]
             if current is not None:
                 lines_by_label[current].append(line)
     return tuple(" ".join(lines) for lines in lines_by_label)
+
+
+def _heading(labels: Collection[str]) -> re.Pattern[str]:
+    """Matches a line that begins with a label, the longest first, perhaps after a bullet."""
+    names = "|".join(map(re.escape, sorted(labels, key=len, reverse=True)))
+    return re.compile(rf"[\W\d_]*({names})(?!\w)\W*")
 
 
 def _in_words(label: str) -> str:

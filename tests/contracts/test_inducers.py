@@ -23,7 +23,7 @@ from promptmii import (
 from promptmii.errors import EndpointError, ScoreRefusedError
 from promptmii.inducers import APE, GEPA, FixedInstruction, Kit, method_named
 from promptmii.models.base import Chat, Failure, FailureKind
-from promptmii.task import content_key
+from promptmii.task import content_key, row_key
 
 SUPPORT = Support(
     ("parcel", "money", "other"),
@@ -79,6 +79,7 @@ INDUCERS: dict[str, Callable[[Bench], Inducer]] = {
     "other-task": lambda bench: method_named("other-task").inducer(bench.kit),
 }
 WITHOUT_MODEL_CALLS = ("naive", "human", "icl", "tfidf", "knn-icl", "keywords")
+WITHOUT_EXAMPLES = ("naive", "human", "other-task")
 
 
 @pytest.fixture(params=INDUCERS)
@@ -145,6 +146,15 @@ def test_a_method_without_model_calls_works_if_every_call_would_fail(name: str) 
 def test_inducer_and_instruction_name_the_same_method(name: str) -> None:
     inducer = INDUCERS[name](Bench())
     assert inducer.induce(SUPPORT).method == inducer.name == name.split(",")[0]
+
+
+def test_the_rows_that_an_instruction_was_made_from_are_recorded(name: str) -> None:
+    recorded = induced(name).provenance.support_rows
+    rows = tuple(row_key(example.text) for example in SUPPORT.examples)
+    if name in WITHOUT_EXAMPLES:
+        assert set(rows).isdisjoint(recorded)
+    else:
+        assert recorded == rows
 
 
 def test_an_instruction_survives_saving_and_loading(name: str, tmp_path: Path) -> None:

@@ -316,6 +316,8 @@ def test_an_estimate_predicts_the_calls_of_the_run(server, tmp_path) -> None:
     assert {name: line.cost.calls for name, line in lines.items()} == {"naive": 12, "icl": 12, "mii": 13, "all": 37}
     assert lines["all"].cost.money is not None
     assert lines["icl"].cost.prompt_tokens > lines["naive"].cost.prompt_tokens
+    limited = estimate(grid.model_copy(update={"budget": 4000}), tmp_path / "run")[-1]
+    assert limited.cost.prompt_tokens == lines["all"].cost.prompt_tokens, "a high limit makes no instruction longer"
     run = evaluate(grid, tmp_path / "run")
     spent = [record.spent.money for record in run.records.values()]
     assert all(money and money > 0 for money in spent)

@@ -62,6 +62,11 @@ def test_every_method_explains_itself(name: str) -> None:
     assert all(count >= 0 for n in (1, 2, 5, 100) for count in method_named(name).expected(n))
 
 
+def test_every_option_of_a_method_is_described_in_the_help() -> None:
+    options = [(name, option) for name, method in METHODS.items() for option in method.model_fields.items()]
+    assert [(name, option) for name, (option, field) in options if not field.description] == []
+
+
 def test_method_options_are_a_table_in_files_and_dotted_on_the_command_line(tmp_path: Path) -> None:
     config = tmp_path / "grid.toml"
     config.write_text('tasks = ["suite"]\n[options.ape]\ncalls = 500\nrounds = 1\n[options.best-of-k]\nk = 3\n')

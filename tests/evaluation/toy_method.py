@@ -6,9 +6,8 @@ from pydantic import Field
 
 from promptmii.follower import Follower
 from promptmii.inducers import METHODS, Expected, Kit, Method, Writer, WrittenBy
-from promptmii.inducers.search import Search
+from promptmii.inducers.search import Search, held_back
 from promptmii.instruction import Instruction
-from promptmii.models.base import Sampling
 from promptmii.task import Support
 
 
@@ -24,9 +23,11 @@ class Toy:
     def induce(self, support: Support, *, seed: int = 0) -> Instruction:
         """The longest text."""
         search = Search(self.writer, self.follower, support)
-        chat = [search.writer.request(search.shown, search.shown.examples)]
-        texts = search.write([chat] * self.texts, Sampling(32, temperature=1.0, seed=seed))
-        return search.result(max(texts, key=len), self.name, n=len(support.examples), seed=seed)
+        examples, notes = search.writer.fit(search.shown)
+        chat = [search.writer.request(search.shown, examples)]
+        sampling = search.writer.sampling(support.labels, seed, temperature=1.0)
+        texts = search.write([chat] * self.texts, sampling)
+        return search.result(max(texts, key=len), self.name, n=len(examples), seed=seed, notes=notes)
 
 
 class ToyMethod(Method):
@@ -44,7 +45,7 @@ class ToyMethod(Method):
 
     def expected(self, n: int) -> Expected:
         """See `Method`."""
-        return Expected(self.texts, shown=n)
+        return Expected(self.texts, shown=n - held_back(n))
 
 
 METHODS[ToyMethod.name] = ToyMethod

@@ -130,6 +130,8 @@ def test_a_small_context_of_the_generator_limits_the_examples() -> None:
 def test_it_is_an_error_if_no_example_fits() -> None:
     with pytest.raises(ConfigError, match="Not one of 8 examples"):
         MetaInducer(writer(GOOD, context_length=200)).induce(SUPPORT)
+    with pytest.raises(ConfigError, match="no examples to write an instruction from"):
+        MetaInducer(writer(GOOD)).induce(Support(SUPPORT.labels, ()))
 
 
 def test_the_prompt_names_the_budget_and_a_longer_draft_is_retried_once() -> None:
@@ -177,6 +179,27 @@ def test_a_single_long_line_is_trimmed_between_words() -> None:
     assert len(instruction.text.split()) == 10
 
 
+class Characters(ScriptedModel):
+    """Counts characters as tokens."""
+
+    def count_tokens(self, texts):
+        return [len(text) for text in texts]
+
+
+@pytest.mark.parametrize(
+    ("draft", "trimmed"),
+    [
+        ("分类：" + "退货退款" * 50, "分类：" + "退货退款" * 4 + "退"),
+        ("a: 退货退款" * 9, "a: 退货退款" * 2 + "a: 退货退"),
+        ("x" * 99, "x" * 20),
+    ],
+)
+def test_a_text_without_spaces_is_trimmed_too(draft: str, trimmed: str) -> None:
+    text, notes = Writer(Characters(), budget=20).trim(draft)
+    assert text == trimmed
+    assert notes == ("trimmed to the budget of 20 tokens",)
+
+
 def test_best_of_k_picks_the_draft_with_the_best_score_on_held_back_examples() -> None:
     instruction = BestOf(writer(BAD, GOOD, BAD), follower(), k=3).induce(SUPPORT)
     assert instruction.text == GOOD
@@ -193,6 +216,12 @@ def test_a_search_notes_a_trim_only_if_it_affects_the_chosen_draft() -> None:
     )
 
 
+def test_a_search_does_not_count_held_back_examples_as_learned_from() -> None:
+    w = writer(BAD, GOOD)
+    for search in (BestOf(w, follower(), k=2), APE(w, follower(), calls=9, rounds=0), GEPA(w, follower(), calls=6)):
+        assert search.induce(SUPPORT).provenance.n == 6
+
+
 def test_best_of_k_needs_two_examples_of_a_label() -> None:
     with pytest.raises(ConfigError, match="at least two examples of one label"):
         BestOf(writer(GOOD), follower(), k=2).induce(Support(("money", "parcel"), SUPPORT.examples[:2]))
@@ -206,6 +235,26 @@ def test_copied_training_text_is_noted() -> None:
     support = Support(("a", "b"), (Example(text, "a"), Example("nothing of note", "b")))
     notes = MetaInducer(writer(f"Say a for {text}")).induce(support).provenance.notes
     assert any("repeats training text" in note for note in notes)
+
+
+@pytest.mark.parametrize(
+    ("instruction", "text", "copied"),
+    [
+        (
+            "故障：アプリを開くとすぐに落ちてしまう、など",
+            "アプリを開くとすぐに落ちてしまう!",
+            ["アプリを開くとすぐに落ちてしまう"],
+        ),
+        ("退款：如“我买的手机，屏幕碎了怎么退”。", "我买的手机屏幕碎了怎么退", ["我买的手机屏幕碎了怎么退"]),
+        ("退款：要求退货退款，商品质量问题。", "商品质量有问题，我要求退货退款。", []),
+        ("サブスクリプションのキャンセル", "サブスクリプションのキャンセルは?", []),
+        ("การจัดส่งสินค้าล่าช้า", "การจัดส่งสินค้าแย่มาก", []),
+    ],
+)
+def test_copies_are_found_in_scripts_without_spaces_and_shared_terms_are_not_copies(
+    instruction: str, text: str, copied: list[str]
+) -> None:
+    assert copied_runs(instruction, [text]) == copied
 
 
 @pytest.mark.parametrize("calibration", ["none", "support"])

@@ -11,6 +11,7 @@ from promptmii.inducers.fixed import with_lines
 
 SUPPORT = Support(("delivery", "refund"), (Example("a refund", "refund"), Example("a delivery", "delivery")))
 START = "Tickets of a shop.\nrefund: money back, never vouchers\ndelivery: parcels"
+KEPT = "refund: money back, never vouchers"
 lines = st.lists(st.text("ab: -", min_size=1, max_size=5).filter(str.strip), max_size=5)
 
 
@@ -33,6 +34,22 @@ def test_the_merged_text_contains_every_kept_line(text: list[str], kept: list[st
     merged = with_lines("\n".join(text), kept).splitlines()
     assert all(line in merged for line in kept)
     assert [line for line in merged if line not in kept and line not in text] == []
+
+
+@pytest.mark.parametrize(
+    ("budget", "draft", "text", "note"),
+    [
+        (15, "Shop mails today.\nrefund: x\ndelivery: " + "late " * 9, f"Shop mails today.\n{KEPT}", "trimmed to the"),
+        (15, "word " * 40, f"{KEPT}\n" + "word " * 8 + "word", "trimmed to the"),
+        (7, "word " * 40, f"{KEPT}\nword", "trimmed to the"),
+        (4, "word\n" * 9, KEPT, "over the"),
+    ],
+)
+def test_kept_lines_count_towards_the_budget(budget: int, draft: str, text: str, note: str) -> None:
+    writer = Writer(ScriptedModel(reply=[draft]), budget=budget, start=START)
+    instruction = Keeping(MetaInducer(writer), marked_lines(START, ["vouchers"])).induce(SUPPORT)
+    assert instruction.text == text
+    assert any(line.startswith(f"{note} budget of {budget} tokens") for line in instruction.provenance.notes)
 
 
 def test_a_mark_in_no_line_is_refused() -> None:

@@ -24,6 +24,8 @@ ITEMS = st.lists(st.sampled_from(["routes", "codes", "a sign", "the flight plan"
         ("Stories, panels, panels, panels and panels", "Stories and panels"),
         ("Distance, flight times, travel times and stops.", "Distance, flight times, travel times and stops."),
         ("a: Codes and signs.\nb: Codes and signs.\n", "a: Codes and signs.\nb: Codes and signs.\n"),
+        ("Black and white, black and white photos.", "Black and white, black and white photos."),
+        ("Tea and milk, tea or rum, tea and milk.", "Tea and milk, tea or rum."),
         ("Refunds. Cards and refunds.", "Refunds. Cards and refunds."),
         ("", ""),
     ],

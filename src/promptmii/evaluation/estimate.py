@@ -134,7 +134,7 @@ def _cost(
     expected = method.expected(n)
     calibration = n + expected.calibration_calls if READS[job.calibration] is Reads.SUPPORT else 0
     calls = query + expected.metric_calls + calibration
-    length = settings.budget or ASSUMED_TOKENS
+    length = min(settings.budget or ASSUMED_TOKENS, ASSUMED_TOKENS)
     bodies = {"labels": 0.0, "examples": method.in_prompt(n) * sizes.example, "instruction": length}
     body = min(bodies[method.prompt], models[cell.follower].card.context_length * MAX_PROMPT_SHARE)
     answer = sizes.answer if cell.mode == "generate" else 0.0

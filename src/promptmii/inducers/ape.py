@@ -64,7 +64,7 @@ class APE:
                 scores[text] = search.macro_f1(text)
         (best,) = _best(scores, 1)
         note = f"best of {len(scores)} instructions on {len(search.held.examples)} held-back examples"
-        return search.result(best, self.name, n=len(support.examples), seed=seed, notes=(note,))
+        return search.result(best, self.name, n=len(search.shown.examples), seed=seed, notes=(note,))
 
     def _proposal(self, search: Search, rng: random.Random) -> Chat:
         available = search.shown.examples

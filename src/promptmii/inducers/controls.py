@@ -38,7 +38,8 @@ class Keywords:
         """One line per label. Never raises."""
         provenance = Provenance(n=len(support.examples), seed=seed, support_key=support.key)
         text = "\n".join(f"{label}: {', '.join(words)}" for label, words in self._words(support).items())
-        return Instruction(text=text, labels=support.labels, method=self.name, provenance=provenance)
+        instruction = Instruction(text=text, labels=support.labels, method=self.name, provenance=provenance)
+        return instruction.fitted_on(support)
 
     def _words(self, support: Support) -> dict[str, list[str]]:
         """Words per label, by the z-score of their log-odds ratio: the label's examples against all others."""

@@ -5,15 +5,16 @@ of a human's instruction into one that another method wrote.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pydantic import Field
 
 from promptmii.errors import ConfigError, counted
 from promptmii.follower import FRAME_MARGIN
+from promptmii.inducers.meta import BestOf, MetaInducer
 from promptmii.inducers.method import Kit, Method
-from promptmii.inducers.writing import fit_examples
-from promptmii.instruction import Inducer, Instruction, Provenance
+from promptmii.inducers.writing import Writer, fit_examples
+from promptmii.instruction import Instruction, Provenance
 from promptmii.models.base import LanguageModel
 from promptmii.prompts import FRAME_SLOTS, Template, format_example, format_examples, frame_prompt
 from promptmii.styles import OURS, Style, read_style
@@ -53,7 +54,8 @@ class NoInstruction:
     def induce(self, support: Support, *, seed: int = 0) -> Instruction:
         """An empty instruction. Never fails."""
         provenance = Provenance(n=len(support.examples), seed=seed, support_key=support.key, notes=(self.note,))
-        return Instruction(text="", labels=support.labels, method=self.name, provenance=provenance)
+        empty = Instruction(text="", labels=support.labels, method=self.name, provenance=provenance)
+        return empty.fitted_on(support)
 
 
 class _StyledMethod(Method):
@@ -105,7 +107,7 @@ class HumanMethod(Method):
 class Keeping:
     """Another inducer, with lines that its instruction must contain."""
 
-    inducer: Inducer
+    inducer: MetaInducer | BestOf
     lines: tuple[str, ...]
 
     @property
@@ -114,10 +116,37 @@ class Keeping:
         return self.inducer.name
 
     def induce(self, support: Support, *, seed: int = 0) -> Instruction:
-        """Merge the lines, byte for byte, into the other inducer's instruction. Raises like the other inducer."""
+        """Merge the lines, byte for byte, into the other inducer's instruction. Raises like the other inducer.
+
+        If the result exceeds the writer's budget, shortens the other lines from the end.
+        """
         instruction = self.inducer.induce(support, seed=seed)
         text = with_lines(instruction.text, self.lines)
-        return instruction.model_copy(update={"text": text}).noted(f"{counted(len(self.lines), 'line')} kept as given")
+        notes = [f"{counted(len(self.lines), 'line')} kept as given"]
+        writer = self.inducer.writer
+        if writer.budget is not None and not writer.within_budget(text):
+            text = self._shortened(text, writer, writer.budget)
+            notes.append(
+                f"trimmed to the budget of {writer.budget} tokens"
+                if writer.within_budget(text)
+                else f"over the budget of {writer.budget} tokens: the kept lines alone exceed it"
+            )
+        return instruction.model_copy(update={"text": text}).noted(*notes)
+
+    def _shortened(self, text: str, writer: Writer, budget: int) -> str:
+        """Drop other lines from the end until the text fits.
+
+        Cuts a line between words if dropping it would leave half of the budget unused, or no other line.
+        """
+        merged = text.splitlines()
+        others = [position for position, line in enumerate(merged) if line not in self.lines]
+        while others and not writer.within_budget("\n".join(merged)):
+            position = others.pop()
+            line = merged.pop(position)
+            room = budget - 1 - writer.model.count_tokens(["\n".join(merged)])[0]
+            if room > 0 and (room >= budget // 2 or not others):
+                merged.insert(position, replace(writer, budget=room).trim(line)[0])
+        return "\n".join(merged)
 
 
 def marked_lines(text: str, marks: Sequence[str]) -> tuple[str, ...]:
@@ -181,7 +210,7 @@ class InContext:
             frame=self.style.frame,
             answer=self.style.answer,
             provenance=Provenance(n=len(shown), seed=seed, support_key=support.key, notes=notes),
-        )
+        ).fitted_on(support)
 
 
 def max_example_tokens(follower: LanguageModel, frame: Template, labels: Sequence[str]) -> int:

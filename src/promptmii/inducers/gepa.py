@@ -64,7 +64,7 @@ class GEPA:
         texts = [search.trim(text) for text in candidates if text]
         best = max(sorted(texts, key=lambda text: (len(text), text)), key=search.macro_f1)
         note = f"best of {len(texts)} candidates"
-        return search.result(best, self.name, n=len(support.examples), seed=seed, notes=(note,))
+        return search.result(best, self.name, n=len(search.shown.examples), seed=seed, notes=(note,))
 
 
 class _Adapter:

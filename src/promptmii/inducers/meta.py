@@ -50,6 +50,7 @@ class MetaInducer:
 class MIIMethod(Method):
     name = "mii"
     summary = "Prompt-MII: the generator under test writes an instruction from the n examples, in one call"
+    single_call = True
     by_default = True
     written_by = WrittenBy.GENERATOR
 

@@ -1,7 +1,8 @@
 """The description of a method: its options, its expected number of calls, its help, and its inducer.
 
 Each method's module has a subclass of `Method`; `inducers.METHODS` lists them. Command line, configuration, dry run,
-grid and report use that table, so none of them names a method.
+grid and report use that table, so none of them names a method, apart from the fixed comparison with naive and icl, and
+the paper's numbers.
 """
 
 from dataclasses import dataclass
@@ -79,6 +80,8 @@ class Method(Settings):
     """The follower labels the texts. If false, `predictor` does without it and nothing is calibrated."""
     prompt: ClassVar[Literal["labels", "instruction", "examples"]] = "instruction"
     """The content of the follower's prompt, used to estimate its length."""
+    single_call: ClassVar[bool] = False
+    """One call writes the instruction from all examples that fit. A report compares the generators of such methods."""
     by_default: ClassVar[bool] = False
     """Part of an evaluation that names no methods."""
     needs_human: ClassVar[bool] = False

@@ -1,7 +1,7 @@
 """In-context learning with the examples most similar to the query (Liu et al. 2021, arXiv 2101.06804).
 
-A stronger baseline than ICL with fixed examples, but a more expensive one: prompts differ from the first example on, so
-neither a shared prefix nor a provider's prompt cache saves anything.
+A stronger baseline than ICL with fixed examples, but a more expensive one: two prompts rarely share more than the
+frame, so a shared prefix or a provider's prompt cache saves little.
 """
 
 from collections.abc import Sequence

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Collection
+from itertools import pairwise
 
 SEPARATOR = re.compile(r"(, (?:and |or )?| and | or )")
 SENTENCE_END = re.compile(r"(?<=[.;:!?])(?=\s)|(?<=\n)")
@@ -19,8 +20,11 @@ def _drop_repeated_items(sentence: str) -> str:
     first, *rest = SEPARATOR.split(body)
     pieces = [first]
     seen = {_normalised(first)}
-    for separator, item in zip(rest[::2], rest[1::2], strict=True):
-        if _normalised(item) not in seen:
+    items = [*zip(rest[::2], rest[1::2], strict=True), (",", "")]
+    for (separator, item), (next_separator, next_item) in pairwise(items):
+        # After "black and white", the "black" of ", black and gold" belongs to another pair.
+        begins_pair = separator[0] == "," and next_separator[0] == " " and _normalised(next_item) not in seen
+        if _normalised(item) not in seen or (begins_pair and any(mark[0] == " " for mark in pieces[1::2])):
             seen.add(_normalised(item))
             pieces += [separator, item]
         elif len(pieces) > 1 and pieces[-2] == ", ":

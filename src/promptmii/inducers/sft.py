@@ -24,6 +24,9 @@ from promptmii.models.threads import in_calling_thread
 from promptmii.prompts import defuse
 from promptmii.task import Example, Support, content_key
 
+TOKENS_FILE = "training_tokens.txt"
+"""Beside the adapter, so that its cost is known without loading the model again."""
+
 
 class SFTMethod(Method):
     """Fine-tuning as a method; its options are the training recipe."""
@@ -32,10 +35,10 @@ class SFTMethod(Method):
     summary = "fine-tuning: a LoRA adapter of the follower, trained on the n examples"
     prompt = "labels"
 
-    epochs: int = Field(default=5, ge=1)
-    learning_rate: float = Field(default=2e-4, gt=0)
+    epochs: int = Field(default=5, ge=1, description="passes over the examples")
+    learning_rate: float = Field(default=2e-4, gt=0, description="of the adapter")
     rank: int = Field(default=16, ge=1, description="of the adapter")
-    batch: int = Field(default=4, ge=1)
+    batch: int = Field(default=4, ge=1, description="examples per step")
 
     def inducer(self, kit: Kit) -> "FineTuning":
         return FineTuning(kit.follower.model.card.reference, kit.adapters, self)
@@ -68,12 +71,14 @@ class FineTuning:
             support_key=support.key,
             notes=(f"the follower was tuned: {self.recipe.epochs} epochs",),
         )
-        return naive.model_copy(
-            update={"follower": f"{self.follower}+{adapter}", "cost": cost, "provenance": provenance}
-        )
+        tuned = {"follower": f"{self.follower}+{adapter}", "cost": cost, "provenance": provenance}
+        return naive.model_copy(update=tuned).fitted_on(support)
 
     def _train(self, naive: Instruction, examples: Sequence[Example], adapter: Path, seed: int) -> int:
         """Train and save the adapter unless it exists. Return the number of training tokens."""
+        saved_count = adapter / TOKENS_FILE
+        if saved_count.exists():
+            return int(saved_count.read_text("utf-8"))
         try:
             import torch
             from transformers import Trainer, TrainingArguments
@@ -88,8 +93,6 @@ class FineTuning:
         model = TrainableModel.load(self.follower, LoraSettings(rank=self.recipe.rank), seed, fresh=True)
         rows = [model.row(naive.messages(example.text), defuse(example.label)) for example in examples]
         tokens = self.recipe.epochs * sum(len(row["input_ids"]) for row in rows)
-        if (adapter / "adapter_config.json").exists():
-            return tokens
         with tempfile.TemporaryDirectory() as scratch, redirect_stdout(StringIO()):  # the trainer prints its loss
             arguments = TrainingArguments(
                 output_dir=scratch,
@@ -113,4 +116,5 @@ class FineTuning:
             ).train()
         with atomic_folder(adapter) as new:
             model.save(new)
+            (new / TOKENS_FILE).write_text(f"{tokens}\n", encoding="utf-8")
         return tokens

@@ -5,6 +5,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import accumulate
 from statistics import median_low
 
 from promptmii.errors import ConfigError, EndpointError
@@ -15,7 +16,8 @@ from promptmii.parse import without_thought
 from promptmii.prompts import Template, example_lines, improvement_prompt, induction_prompt
 from promptmii.schema import storable
 from promptmii.styles import Style
-from promptmii.task import Example, Support, normalise_text
+from promptmii.task import Example, Support
+from promptmii.words import UNSPACED, join_words, split_words, word_share
 
 TEMPLATE_MARGIN = 64
 """Tokens kept free for the chat template around the prompt."""
@@ -95,8 +97,10 @@ class Writer:
     def fit(self, support: Support) -> tuple[tuple[Example, ...], tuple[str, ...]]:
         """The examples that fit the context together with the draft, and a note if some are left out.
 
-        Raises `ConfigError` if no example fits.
+        Raises `ConfigError` if there are no examples, or none fits.
         """
+        if not support.examples:
+            raise ConfigError("There are no examples to write an instruction from. Give at least one labelled text.")
         card = self.model.card
         empty_prompt = self._prompt(support, ())
         blocks = [example_lines([example]) + "\n\n" for example in support.examples]
@@ -145,13 +149,16 @@ class Writer:
     def trim(self, text: str) -> tuple[str, tuple[str, ...]]:
         """The text cut to the budget, and a note if it was cut.
 
-        Cuts at the end of a line, or between words if whole lines do not fit or would use less than half of it.
+        Cuts at the end of a line, or between words if whole lines do not fit or would use less than half of it, or
+        within the first word if not even that fits.
         """
         if self.budget is None or self.within_budget(text):
             return text, ()
         prefix = self._longest_prefix(text.splitlines(keepends=True))
         if not self.budget // 2 <= self.model.count_tokens([prefix])[0] <= self.budget:
-            prefix = self._longest_prefix(re.split(r"(?<=\s)", text))
+            prefix = self._longest_prefix(re.split(rf"(?<=[\s{UNSPACED}])", text))
+        if not self.within_budget(prefix):
+            prefix = self._longest_prefix(text)
         return prefix.rstrip(), (f"trimmed to the budget of {self.budget} tokens",)
 
     def _longest_prefix(self, pieces: Sequence[str]) -> str:
@@ -180,7 +187,7 @@ class Writer:
                 style=None if self.style == Style() else self.style.key,
                 notes=(*notes, *copy_note(text, support.examples), *shared_description_notes(text, support.labels)),
             ),
-        )
+        ).fitted_on(support)
 
 
 def exchange_labels(
@@ -237,18 +244,15 @@ def copied_runs(instruction: str, texts: Iterable[str]) -> list[str]:
 
     Compares normalised words, so a change in case, punctuation or spacing hides no copy.
     """
-    source_ngrams = {ngram for text in texts for ngram in _ngrams(_words(text))}
-    words = _words(instruction)
-    copied = [ngram in source_ngrams for ngram in _ngrams(words)]
-    runs: list[str] = []
-    start: int | None = None
-    for position, is_copied in enumerate([*copied, False]):
-        if is_copied and start is None:
-            start = position
-        if not is_copied and start is not None:
-            runs.append(" ".join(words[start : position + COPIED_WORDS - 1]))
-            start = None
-    return runs
+    source_ngrams = {tuple(words[start:end]) for words in map(split_words, texts) for start, end in _ngrams(words)}
+    words = split_words(instruction)
+    runs: list[tuple[int, int]] = []
+    previous = -2
+    for start, end in _ngrams(words):
+        if tuple(words[start:end]) in source_ngrams:
+            runs.append((runs.pop()[0] if start == previous + 1 else start, end))
+            previous = start
+    return [join_words(words[start:end]) for start, end in runs]
 
 
 def copy_note(instruction: str, examples: Iterable[Example]) -> tuple[str, ...]:
@@ -257,9 +261,8 @@ def copy_note(instruction: str, examples: Iterable[Example]) -> tuple[str, ...]:
     return (f"repeats training text: {'; '.join(map(repr, runs[:3]))}",) if runs else ()
 
 
-def _words(text: str) -> list[str]:
-    return re.findall(r"\w+", normalise_text(text))
-
-
-def _ngrams(words: list[str]) -> list[tuple[str, ...]]:
-    return [tuple(words[i : i + COPIED_WORDS]) for i in range(len(words) - COPIED_WORDS + 1)]
+def _ngrams(words: Sequence[str]) -> list[tuple[int, int]]:
+    """Start and end of the shortest sequence of `COPIED_WORDS` from each position."""
+    counts = list(accumulate(map(word_share, words), initial=0.0))
+    ends = (bisect_left(counts, count + COPIED_WORDS) for count in counts)
+    return [(start, end) for start, end in enumerate(ends) if end < len(counts)]

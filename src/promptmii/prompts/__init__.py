@@ -124,7 +124,10 @@ _TEXT: dict[str, Callable[[str], str]] = {"": quote, "raw": defuse}
 _LAYOUTS = {"labels": _LABELS, "examples": _EXAMPLES, "text": _TEXT}
 """Layouts by slot, such as `{{labels|comma}}`. Only the default layout, "", is safe for any data."""
 OPTIONAL = "budget"
-"""The only slot that a template may omit. The budget is still enforced, but the prompt does not mention it."""
+"""The only slot that a template may omit: the prompt then does not mention the budget.
+
+`induce` and `evaluate` still enforce it.
+"""
 
 
 @dataclass(frozen=True)

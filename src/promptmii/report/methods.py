@@ -54,7 +54,7 @@ def side_by_side() -> tuple[list[str], list[str]]:
 
 def single_call() -> list[str]:
     """Methods that write the instruction in one call; a transfer matrix compares their generators."""
-    return [name for name, method in METHODS.items() if role(name) is Role.METHOD and method().expected(2).written == 1]
+    return [name for name, method in METHODS.items() if method.single_call]
 
 
 def shows_examples(method: str) -> bool:

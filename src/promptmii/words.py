@@ -1,0 +1,29 @@
+"""Words in any script: some scripts put no spaces between them, so there characters are counted instead."""
+
+import re
+
+from promptmii.task import normalise_text
+
+_HALVES = "\u3005-\u3007\u3041-\u309f\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+"""Ideographs and hiragana: a word has about two."""
+_QUARTERS = "\u0e01-\u0e3a\u0e40-\u0e4e\u0e80-\u0ece\u1000-\u103f\u1780-\u17d3\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff"
+"""Katakana, Thai, Lao, Burmese and Khmer: a word has about four."""
+UNSPACED = _HALVES + _QUARTERS
+"""Characters of scripts without spaces between words, as ranges of a pattern. Korean has spaces."""
+_PIECE = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]+")
+_INNER_SPACE = re.compile(rf"(?<=[{UNSPACED}]) (?=[{UNSPACED}])")
+
+
+def split_words(text: str) -> list[str]:
+    """The words of the normalised text, without punctuation; single characters where words have no spaces."""
+    return _PIECE.findall(normalise_text(text))
+
+
+def join_words(words: list[str]) -> str:
+    """The words with spaces between them, except in scripts without spaces."""
+    return _INNER_SPACE.sub("", " ".join(words))
+
+
+def word_share(piece: str) -> float:
+    """The number of words in a piece of text without spaces: 1, but fractions for characters of `UNSPACED`."""
+    return len(re.findall(f"[{_HALVES}]", piece)) / 2 + len(re.findall(f"[{_QUARTERS}]", piece)) / 4 or 1.0
