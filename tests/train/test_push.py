@@ -40,7 +40,7 @@ for name in (reference, sys.argv[2]):
 def test_only_weights_and_results_are_pushed_and_they_load_from_the_hub(tmp_path: Path) -> None:
     tiny = write_model(tmp_path / "tiny")
     policy = TrainableModel.load(f"hf:{tiny}", LoraSettings(rank=2), 0)
-    save_adapter(policy.trained, tmp_path / "best", policy.below.named)
+    save_adapter(policy.trained, tmp_path / "best", policy.below.stored_name)
     (tmp_path / "best" / "README.md").write_text("# A writer\n")
     (tmp_path / "best" / "optimizer.pt").write_text("not to be pushed")
     local = f"hf:{tiny}+{tmp_path / 'best'}"
