@@ -21,7 +21,7 @@ def main(path: Path) -> None:
     with TemporaryDirectory() as home, serving(Path(home), Models()) as url, chromium() as browser:
         page = browser.new_page(viewport=SIZE, device_scale_factor=1.5)
         page.goto(f"{url}/?token={TOKEN}")
-        page.get_by_role("button", name="Take the sample").click()
+        page.get_by_role("button", name="Use the sample").click()
         page.select_option("#generator", "other")
         page.fill("#generator_other", "scripted")
         page.fill("#evaluate", "40")
