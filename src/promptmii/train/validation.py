@@ -69,7 +69,7 @@ class _PendingError(Exception):
 
 
 class _BatchedModel(Wrapper):
-    """A model that collects unanswered chats, for one batch over all cases, and repeats the answers it has."""
+    """A model that collects unanswered chats, to batch them over all cases, and repeats the answers it has."""
 
     def __init__(self, model: LanguageModel) -> None:
         super().__init__(model)
@@ -78,7 +78,7 @@ class _BatchedModel(Wrapper):
 
     @property
     def card(self) -> ModelCard:
-        return replace(self._model.card, contrasts=False)  # the cases of a batch share one sampling
+        return replace(self._model.card, contrasts=False)  # no two cases could share a batch
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Completion | Failure]:
         keys = [content_key(list(chat)) for chat in chats]
@@ -89,11 +89,11 @@ class _BatchedModel(Wrapper):
         return [self._answers[key] for key in keys]
 
     def answer_pending(self) -> bool:
-        """Have the collected chats answered; False if there are none."""
+        """Have the collected chats answered, one batch per sampling; False if there are none."""
         pending, self._pending = self._pending, {}
-        if pending:
-            chats, samplings = zip(*pending.values(), strict=True)
-            self._answers |= zip(pending, self._model.generate(chats, samplings[0]), strict=True)
+        for sampling in dict.fromkeys(sampling for _, sampling in pending.values()):
+            chats = {key: chat for key, (chat, own) in pending.items() if own == sampling}
+            self._answers |= zip(chats, self._model.generate(list(chats.values()), sampling), strict=True)
         return bool(pending)
 
 
