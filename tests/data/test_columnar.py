@@ -62,6 +62,22 @@ def test_splits_in_memory_are_kept(split: str) -> None:
         assert [e.text for e in task.test] == TEXTS[8:]
 
 
+def test_an_empty_split_is_left_out_with_a_note() -> None:
+    datasets = pytest.importorskip("datasets")
+    empty: list[dict[str, str]] = []
+    parts = {"train": ROWS, "test": empty}
+    frames = {"train": pd.DataFrame(ROWS), "test": pd.DataFrame(empty, columns=["text", "label"])}
+    sets = datasets.DatasetDict(
+        {"train": datasets.Dataset.from_list(ROWS), "test": datasets.Dataset.from_list(ROWS).select([])}
+    )
+    for source in (parts, frames, sets):
+        loaded = load_task(source)
+        assert len(loaded.task.train) + len(loaded.task.test) == len(ROWS)
+        assert "the split 'test' is empty" in loaded.notes
+    with pytest.raises(DataError, match="columns in memory holds no rows"):
+        load_task({"train": empty, "test": empty})
+
+
 def test_an_unused_split_is_noted() -> None:
     parts = {"train": ROWS[:6], "validation": ROWS[6:8], "test": ROWS[8:]}
     assert "the split 'validation' is not used (2 rows)" in load_task(parts).notes

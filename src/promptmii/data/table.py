@@ -42,12 +42,17 @@ class Table:
 
 
 def make_table(rows: Iterable[Mapping[Any, Any]], origin: str, notes: tuple[str, ...] = ()) -> Table:
-    """Build a table from rows that may differ in their columns. Raises `DataError` if there are none."""
+    """Build a table from rows that may differ in their columns."""
     cleaned = [clean_row(row) for row in rows]
     columns = tuple(dict.fromkeys(name for row in cleaned for name in row))
-    if not columns:
-        raise DataError(f"{origin} holds no rows.")
     return Table(columns, tuple({name: row.get(name) for name in columns} for row in cleaned), origin, notes=notes)
+
+
+def require_rows(table: Table) -> Table:
+    """The table. Raises `DataError` if it is empty."""
+    if not table.columns:
+        raise DataError(f"{table.origin} holds no rows.")
+    return table
 
 
 def clean_row(row: Mapping[Any, Any]) -> dict[str, Any]:
@@ -61,12 +66,17 @@ def _column_name(name: Any) -> str:
 
 
 def join_splits(parts: Mapping[str, Table], origin: str) -> Table:
-    """Join the tables of several splits. Raises `DataError` if all are empty."""
-    rows = [row for table in parts.values() for row in table.rows]
-    split = tuple(name for name, table in parts.items() for _ in table.rows)
-    classes = {column: names for table in parts.values() for column, names in table.classes.items()}
-    table = make_table(rows, origin)
-    return Table(table.columns, table.rows, origin, classes, split if len(parts) > 1 else None)
+    """Join the tables of several splits. Empty ones are left out, with a note."""
+    tables = {name: table for name, table in parts.items() if table.columns}
+    empty = [f"the split {name!r} is empty" for name in parts if name not in tables]
+    joined = make_table((row for table in tables.values() for row in table.rows), origin)
+    return replace(
+        joined,
+        classes={column: names for table in tables.values() for column, names in table.classes.items()},
+        split=tuple(name for name, table in tables.items() for _ in table.rows) if len(tables) > 1 else None,
+        instruction=next((table.instruction for table in tables.values() if table.instruction), None),
+        notes=(*(note for table in tables.values() for note in table.notes), *empty),
+    )
 
 
 def decode_classes(table: Table, classes: Mapping[str, Sequence[str]]) -> Table:
