@@ -7,6 +7,7 @@ The command line and the Python API are thin wrappers around this module. Nothin
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -135,9 +136,9 @@ def induce(
         check_reference(settings.follower)
     reference, _ = split_style(settings.generator)
     progress.step(f"Loading {reference}")
-    models = models or settings.endpoint.load
+    models = models or partial(settings.endpoint.load, limit=settings.endpoint.limit())
     with closing(watched(models(reference), progress)) as generator:
-        follower = make_follower(settings, generator, progress, models)
+        follower = make_follower(settings, models, progress, generator)
         with closing(follower.model):
             baselines: list[Inducer] = [Naive(), InContext(follower.model)]
             if settings.start is not None:
@@ -212,14 +213,19 @@ def load(source: Source, columns: Columns, *, seed: int = 0) -> LoadedTask:
 
 
 def make_follower(
-    settings: InduceSettings, generator: LanguageModel, progress: Progress = QUIET, models: Load | None = None
+    settings: InduceSettings, models: Load, progress: Progress = QUIET, generator: LanguageModel | None = None
 ) -> Follower:
-    """The follower that the settings name, by default the generator's base model. No model is loaded twice."""
+    """The follower that the settings name, by default the generator's base model.
+
+    If that is the generator itself, a `generator` that is already open also follows.
+    """
     writer, _ = split_style(settings.generator)
-    reference, model = settings.follower or reader_of(writer), generator
-    if reference != writer:
+    reference = settings.follower or reader_of(writer)
+    if generator and reference == writer:
+        model = generator
+    else:
         progress.step(f"Loading {reference}")
-        model = watched((models or settings.endpoint.load)(reference), progress)
+        model = watched(models(reference), progress)
     kind = resolve_calibration(settings.calibration, settings.mode, model.card)
     return Follower(model, settings.mode, kind, settings.shortlist)
 
