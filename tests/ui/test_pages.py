@@ -3,6 +3,7 @@
 import html
 import json
 import re
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from promptmii import Instruction
 from promptmii.data import demo_path
 from promptmii.errors import ConfigError
 from promptmii.ui.app import listening_socket, make_app
+from promptmii.ui.jobs import Jobs
 from promptmii.ui.store import Store
 
 HOST = "http://localhost:8766"
@@ -389,6 +391,24 @@ class TestEdit:
 
 class TestJobs:
     """Jobs in the background."""
+
+    def test_jobs_can_be_listed_while_others_start(self) -> None:
+        def start(count: int) -> None:
+            for number in range(count):
+                jobs.start(f"{count} {number}", "trial", lambda _: None)
+
+        jobs = Jobs()
+        start(1000)
+        starter = threading.Thread(target=start, args=(300,))
+        interval = sys.getswitchinterval()
+        sys.setswitchinterval(1e-6)
+        try:
+            starter.start()
+            while starter.is_alive():
+                assert len(jobs.live) <= 1300
+        finally:
+            sys.setswitchinterval(interval)
+            starter.join()
 
     def test_a_reloaded_page_finds_its_job_and_can_stop_it(
         self, client: TestClient, models: Models, tmp_path: Path
