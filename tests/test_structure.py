@@ -32,6 +32,7 @@ ORDER = [
         "styles",
         "exports",
         "calibration_kinds",
+        "table_formats",
         "instruction",
         "config",
         "ray_cluster",

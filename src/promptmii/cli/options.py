@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from promptmii import table_formats
 from promptmii.cli.terminal import out
 from promptmii.errors import ConfigError
 
@@ -33,9 +34,7 @@ Recipe = typer.Argument(help="TOML file, or the name of a recipe (see --list). O
 ListRecipes = Annotated[bool, typer.Option("--list", callback=_list_recipes, is_eager=True, help="Print the recipes.")]
 Data = Annotated[
     str,
-    typer.Argument(
-        help="csv, tsv, json, jsonl, parquet, xlsx (also .gz), `datasets` folder, hub:owner/name[:config][@revision]."
-    ),
+    typer.Argument(help=f"{table_formats.NAMES} (also .gz), `datasets` folder, hub:owner/name[:config][@revision]."),
 ]
 Prompt = Annotated[
     str,
