@@ -13,6 +13,7 @@ import typer
 from promptmii import table_formats
 from promptmii.cli.terminal import out
 from promptmii.errors import ConfigError
+from promptmii.models.references import DEFAULT, PREFIXES, WRITER
 
 if TYPE_CHECKING:
     from promptmii.models.base import Price
@@ -47,11 +48,11 @@ Text = Annotated[
         help='Text column; detected by default. Repeat it for several, or give a template: "{premise} || {hypothesis}".'
     ),
 ]
-Generator = Annotated[str, typer.Option(help="Model that writes: qwen-writer, gguf:..., hf:..., openai:...")]
+Generator = Annotated[str, typer.Option(help=f"Model that writes: {WRITER}, {PREFIXES}")]
 Follow = Annotated[
     str | None,
     typer.Option(
-        help="Model that labels: qwen, gguf:..., hf:..., openai:... "
+        help=f"Model that labels: {DEFAULT}, {PREFIXES} "
         "Default: the follower in the instruction file, or the base model of the generator."
     ),
 ]
