@@ -23,6 +23,7 @@ from tests.ui.trials import many_rows
 from promptmii import Instruction
 from promptmii.data import demo_path
 from promptmii.errors import ConfigError
+from promptmii.exports import ENDINGS
 from promptmii.ui.app import listening_socket, make_app
 from promptmii.ui.jobs import Jobs
 from promptmii.ui.store import Store
@@ -298,7 +299,8 @@ class TestRun:
         assert {"json", "python", "txt"} <= set(targets)
         for target in targets:
             done = client.get(f"{address}/export/{target}")
-            assert "attachment" in done.headers["content-disposition"]
+            ending = {"json": ".json", **ENDINGS}.get(target, ".py")
+            assert f'attachment; filename="classify{ending}"' == done.headers["content-disposition"]
             if target == "json":
                 assert Instruction.model_validate_json(done.content) == instruction
             else:

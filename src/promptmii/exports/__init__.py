@@ -23,6 +23,8 @@ TARGETS = {
     "txt": "the prompt alone, with a placeholder for the text as a JSON string",
 }
 """Each target with its output. Its template is `<target>.txt`."""
+ENDINGS = {"txt": ".txt"}
+"""File endings of the targets that are not Python."""
 
 
 @dataclass(frozen=True)
