@@ -78,6 +78,19 @@ def test_an_empty_split_is_left_out_with_a_note() -> None:
         load_task({"train": empty, "test": empty})
 
 
+def test_the_missing_value_of_databases_is_missing_in_every_string_type() -> None:
+    cells = ["\\N", b"\\N", np.str_("\\N"), "", b"", np.str_("a")]
+    assert [row["text"] for row in read_table([{"text": cell} for cell in cells]).rows] == [None] * 5 + ["a"]
+
+
+def test_a_fraction_is_no_class_number() -> None:
+    task = {
+        "data": [{"text": f"text {i}", "label": label} for i, label in enumerate([0, 1.0, 1.7])],
+        "labels": ["a", "b"],
+    }
+    assert [row["label"] for row in read_table(task).rows] == ["a", "b", 1.7]
+
+
 def test_an_unused_split_is_noted() -> None:
     parts = {"train": ROWS[:6], "validation": ROWS[6:8], "test": ROWS[8:]}
     assert "the split 'validation' is not used (2 rows)" in load_task(parts).notes

@@ -91,7 +91,7 @@ def decode_classes(table: Table, classes: Mapping[str, Sequence[str]]) -> Table:
 
 
 def class_name(value: Any, names: Sequence[str]) -> Any:
-    """The name of a class number, or `None` if no class has it. Names and values that are not numbers are unchanged.
+    """The name of a class number, or `None` if no class has it. Names, fractions and other values are unchanged.
 
     A list of numbers becomes a list of names.
     """
@@ -102,6 +102,8 @@ def class_name(value: Any, names: Sequence[str]) -> Any:
     try:
         number = int(value)
     except (TypeError, ValueError, OverflowError):
+        return value
+    if not isinstance(value, str) and number != value:
         return value
     return names[number] if 0 <= number < len(names) else None
 
@@ -119,7 +121,8 @@ def _cell(value: Any) -> Any:
         except UnicodeDecodeError:
             return value
     if isinstance(value, str):
-        return _without_surrogates(value) or None
+        text = _without_surrogates(str(value))
+        return None if text in _MISSING else text
     if value is None or _is_scalar_nan(value):
         return None
     if isinstance(value, Sequence | Mapping):
