@@ -36,12 +36,23 @@ Load = Callable[[str], LanguageModel]
 
 
 @dataclass(frozen=True)
+class _Drawn:
+    """The task, and the examples and query rows drawn from it."""
+
+    episode: Episode
+    loaded: LoadedTask
+
+
+@dataclass(frozen=True)
 class Induced:
     """The result of `induce`."""
 
     instruction: Instruction
     rows: tuple[Measured, ...]
-    """Naive, ICL and the induced instruction, in this order; empty if nothing was measured."""
+    """Naive, ICL, the prompt given as `start` if any, and the induced instruction last.
+
+    Empty if nothing was measured.
+    """
     differences: dict[str, metrics.Difference]
     """The induced instruction minus each other method, on the same rows."""
     break_even: BreakEven | None
@@ -144,7 +155,7 @@ def induce(
             if settings.start is not None:
                 baselines.append(FixedInstruction(settings.start, name="start"))
             inducer = make_inducer(settings, generator, follower)
-            return _induced([*baselines, inducer], follower, (episode, loaded), output_file, progress)
+            return _induced([*baselines, inducer], follower, _Drawn(episode, loaded), output_file, progress)
 
 
 class _OutputFile:
@@ -175,13 +186,13 @@ class _OutputFile:
 def _induced(
     inducers: Sequence[Inducer],
     follower: Follower,
-    drawn: tuple[Episode, LoadedTask],
+    drawn: _Drawn,
     output_file: _OutputFile,
     progress: Progress,
 ) -> Induced:
     """The instruction of the last inducer, measured beside the others if there are query rows."""
     *baselines, inducer = inducers
-    episode, loaded = drawn
+    episode, loaded = drawn.episode, drawn.loaded
     notes = (*loaded.notes, *loaded.split_notes, *draw_notes(loaded.task, episode))
     instruction = _prepared(inducer, follower, drawn, progress, output_file)
     output_file(instruction)
@@ -242,12 +253,12 @@ def make_inducer(settings: InduceSettings, generator: LanguageModel, follower: F
 def _prepared(
     inducer: Inducer,
     follower: Follower,
-    drawn: tuple[Episode, LoadedTask],
+    drawn: _Drawn,
     progress: Progress,
     save: Callable[[Instruction], None] | None = None,
 ) -> Instruction:
     """Write the method's instruction, pass it to `save`, and calibrate it for the follower."""
-    episode, loaded = drawn
+    episode, loaded = drawn.episode, drawn.loaded
     progress.step(f"Writing {inducer.name}", unit="drafts")
     instruction = inducer.induce(episode.support, seed=episode.seed)
     provenance = instruction.provenance.model_copy(
