@@ -1,5 +1,6 @@
 """The table of rows and named columns that every reader returns."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -17,7 +18,9 @@ TEXT_NAMES = (
 LABEL_NAMES = (
     *("label", "labels", "class", "category", "target", "intent", "sentiment", "emotion", "topic", "tag", "type", "y"),
 )
-
+TRAIN_NAMES = ("train", "training")
+TEST_NAMES = ("test", "testing", "validation", "valid", "val", "dev", "eval")
+"""Names of test splits, in order of preference."""
 
 _MISSING = ("", "\\N")
 """Missing values as text. Databases write \\N; "NA" and "null" are not here because they may be texts or labels."""
@@ -106,6 +109,14 @@ def class_name(value: Any, names: Sequence[str]) -> Any:
     if not isinstance(value, str) and number != value:
         return value
     return names[number] if 0 <= number < len(names) else None
+
+
+def is_number(text: str) -> bool:
+    """True for a finite number, such as "-1.5" or "1e3"."""
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
 
 
 def _cell(value: Any) -> Any:
