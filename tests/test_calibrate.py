@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from promptmii.calibrate import Floats, apply, centre, fit_supervised, normalise
+from promptmii.calibrate import Floats, apply, centre, fit, fit_supervised, normalise
 from promptmii.calibration_kinds import READS, CalibrationKind
 from promptmii.instruction import Calibration
 
@@ -176,3 +176,12 @@ class TestSupervised:
         fitted = fit_supervised(np.log([[0.7, 0.2, 0.1]]), [1])
         assert np.isfinite([*fitted.scale, *fitted.offset]).all()
         assert apply(fitted, np.log([[0.7, 0.2, 0.1]])).argmax() == 1
+
+
+def test_every_kind_but_none_has_a_formula() -> None:
+    logp = normalise(np.array([[-1.0, -2.0], [-3.0, -1.0]]))
+    for kind in READS:
+        if kind != "none":
+            assert fit(kind, logp, [0, 1]).kind == kind
+    with pytest.raises(ValueError, match="'none' has no formula"):
+        fit("none", logp)

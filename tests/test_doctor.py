@@ -46,7 +46,7 @@ def test_a_server_that_enforces_a_choice_passes_every_check(steps: Recorder) -> 
     assert checks["context"].finding == "4096 tokens"
     assert "an estimate" in checks["tokens"].finding
     assert "'a free answer'" in checks["generate"].finding
-    assert "is enforced; no likelihoods" in checks["choose"].finding
+    assert "restricted to the labels; no probabilities" in checks["choose"].finding
     assert not any(check.cure for check in checks.values())
     assert steps.steps[0] == "Loading openai:m"
     assert steps.steps[-1] == "Choosing"

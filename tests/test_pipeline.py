@@ -5,12 +5,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.models.faulty_server import FaultyServer, serving
+from tests.models.faulty_server import FaultyServer, completion, serving
 
 from promptmii import Instruction, pipeline
 from promptmii.config import InduceSettings
 from promptmii.data import demo_path
-from promptmii.errors import ConfigError, DataError, OutputError, ScoreRefusedError, UnknownModelError
+from promptmii.errors import (
+    ConfigError,
+    DataError,
+    OutputError,
+    ScoreRefusedError,
+    SpendingLimitError,
+    UnknownModelError,
+)
 from promptmii.progress import Progress, Quiet, Unit
 from promptmii.train.settings import TrainSettings
 
@@ -137,6 +144,20 @@ def test_an_instruction_starts_from_a_text_and_is_measured_beside_it(tmp_path: P
     assert result.instruction.text == "Shop mails.\naccount: the login, word for word"
     assert [row.name for row in result.rows] == ["naive", "icl", "start", "mii"]
     assert set(result.differences) == {"naive", "icl", "start"}
+
+
+def test_the_writer_and_the_follower_share_one_spending_limit(tmp_path: Path) -> None:
+    spent = completion("Say free.", usage={"prompt_tokens": 7, "completion_tokens": 28})
+    with serving(FaultyServer([spent])) as server:
+        endpoint = {
+            "base_url": server.url,
+            "max_cost": 28.0,
+            "prices": {"openai:m": (0.0, 1e6), "openai:other": (0.0, 1e3)},
+        }
+        with pytest.raises(SpendingLimitError, match=r"28\.0+ was spent"):
+            induced(server, tmp_path / "i.json", Quiet(), follower="openai:other", budget=8, endpoint=endpoint)
+        assert len(server.bodies) == 1
+    assert Instruction.load(tmp_path / "i.json").text == "Say free."
 
 
 def test_kept_words_that_no_line_contains_are_refused_before_any_call(tmp_path: Path) -> None:

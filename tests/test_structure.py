@@ -33,6 +33,7 @@ ORDER = [
         "styles",
         "exports",
         "calibration_kinds",
+        "table_formats",
         "instruction",
         "config",
         "ray_cluster",

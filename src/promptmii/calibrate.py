@@ -72,7 +72,13 @@ def _quoted(text: str, prose: str) -> bool:
 
 def fit(kind: CalibrationKind, logp: Floats, gold: Sequence[int] = ()) -> Calibration:
     """Fit a calibration of this kind. `logp` has shape (n, K); `gold` holds n label indices, or is empty."""
-    return fit_supervised(logp, gold) if kind == "supervised" else centre(kind, logp, gold)
+    match kind:
+        case "supervised":
+            return fit_supervised(logp, gold)
+        case "contextual" | "support" | "batch":
+            return centre(kind, logp, gold)
+        case _:
+            raise ValueError(f"The calibration {kind!r} has no formula in `fit`.")
 
 
 def centre(kind: CalibrationKind, logp: Floats, gold: Sequence[int] = ()) -> Calibration:

@@ -10,12 +10,10 @@ from promptmii.errors import ModelError, UnsupportedError
 from promptmii.models.base import Chat, Choice, Completion, Failure, LanguageModel, Sampling
 from promptmii.models.embedded import EMBEDDED
 from promptmii.models.http.config import ServerReference
+from promptmii.models.http.constraints import PROBE, PROBE_OPTIONS
 from promptmii.parse import without_thought
 from promptmii.progress import Progress
 
-QUESTION: Chat = [{"role": "user", "content": "Which animal barks? Answer with one word."}]
-UNWANTED = ("violin", "harpsichord")
-"""Unlikely answers: a model that gives one is really restricted to them."""
 STORY: Chat = [{"role": "user", "content": "Tell a story about a lighthouse."}]
 STORY_TOKENS = 64
 TEXTS = ("My parcel has not come and nobody answers.", "How do I change the address of my order?")
@@ -130,9 +128,9 @@ def _compare_engines(model: LanguageModel, reference: str, other: str, endpoint:
 
 def _rate(model: LanguageModel) -> float:
     """Rows that a warm model labels per second."""
-    model.choose(ROWS[:1], UNWANTED)
+    model.choose(ROWS[:1], PROBE_OPTIONS)
     start = time.perf_counter()
-    model.choose(ROWS[1:], UNWANTED)
+    model.choose(ROWS[1:], PROBE_OPTIONS)
     return (len(ROWS) - 1) / (time.perf_counter() - start)
 
 
@@ -152,7 +150,7 @@ def _tokens(model: LanguageModel) -> Check:
 
 
 def _writing(model: LanguageModel) -> Check:
-    answer = model.generate([QUESTION], Sampling(max_tokens=16))[0]
+    answer = model.generate([PROBE], Sampling(max_tokens=16))[0]
     if isinstance(answer, Failure):
         cure = "Check the server's log, the model's name and its chat template."
         return Check("generate", False, f"{answer.kind}: {answer.message}", cure)
@@ -170,11 +168,11 @@ def _writing(model: LanguageModel) -> Check:
 def _choosing(model: LanguageModel) -> Check:
     cure = "Use --mode generate with this model, or serve it with vLLM, SGLang or llama.cpp."
     try:
-        answer = model.choose([QUESTION], UNWANTED)[0]
+        answer = model.choose([PROBE], PROBE_OPTIONS)[0]
     except UnsupportedError as error:
         return Check("choose", False, str(error), cure)
     if not isinstance(answer, Choice):
         return Check("choose", False, f"{answer.kind}: {answer.message}", cure)
-    available = "likelihoods available, so probabilities and calibration"
-    likelihoods = available if answer.scores else "no likelihoods, so no probabilities"
-    return Check("choose", True, f"the constraint is enforced; {likelihoods}")
+    if answer.scores:
+        return Check("choose", True, "likelihoods of the labels, so probabilities and calibration")
+    return Check("choose", True, "answers are restricted to the labels; no probabilities")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from promptmii import pipeline, workbench
+from promptmii import pipeline, table_formats, workbench
 from promptmii.config import Columns, InduceSettings
 from promptmii.errors import MissingDependencyError, PromptMIIError
 from promptmii.instruction import Instruction, Mode
@@ -35,7 +35,7 @@ GUIDE = (
 MOST_ROWS = 20
 """Maximum number of disagreements returned to the agent."""
 
-Data = Annotated[str, Field(description="Path of a table: csv, tsv, json, jsonl, parquet or xlsx.")]
+Data = Annotated[str, Field(description=f"Path of a table: {table_formats.NAMES}.")]
 File = Annotated[str, Field(description="Path of an instruction that induce saved.")]
 Prompt = Annotated[str, Field(description="Path of an instruction or of a text file, or the text itself.")]
 Text = Annotated[str | None, Field(description="Text column; detected when absent.")]

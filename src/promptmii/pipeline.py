@@ -7,6 +7,7 @@ The command line and the Python API are thin wrappers around this module. Nothin
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +36,23 @@ Load = Callable[[str], LanguageModel]
 
 
 @dataclass(frozen=True)
+class _Drawn:
+    """The task, and the examples and query rows drawn from it."""
+
+    episode: Episode
+    loaded: LoadedTask
+
+
+@dataclass(frozen=True)
 class Induced:
     """The result of `induce`."""
 
     instruction: Instruction
     rows: tuple[Measured, ...]
-    """Naive, ICL and the induced instruction, in this order; empty if nothing was measured."""
+    """Naive, ICL, the prompt given as `start` if any, and the induced instruction last.
+
+    Empty if nothing was measured.
+    """
     differences: dict[str, metrics.Difference]
     """The induced instruction minus each other method, on the same rows."""
     break_even: BreakEven | None
@@ -135,15 +147,15 @@ def induce(
         check_reference(settings.follower)
     reference, _ = split_style(settings.generator)
     progress.step(f"Loading {reference}")
-    models = models or settings.endpoint.load
+    models = models or partial(settings.endpoint.load, limit=settings.endpoint.limit())
     with closing(watched(models(reference), progress)) as generator:
-        follower = make_follower(settings, generator, progress, models)
+        follower = make_follower(settings, models, progress, generator)
         with closing(follower.model):
             baselines: list[Inducer] = [Naive(), InContext(follower.model)]
             if settings.start is not None:
                 baselines.append(FixedInstruction(settings.start, name="start"))
             inducer = make_inducer(settings, generator, follower)
-            return _induced([*baselines, inducer], follower, (episode, loaded), output_file, progress)
+            return _induced([*baselines, inducer], follower, _Drawn(episode, loaded), output_file, progress)
 
 
 class _OutputFile:
@@ -174,13 +186,13 @@ class _OutputFile:
 def _induced(
     inducers: Sequence[Inducer],
     follower: Follower,
-    drawn: tuple[Episode, LoadedTask],
+    drawn: _Drawn,
     output_file: _OutputFile,
     progress: Progress,
 ) -> Induced:
     """The instruction of the last inducer, measured beside the others if there are query rows."""
     *baselines, inducer = inducers
-    episode, loaded = drawn
+    episode, loaded = drawn.episode, drawn.loaded
     notes = (*loaded.notes, *loaded.split_notes, *draw_notes(loaded.task, episode))
     instruction = _prepared(inducer, follower, drawn, progress, output_file)
     output_file(instruction)
@@ -212,14 +224,19 @@ def load(source: Source, columns: Columns, *, seed: int = 0) -> LoadedTask:
 
 
 def make_follower(
-    settings: InduceSettings, generator: LanguageModel, progress: Progress = QUIET, models: Load | None = None
+    settings: InduceSettings, models: Load, progress: Progress = QUIET, generator: LanguageModel | None = None
 ) -> Follower:
-    """The follower that the settings name, by default the generator's base model. No model is loaded twice."""
+    """The follower that the settings name, by default the generator's base model.
+
+    If that is the generator itself, a `generator` that is already open also follows.
+    """
     writer, _ = split_style(settings.generator)
-    reference, model = settings.follower or default_follower(writer), generator
-    if reference != writer:
+    reference = settings.follower or default_follower(writer)
+    if generator and reference == writer:
+        model = generator
+    else:
         progress.step(f"Loading {reference}")
-        model = watched((models or settings.endpoint.load)(reference), progress)
+        model = watched(models(reference), progress)
     kind = resolve_calibration(settings.calibration, settings.mode, model.card)
     return Follower(model, settings.mode, kind, settings.shortlist)
 
@@ -236,12 +253,12 @@ def make_inducer(settings: InduceSettings, generator: LanguageModel, follower: F
 def _prepared(
     inducer: Inducer,
     follower: Follower,
-    drawn: tuple[Episode, LoadedTask],
+    drawn: _Drawn,
     progress: Progress,
     save: Callable[[Instruction], None] | None = None,
 ) -> Instruction:
     """Write the method's instruction, pass it to `save`, and calibrate it for the follower."""
-    episode, loaded = drawn
+    episode, loaded = drawn.episode, drawn.loaded
     progress.step(f"Writing {inducer.name}", unit="drafts")
     instruction = inducer.induce(episode.support, seed=episode.seed)
     provenance = instruction.provenance.model_copy(

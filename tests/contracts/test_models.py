@@ -31,7 +31,7 @@ from promptmii.models.http.config import HttpConfig
 from promptmii.models.spending import Limited, SpendingLimit
 from promptmii.models.wrappers import Batched, Metered, Priced
 
-MODELS = ["scripted", "metered", "priced", "limited", "gathered", "cached", "local"]
+MODELS = ["scripted", "metered", "priced", "limited", "batched", "cached", "local"]
 MODELS += ["llama", "llama_server", "http", "cached_http"]
 CONTEXT = 256
 OPTIONS = ["warm", "cold", "warm and cold"]
@@ -99,7 +99,7 @@ def limited(scripted: ScriptedModel) -> Limited:
 
 
 @pytest.fixture
-def gathered(scripted: ScriptedModel) -> Batched:
+def batched(scripted: ScriptedModel) -> Batched:
     return Batched(scripted)
 
 

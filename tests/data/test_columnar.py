@@ -62,6 +62,35 @@ def test_splits_in_memory_are_kept(split: str) -> None:
         assert [e.text for e in task.test] == TEXTS[8:]
 
 
+def test_an_empty_split_is_left_out_with_a_note() -> None:
+    datasets = pytest.importorskip("datasets")
+    empty: list[dict[str, str]] = []
+    parts = {"train": ROWS, "test": empty}
+    frames = {"train": pd.DataFrame(ROWS), "test": pd.DataFrame(empty, columns=["text", "label"])}
+    sets = datasets.DatasetDict(
+        {"train": datasets.Dataset.from_list(ROWS), "test": datasets.Dataset.from_list(ROWS).select([])}
+    )
+    for source in (parts, frames, sets):
+        loaded = load_task(source)
+        assert len(loaded.task.train) + len(loaded.task.test) == len(ROWS)
+        assert "the split 'test' is empty" in loaded.notes
+    with pytest.raises(DataError, match="columns in memory holds no rows"):
+        load_task({"train": empty, "test": empty})
+
+
+def test_the_missing_value_of_databases_is_missing_in_every_string_type() -> None:
+    cells = ["\\N", b"\\N", np.str_("\\N"), "", b"", np.str_("a")]
+    assert [row["text"] for row in read_table([{"text": cell} for cell in cells]).rows] == [None] * 5 + ["a"]
+
+
+def test_a_fraction_is_no_class_number() -> None:
+    task = {
+        "data": [{"text": f"text {i}", "label": label} for i, label in enumerate([0, 1.0, 1.7])],
+        "labels": ["a", "b"],
+    }
+    assert [row["label"] for row in read_table(task).rows] == ["a", "b", 1.7]
+
+
 def test_an_unused_split_is_noted() -> None:
     parts = {"train": ROWS[:6], "validation": ROWS[6:8], "test": ROWS[8:]}
     assert "the split 'validation' is not used (2 rows)" in load_task(parts).notes

@@ -88,6 +88,11 @@ def test_columns_of_objects_are_reported_if_nothing_else_fits() -> None:
         load_task(rows)
 
 
+def test_a_split_may_be_a_task_file() -> None:
+    parts = {"train": {"data": ROWS[:8], "instruction": "Tell a from b."}, "test": {"data": ROWS[8:]}}
+    assert load_task(parts).task.instruction == "Tell a from b."
+
+
 def test_a_label_may_be_a_list_of_one(tmp_path: Path) -> None:
     rows = [{"id": i, "data": row["text"], "label": [row["label"]]} for i, row in enumerate(ROWS)]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

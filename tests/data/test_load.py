@@ -14,6 +14,7 @@ import pytest
 from promptmii.data import load_task
 from promptmii.data.load import SUFFIXES
 from promptmii.errors import DataError
+from promptmii.table_formats import TABLES
 
 FRAME = pd.DataFrame({"text": [f"text, number {i}" for i in range(45)], "label": ["x", "y", "z"] * 15, "n": range(45)})
 
@@ -41,6 +42,10 @@ def valid_files() -> dict[str, bytes]:
 def test_every_format_has_a_valid_file_here() -> None:
     optional = {".ndjson", ".xlsx"}  # read as .jsonl; needs openpyxl
     assert set(SUFFIXES) - optional <= {Path(name).suffix for name in valid_files()}
+
+
+def test_the_formats_in_the_help_are_those_with_a_reader() -> None:
+    assert set(SUFFIXES) == {*TABLES, ".txt"}
 
 
 def damaged(content: bytes, rng: random.Random) -> bytes:

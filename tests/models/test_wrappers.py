@@ -1,14 +1,17 @@
 """Progress reports split calls into batches and do not change the answers."""
 # pyright: reportAttributeAccessIssue=false
 
+import threading
+import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from tests.recorder import Recorder
 
 from promptmii import ScriptedModel
 from promptmii.models.base import Chat, Completion, Failure, Sampling
 from promptmii.models.wrappers import ROWS, watched
-from promptmii.progress import QUIET, token_written
+from promptmii.progress import QUIET, Quiet, token_written
 
 
 def scripted() -> ScriptedModel:
@@ -66,3 +69,27 @@ def test_the_tokens_of_a_long_text_are_a_step_of_their_own() -> None:
     assert progress.counts == [0, 8], "an engine that reports no tokens advances once per answer"
     watched(TokenReporting(), progress).generate(CHATS[:2], Sampling(max_tokens=8))
     assert progress.counts == [0, 10], "labels are counted by row"
+
+
+class OneAtATime(Quiet):
+    """A progress that notices overlapping calls."""
+
+    def __init__(self) -> None:
+        self._busy = threading.Lock()
+        self.overlapped = False
+
+    def advance(self, amount: int = 1, done: str = "", *, money: float | None = None) -> None:  # noqa: ARG002
+        if not self._busy.acquire(blocking=False):
+            self.overlapped = True
+            return
+        time.sleep(0.002)
+        self._busy.release()
+
+
+def test_models_that_share_a_progress_report_in_turn() -> None:
+    progress = OneAtATime()
+    writer, follower = watched(TokenReporting(), progress), watched(scripted(), progress)
+    with ThreadPoolExecutor(3) as pool:
+        for model, tokens in ((writer, 100), (writer, 100), (follower, 8)):
+            pool.submit(model.generate, CHATS[:1], Sampling(max_tokens=tokens))
+    assert not progress.overlapped

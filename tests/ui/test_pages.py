@@ -3,6 +3,7 @@
 import html
 import json
 import re
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -22,7 +23,9 @@ from tests.ui.trials import many_rows
 from promptmii import Instruction
 from promptmii.data import demo_path
 from promptmii.errors import ConfigError
+from promptmii.exports import ENDINGS
 from promptmii.ui.app import listening_socket, make_app
+from promptmii.ui.jobs import Jobs
 from promptmii.ui.store import Store
 
 HOST = "http://localhost:8766"
@@ -296,7 +299,8 @@ class TestRun:
         assert {"json", "python", "txt"} <= set(targets)
         for target in targets:
             done = client.get(f"{address}/export/{target}")
-            assert "attachment" in done.headers["content-disposition"]
+            ending = {"json": ".json", **ENDINGS}.get(target, ".py")
+            assert f'attachment; filename="classify{ending}"' == done.headers["content-disposition"]
             if target == "json":
                 assert Instruction.model_validate_json(done.content) == instruction
             else:
@@ -389,6 +393,24 @@ class TestEdit:
 
 class TestJobs:
     """Jobs in the background."""
+
+    def test_jobs_can_be_listed_while_others_start(self) -> None:
+        def start(count: int) -> None:
+            for number in range(count):
+                jobs.start(f"{count} {number}", "trial", lambda _: None)
+
+        jobs = Jobs()
+        start(1000)
+        starter = threading.Thread(target=start, args=(300,))
+        interval = sys.getswitchinterval()
+        sys.setswitchinterval(1e-6)
+        try:
+            starter.start()
+            while starter.is_alive():
+                assert len(jobs.live) <= 1300
+        finally:
+            sys.setswitchinterval(interval)
+            starter.join()
 
     def test_a_reloaded_page_finds_its_job_and_can_stop_it(
         self, client: TestClient, models: Models, tmp_path: Path

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from promptmii import table_formats
 from promptmii.cli.terminal import out
 from promptmii.errors import ConfigError
+from promptmii.models.references import DEFAULT, PREFIXES, WRITER
 
 if TYPE_CHECKING:
     from promptmii.models.base import Price
@@ -33,9 +35,7 @@ Recipe = typer.Argument(help="TOML file, or the name of a recipe (see --list). O
 ListRecipes = Annotated[bool, typer.Option("--list", callback=_list_recipes, is_eager=True, help="Print the recipes.")]
 Data = Annotated[
     str,
-    typer.Argument(
-        help="csv, tsv, json, jsonl, parquet, xlsx (also .gz), `datasets` folder, hub:owner/name[:config][@revision]."
-    ),
+    typer.Argument(help=f"{table_formats.NAMES} (also .gz), `datasets` folder, hub:owner/name[:config][@revision]."),
 ]
 Prompt = Annotated[
     str,
@@ -48,11 +48,11 @@ Text = Annotated[
         help='Text column; detected by default. Repeat it for several, or give a template: "{premise} || {hypothesis}".'
     ),
 ]
-Generator = Annotated[str, typer.Option(help="Model that writes: qwen-writer, gguf:..., hf:..., openai:...")]
+Generator = Annotated[str, typer.Option(help=f"Model that writes: {WRITER}, {PREFIXES}")]
 Follow = Annotated[
     str | None,
     typer.Option(
-        help="Model that labels: qwen, gguf:..., hf:..., openai:... "
+        help=f"Model that labels: {DEFAULT}, {PREFIXES} "
         "Default: the follower in the instruction file, or the base model of the generator."
     ),
 ]

@@ -28,8 +28,7 @@ def parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
 
     with pq.ParquetFile(path) as file:
         for batch in file.iter_batches(batch_size=BATCH):
-            if batch.num_rows:
-                yield from arrow_table(pa.Table.from_batches([batch]), path_name(path)).rows
+            yield from arrow_table(pa.Table.from_batches([batch]), path_name(path)).rows
 
 
 def arrow_table(table: Any, origin: str) -> Table:

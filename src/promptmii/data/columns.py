@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from promptmii.data.table import LABEL_NAMES, TEXT_NAMES, Table
+from promptmii.data.table import LABEL_NAMES, TEXT_NAMES, Table, is_number
 from promptmii.errors import DataError, listed, nearest
 
 Pairs = Sequence[tuple[str, str]]
@@ -190,7 +190,7 @@ def could_be_label(table: Table, name: str, *, repeats: bool = True) -> bool:
         return False
     if _are_fractions(counts):
         return False
-    return len(counts) <= MAX_LABEL_SHARE * len(values) or (not repeats and not all(map(_is_number, counts)))
+    return len(counts) <= MAX_LABEL_SHARE * len(values) or (not repeats and not all(map(is_number, counts)))
 
 
 def why_no_label(table: Table, name: str) -> str:
@@ -219,10 +219,6 @@ def _are_fractions(counts: Counter[str]) -> bool:
     return sum(decimals.values()) * 2 > counts.total() and not all(float(value).is_integer() for value in decimals)
 
 
-def _is_number(text: str) -> bool:
-    return text.replace(".", "", 1).lstrip("+-").isdecimal()
-
-
 def _label_names(table: Table, numbers: str, names: str) -> str | None:
     """Describe the mapping if `names` holds a name for each number in `numbers`, as `label_text` does for `label`."""
     pairs = [(row[numbers], row[names]) for row in table.rows if row[numbers] is not None and row[names] is not None]
@@ -230,7 +226,7 @@ def _label_names(table: Table, numbers: str, names: str) -> str | None:
         return None
     name_of = dict(pairs)
     one_to_one = len(set(pairs)) == len(name_of) == len(set(name_of.values()))
-    named = all(_is_number(str(number)) and not _is_number(str(name)) for number, name in name_of.items())
+    named = all(is_number(str(number)) and not is_number(str(name)) for number, name in name_of.items())
     if not one_to_one or not named or not 2 <= len(name_of) <= MAX_LABEL_SHARE * len(pairs):
         return None
     if max(len(str(name)) for name in name_of.values()) > MAX_LABEL_LENGTH:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from promptmii.data.decoding import split_lines
-from promptmii.data.table import Row, Table, decode_classes, join_splits, make_table
+from promptmii.data.table import TEST_NAMES, TRAIN_NAMES, Row, Table, decode_classes, join_splits, make_table
 from promptmii.errors import DataError, counted
 from promptmii.task import Example
 
@@ -19,7 +19,6 @@ SHAPES = (
     'a list of objects, (text, label) pairs or texts, {"data": [...]}, {"train": [...], "test": [...]}, '
     "or one list of values per column"
 )
-SPLIT_NAMES = frozenset({"train", "training", "test", "testing", "validation", "valid", "val", "dev", "eval"})
 ROW_KEYS = ("data", "rows", "examples", "records", "items")
 """Keys that may hold the list of rows in an object."""
 
@@ -108,7 +107,7 @@ def _list_rows(items: Sequence[Any], origin: str) -> list[Mapping[Any, Any]]:
 
 
 def _mapping_table(value: Mapping[str, Any], origin: str) -> Table:
-    has_split = any(str(key).casefold() in SPLIT_NAMES for key in value)
+    has_split = any(str(key).casefold() in (*TRAIN_NAMES, *TEST_NAMES) for key in value)
     if len(value) and all(_is_split(key, part, has_split) for key, part in value.items()):
         return join_splits({str(key): nested_table(part, f"{origin}, {key}") for key, part in value.items()}, origin)
     if _is_list(value.get("columns")) and _is_list(value.get("data")):  # pandas, orient="split"
@@ -127,7 +126,7 @@ def _is_split(key: Any, value: Any, has_split: bool) -> bool:
     Under the name of a split, any list or mapping can. Otherwise it must be a list of objects, or also of pairs if
     another key (`has_split`) names a split.
     """
-    if str(key).casefold() in SPLIT_NAMES:
+    if str(key).casefold() in (*TRAIN_NAMES, *TEST_NAMES):
         return _is_list(value) or isinstance(value, Mapping)
     if key in ROW_KEYS or not _is_list(value) or not len(value):
         return False

@@ -13,7 +13,7 @@ from promptmii.data.decoding import decode, path_name, split_lines
 from promptmii.data.delimited import read_delimited
 from promptmii.data.json_tables import nested_table, read_json, read_json_lines
 from promptmii.data.spreadsheet import read_workbook
-from promptmii.data.table import Table, make_table
+from promptmii.data.table import Table, make_table, require_rows
 from promptmii.errors import DataError, first_line
 
 Source: TypeAlias = Any
@@ -40,9 +40,11 @@ SUFFIXES = (*TEXT_READERS, *BINARY_READERS)
 
 
 def read_table(source: Source) -> Table:
-    """Read any `Source`. Raises `DataError` if it cannot be read."""
-    if isinstance(source, Table):
-        return source
+    """Read any `Source`. Raises `DataError` if it cannot be read or holds no rows."""
+    return source if isinstance(source, Table) else require_rows(_read(source))
+
+
+def _read(source: Source) -> Table:
     if isinstance(source, str) and source.startswith("hub:"):
         return read_hub(source)
     if isinstance(source, str | Path):
@@ -64,7 +66,7 @@ def _read_memory(source: Any) -> Table:
         if source and all(hasattr(part, "column_names") for part in source.values()):
             return datasets_table(source, "a dataset")
         if source and all(hasattr(part, "columns") for part in source.values()):
-            source = {name: list(read_table(part).rows) for name, part in source.items()}
+            source = {name: list(_read_memory(part).rows) for name, part in source.items()}
         return nested_table(source, "columns in memory")
     if hasattr(source, "tolist"):
         source = source.tolist()

@@ -10,15 +10,12 @@ from promptmii.data.clean import CleanedRows, clean
 from promptmii.data.columns import ChosenColumns, choose_columns
 from promptmii.data.labels import one_line
 from promptmii.data.load import Source, read_table
-from promptmii.data.table import Table
+from promptmii.data.table import TEST_NAMES, TRAIN_NAMES, Table, is_number
 from promptmii.errors import DataError, counted, listed
 from promptmii.task import Episode, Example, Support, Task, normalise_text
 
 TEST_SHARE = 0.4
 LABELS_PER_NOTE = 4
-TRAIN = ("train", "training")
-TEST = ("test", "testing", "validation", "valid", "val", "dev", "eval")
-"""Names of test splits, in order of preference."""
 
 
 @dataclass(frozen=True)
@@ -108,8 +105,8 @@ def _missing(kind: str, labels: Sequence[str], examples: Sequence[Example], reme
 def _train_and_test(cleaned: CleanedRows, seed: int, test_share: float) -> tuple[list[Example], list[Example]]:
     """The source's own train and test splits if it has both, else a stratified split by content."""
     splits = [name.casefold() for name in cleaned.split or ()]
-    train_name = next((name for name in TRAIN if name in splits), None)
-    test_name = next((name for name in TEST if name in splits), None)
+    train_name = next((name for name in TRAIN_NAMES if name in splits), None)
+    test_name = next((name for name in TEST_NAMES if name in splits), None)
     if train_name and test_name:
         rows = list(zip(cleaned.examples, splits, strict=True))
         return [e for e, split in rows if split == train_name], [e for e, split in rows if split == test_name]
@@ -141,16 +138,7 @@ def _label_order(table: Table, columns: ChosenColumns, train: Sequence[Example])
     declared = [one_line(name) for name in table.classes.get(columns.label or "", ())]
     if declared and present <= set(declared):
         return tuple(dict.fromkeys(name for name in declared if name in present))
-    return tuple(
-        sorted(present, key=lambda name: (not _is_number(name), float(name) if _is_number(name) else 0.0, name))
-    )
-
-
-def _is_number(name: str) -> bool:
-    try:
-        return float(name) == float(name)
-    except ValueError:
-        return False
+    return tuple(sorted(present, key=lambda name: (not is_number(name), float(name) if is_number(name) else 0.0, name)))
 
 
 def sample(task: Task, n: int, seed: int = 0, *, query: int = 200) -> Episode:

@@ -12,9 +12,10 @@ from pathlib import Path
 from promptmii.data.columnar import is_saved_dataset
 from promptmii.data.corpus_files import Split, Tasks, corpus_reference, corpus_splits, read_corpus
 from promptmii.data.decoding import path_name
-from promptmii.data.load import SUFFIXES, format_of, read_table
+from promptmii.data.load import format_of, read_table
 from promptmii.data.sample import LoadedTask, load_task
 from promptmii.errors import DataError, nearest
+from promptmii.table_formats import TABLES
 from promptmii.task import Task
 
 SUITE = "suite"
@@ -110,12 +111,9 @@ def task_files(folder: Path) -> list[Path]:
         raise DataError(f"The folder {folder} cannot be read: {error.strerror}.") from error
     if not files:
         raise DataError(
-            f"The folder {folder} holds no task file; expected files ending in {', '.join(_ENDINGS)} (also .gz)."
+            f"The folder {folder} holds no task file; expected files ending in {', '.join(TABLES)} (also .gz)."
         )
     return files
-
-
-_ENDINGS = tuple(suffix for suffix in SUFFIXES if suffix != ".txt")
 
 
 def is_hidden(name: str) -> bool:
@@ -125,7 +123,7 @@ def is_hidden(name: str) -> bool:
 
 def is_data_file(path: Path) -> bool:
     """Whether a file is visible and has a table format. `.txt` does not count: it has no labels and is often a note."""
-    return not is_hidden(path.name) and path.name != INDEX and format_of(path) in _ENDINGS and path.is_file()
+    return not is_hidden(path.name) and path.name != INDEX and format_of(path) in TABLES and path.is_file()
 
 
 def task_name(path: Path) -> str:

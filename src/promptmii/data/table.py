@@ -1,5 +1,6 @@
 """The table of rows and named columns that every reader returns."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -17,7 +18,9 @@ TEXT_NAMES = (
 LABEL_NAMES = (
     *("label", "labels", "class", "category", "target", "intent", "sentiment", "emotion", "topic", "tag", "type", "y"),
 )
-
+TRAIN_NAMES = ("train", "training")
+TEST_NAMES = ("test", "testing", "validation", "valid", "val", "dev", "eval")
+"""Names of test splits, in order of preference."""
 
 _MISSING = ("", "\\N")
 """Missing values as text. Databases write \\N; "NA" and "null" are not here because they may be texts or labels."""
@@ -42,12 +45,17 @@ class Table:
 
 
 def make_table(rows: Iterable[Mapping[Any, Any]], origin: str, notes: tuple[str, ...] = ()) -> Table:
-    """Build a table from rows that may differ in their columns. Raises `DataError` if there are none."""
+    """Build a table from rows that may differ in their columns."""
     cleaned = [clean_row(row) for row in rows]
     columns = tuple(dict.fromkeys(name for row in cleaned for name in row))
-    if not columns:
-        raise DataError(f"{origin} holds no rows.")
     return Table(columns, tuple({name: row.get(name) for name in columns} for row in cleaned), origin, notes=notes)
+
+
+def require_rows(table: Table) -> Table:
+    """The table. Raises `DataError` if it is empty."""
+    if not table.columns:
+        raise DataError(f"{table.origin} holds no rows.")
+    return table
 
 
 def clean_row(row: Mapping[Any, Any]) -> dict[str, Any]:
@@ -61,12 +69,17 @@ def _column_name(name: Any) -> str:
 
 
 def join_splits(parts: Mapping[str, Table], origin: str) -> Table:
-    """Join the tables of several splits. Raises `DataError` if all are empty."""
-    rows = [row for table in parts.values() for row in table.rows]
-    split = tuple(name for name, table in parts.items() for _ in table.rows)
-    classes = {column: names for table in parts.values() for column, names in table.classes.items()}
-    table = make_table(rows, origin)
-    return Table(table.columns, table.rows, origin, classes, split if len(parts) > 1 else None)
+    """Join the tables of several splits. Empty ones are left out, with a note."""
+    tables = {name: table for name, table in parts.items() if table.columns}
+    empty = [f"the split {name!r} is empty" for name in parts if name not in tables]
+    joined = make_table((row for table in tables.values() for row in table.rows), origin)
+    return replace(
+        joined,
+        classes={column: names for table in tables.values() for column, names in table.classes.items()},
+        split=tuple(name for name, table in tables.items() for _ in table.rows) if len(tables) > 1 else None,
+        instruction=next((table.instruction for table in tables.values() if table.instruction), None),
+        notes=(*(note for table in tables.values() for note in table.notes), *empty),
+    )
 
 
 def decode_classes(table: Table, classes: Mapping[str, Sequence[str]]) -> Table:
@@ -81,7 +94,7 @@ def decode_classes(table: Table, classes: Mapping[str, Sequence[str]]) -> Table:
 
 
 def class_name(value: Any, names: Sequence[str]) -> Any:
-    """The name of a class number, or `None` if no class has it. Names and values that are not numbers are unchanged.
+    """The name of a class number, or `None` if no class has it. Names, fractions and other values are unchanged.
 
     A list of numbers becomes a list of names.
     """
@@ -93,7 +106,17 @@ def class_name(value: Any, names: Sequence[str]) -> Any:
         number = int(value)
     except (TypeError, ValueError, OverflowError):
         return value
+    if not isinstance(value, str) and number != value:
+        return value
     return names[number] if 0 <= number < len(names) else None
+
+
+def is_number(text: str) -> bool:
+    """True for a finite number, such as "-1.5" or "1e3"."""
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
 
 
 def _cell(value: Any) -> Any:
@@ -109,7 +132,8 @@ def _cell(value: Any) -> Any:
         except UnicodeDecodeError:
             return value
     if isinstance(value, str):
-        return _without_surrogates(value) or None
+        text = _without_surrogates(str(value))
+        return None if text in _MISSING else text
     if value is None or _is_scalar_nan(value):
         return None
     if isinstance(value, Sequence | Mapping):

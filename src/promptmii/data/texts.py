@@ -15,7 +15,7 @@ from promptmii.data.decoding import check_is_text, decode, encoding_of, path_nam
 from promptmii.data.delimited import csv_rows
 from promptmii.data.json_tables import json_line_rows
 from promptmii.data.load import Source, data_errors, format_of, read_decompressed, read_table, supported_format
-from promptmii.data.table import Row, clean_row, make_table
+from promptmii.data.table import Row, clean_row, make_table, require_rows
 from promptmii.errors import DataError
 from promptmii.progress import QUIET, Progress
 
@@ -53,7 +53,7 @@ def read_texts(source: Source, text: str | Sequence[str] | None = None, progress
     """
     progress.step("Reading the rows")
     origin, read_rows = _open(source)
-    head = make_table(islice(read_rows(), HEAD_ROWS), origin)
+    head = require_rows(make_table(islice(read_rows(), HEAD_ROWS), origin))
     # Text files and lists of strings have no column names, so use their only column whatever name is given.
     may_be_unnamed = isinstance(source, list) or (isinstance(source, str | Path) and format_of(Path(source)) == ".txt")
     if may_be_unnamed and head.columns == ("text",):

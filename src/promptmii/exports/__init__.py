@@ -22,7 +22,9 @@ TARGETS = {
     "llama.cpp": "Python for llama-server: exact likelihoods, calibrated as measured",
     "txt": "the prompt alone, with a placeholder for the text as a JSON string",
 }
-"""The output of each target. The template is `<target>.txt`."""
+"""Each target with its output. Its template is `<target>.txt`."""
+ENDINGS = {"txt": ".txt"}
+"""File endings of the targets that are not Python."""
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from promptmii.models.http.config import HttpConfig, ServerReference
 from promptmii.models.references import (
     DEFAULT,
     FORMS,
+    KINDS,
     WRITER,
     WRITERS,
     Weights,
@@ -48,7 +49,7 @@ def check_reference(reference: str) -> None:
 
 
 def _unknown(reference: str) -> UnknownModelError:
-    name = nearest(re.split("[:+@]", reference)[0], (*EMBEDDED, *WRITERS, "gguf", "hf", "openai"))
+    name = nearest(re.split("[:+@]", reference)[0], (*EMBEDDED, *WRITERS, *KINDS))
     hint = name.partition("Known:")[0]  # the message lists the known forms itself
     return UnknownModelError(f"Unknown model reference {reference!r}. {hint}Expected one of: {'; '.join(FORMS)}.")
 

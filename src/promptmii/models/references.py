@@ -14,14 +14,18 @@ WRITER = "qwen-writer"
 """The default writer."""
 WRITERS = {WRITER: DEFAULT}
 """The embedded base model of each shipped writer, by name."""
+LOCAL_KINDS = {"gguf": "<file, or owner/name/file.gguf on the hub>", "hf": "<id or folder>, with @<device>"}
+"""What follows each prefix of a local model."""
+KINDS = (*LOCAL_KINDS, "openai")
 FORMS = (
     *EMBEDDED,
     *WRITERS,
-    "gguf:<file, or owner/name/file.gguf on the hub>",
-    "hf:<id or folder>, with @<device>",
+    *(f"{kind}:{rest}" for kind, rest in LOCAL_KINDS.items()),
     "any of these with +<adapter>",
     "openai:<model>[@<base URL>]",
 )
+PREFIXES = ", ".join(f"{kind}:..." for kind in KINDS)
+"""The prefixes as a help text lists them."""
 
 _DEVICE = re.compile(r"(.*?)(?:@(cpu|mps|cuda|cuda:\d+))?", re.DOTALL)
 
@@ -89,7 +93,7 @@ def is_local(reference: str) -> bool:
     """Return whether a reference has the form of a local model. The model need not exist."""
     name, _ = _split_device(reference.partition("+")[0])
     kind, _, location = name.partition(":")
-    return name in EMBEDDED or name in WRITERS or (kind in ("gguf", "hf") and bool(location))
+    return name in EMBEDDED or name in WRITERS or (kind in LOCAL_KINDS and bool(location))
 
 
 def gguf_of(reference: str) -> GgufFile | None:

@@ -78,10 +78,13 @@ class Metered(Wrapper):
 
 
 ROWS = 16
-"""Fewest chats per batch; a model with concurrent requests gets eight rounds of them."""
+"""Minimum chats per batch; a model that takes several requests at once gets eight times that many."""
 
 LONG = 32
 """From this token limit on, an answer is a text rather than a label."""
+
+_reporting = threading.Lock()
+"""Held while a model reports progress: several models may share one `Progress`, which is not thread-safe."""
 
 
 def watched(model: LanguageModel, progress: Progress) -> LanguageModel:
@@ -95,7 +98,6 @@ class Watched(Wrapper):
     def __init__(self, model: LanguageModel, progress: Progress) -> None:
         super().__init__(model)
         self._progress = progress
-        self._lock = threading.Lock()
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Completion | Failure]:
         """Samples are not split into batches, because equal chats get different samples only within one batch."""
@@ -110,15 +112,17 @@ class Watched(Wrapper):
 
         def on_token() -> None:
             nonlocal started
-            if not started:
-                self._progress.step("Writing", sampling.max_tokens, "tokens")
-                started = True
-            self._progress.advance()
+            with _reporting:
+                if not started:
+                    self._progress.step("Writing", sampling.max_tokens, "tokens")
+                    started = True
+                self._progress.advance()
 
         with each_token(on_token):
             answers = self._model.generate(chats, sampling)
         if not started:
-            self._progress.advance()
+            with _reporting:
+                self._progress.advance()
         return answers
 
     def choose(self, chats: Sequence[Chat], options: Sequence[str]) -> list[Choice | Failure]:
@@ -136,7 +140,7 @@ class Watched(Wrapper):
             batch = call(chats[start : start + size])
             answers += batch
             cost = price.of(sum((answer.usage for answer in batch), Usage())) if price else None
-            with self._lock:  # progress is not thread-safe
+            with _reporting:
                 self._progress.advance(len(batch), money=cost)
         return answers
 

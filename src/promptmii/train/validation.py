@@ -81,7 +81,7 @@ class _BatchedModel(Wrapper):
 
     @property
     def card(self) -> ModelCard:
-        return replace(self._model.card, contrasts=False)  # the cases of a batch share one sampling
+        return replace(self._model.card, contrasts=False)  # no two cases could share a batch
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Completion | Failure]:
         keys = [content_key(list(chat)) for chat in chats]
@@ -92,11 +92,11 @@ class _BatchedModel(Wrapper):
         return [self._answers[key] for key in keys]
 
     def answer_pending(self) -> bool:
-        """Answer the collected chats in one batch. Returns False if there are none."""
+        """Answer the collected chats in one batch per sampling. Returns False if there are none."""
         pending, self._pending = self._pending, {}
-        if pending:
-            chats, samplings = zip(*pending.values(), strict=True)
-            self._answers |= zip(pending, self._model.generate(chats, samplings[0]), strict=True)
+        for sampling in dict.fromkeys(sampling for _, sampling in pending.values()):
+            chats = {key: chat for key, (chat, own) in pending.items() if own == sampling}
+            self._answers |= zip(chats, self._model.generate(list(chats.values()), sampling), strict=True)
         return bool(pending)
 
 

@@ -87,7 +87,7 @@ class TrainableModel:
 
     def local(self) -> TransformersModel:
         """The current weights as a `LanguageModel`. It caches keys and values, so get a new one after each step."""
-        return TransformersModel(self.reference, self.model, self.tokenizer, "step-0")
+        return TransformersModel(self.reference, self.model, self.tokenizer, "in training")
 
     def save(self, folder: Path, state: dict[str, torch.Tensor] | None = None) -> None:
         """Write the adapter, or all weights and the tokenizer. `state` holds weights gathered from processes."""

@@ -199,8 +199,8 @@ class Jobs:
 
     @property
     def live(self) -> list[Job]:
-        """The jobs that wait or run."""
-        return [job for job in self._jobs.values() if job.live]
+        """The jobs that wait or run. Another thread may start one meanwhile."""
+        return [job for job in list(self._jobs.values()) if job.live]
 
     def _loop(self) -> None:
         while True:

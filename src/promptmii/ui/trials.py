@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from promptmii.config import InduceSettings
 from promptmii.errors import ConfigError
-from promptmii.exports import TARGETS
+from promptmii.exports import ENDINGS, TARGETS
 from promptmii.follower import Prediction
 from promptmii.metrics import confusion
 from promptmii.ui.context import AppContext, go, stream, text_of
@@ -163,7 +163,7 @@ def export(request: Request) -> Response:
         content = instruction.model_dump_json(indent=2) + "\n" if target == "json" else instruction.export(target)
     except ConfigError as error:
         raise HTTPException(404, str(error)) from error
-    name = f"classify.{target if target in ('json', 'txt') else 'py'}"
+    name = "classify.json" if target == "json" else f"classify{ENDINGS.get(target, '.py')}"
     attached = {"Content-Disposition": f'attachment; filename="{name}"'}
     return Response(content, media_type="application/octet-stream", headers=attached)
 

@@ -1,20 +1,15 @@
-"""The work of the page's jobs: write, edit and label."""
+"""What the page's jobs do: write, edit, label."""
 
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from promptmii import metrics, pipeline
-from promptmii.config import InduceSettings
 from promptmii.data import draw_query, draw_support
 from promptmii.errors import PromptMIIError
-from promptmii.follower import Follower, Prediction, resolve_calibration
+from promptmii.follower import Follower, Prediction
 from promptmii.instruction import Instruction
-from promptmii.models.references import default_follower
-from promptmii.models.wrappers import watched
-from promptmii.progress import QUIET, Progress
 from promptmii.scoring import Scored, score
-from promptmii.styles import split_style
 from promptmii.task import Example
 from promptmii.ui.jobs import Cancelled, Job
 from promptmii.ui.store import Answers, Store, Trial
@@ -79,7 +74,7 @@ class Work:
         """Measure an edited text on its parent's rows, the least certain first."""
         settings, before = trial.settings, parent.answers[-1]
         task = self.store.loaded(parent).task
-        follower = _follower(settings, self.models.at(settings.endpoint), job)
+        follower = pipeline.make_follower(settings, self.models.at(settings.endpoint), job)
         unfitted = with_text(before.instruction, text)
         if follower.calibration != "none":
             job.step("Calibrating the edit", settings.n)
@@ -103,7 +98,7 @@ class Work:
 
     def label(self, trial: Trial, instruction: Instruction, text: str) -> Prediction:
         """The follower's answer for one text."""
-        follower = _follower(trial.settings, self.models.at(trial.settings.endpoint), QUIET)
+        follower = pipeline.make_follower(trial.settings, self.models.at(trial.settings.endpoint))
         return follower.predict(instruction, [text])[0]
 
     @contextmanager
@@ -117,14 +112,6 @@ class Work:
         except PromptMIIError as error:
             self.store.save(trial.model_copy(update={"failure": str(error)}))
             raise
-
-
-def _follower(settings: InduceSettings, models: pipeline.Load, progress: Progress) -> Follower:
-    reference = settings.follower or default_follower(split_style(settings.generator)[0])
-    progress.step(f"Loading {reference}")
-    model = watched(models(reference), progress)
-    kind = resolve_calibration(settings.calibration, settings.mode, model.card)
-    return Follower(model, settings.mode, kind, settings.shortlist)
 
 
 def _score_again(follower: Follower, instruction: Instruction, parent: Trial, job: Job) -> Scored:

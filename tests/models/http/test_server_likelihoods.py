@@ -150,4 +150,4 @@ def test_a_chat_that_is_too_long_fails_alone(model: LanguageModel) -> None:
 def test_the_doctor_reports_likelihoods(address: str) -> None:
     report = examine("openai:smollm", Endpoint(base_url=address), QUIET)
     assert report.healthy
-    assert "likelihoods available" in next(check.finding for check in report.checks if check.name == "choose")
+    assert "likelihoods of the labels" in next(check.finding for check in report.checks if check.name == "choose")

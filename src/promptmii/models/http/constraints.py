@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Any
+from typing import Any, assert_never
 
 from promptmii.models.base import Chat
 from promptmii.parse import without_thought
@@ -17,6 +17,7 @@ _FENCE = re.compile(r"\A\s*```(?:json)?\s*(.*?)\s*```\s*\Z", re.DOTALL)
 
 PROBE: Chat = [{"role": "user", "content": "Which animal barks? Answer with one word."}]
 PROBE_OPTIONS = ("violin", "harpsichord")
+"""Unlikely answers: a model that gives one is really restricted to them."""
 
 
 class Dialect(StrEnum):
@@ -36,23 +37,26 @@ class Dialect(StrEnum):
 
 def fields(dialect: Dialect, options: Sequence[str]) -> dict[str, Any]:
     """Fields to add to a chat completion request."""
-    if dialect is Dialect.VLLM:
-        return {"structured_outputs": {"choice": list(options)}}
-    if dialect is Dialect.GUIDED:
-        return {"guided_choice": list(options)}
-    if dialect is Dialect.REGEX:
-        return {"regex": "(" + "|".join(re.escape(option) for option in options) + ")"}
-    if dialect is Dialect.GRAMMAR:
-        return {"grammar": "root ::= " + " | ".join(json.dumps(option, ensure_ascii=False) for option in options)}
-    schema = {
-        "type": "object",
-        "properties": {"label": {"type": "string", "enum": list(options)}},
-        "required": ["label"],
-        "additionalProperties": False,
-    }
-    return {
-        "response_format": {"type": "json_schema", "json_schema": {"name": "label", "strict": True, "schema": schema}}
-    }
+    match dialect:
+        case Dialect.VLLM:
+            return {"structured_outputs": {"choice": list(options)}}
+        case Dialect.GUIDED:
+            return {"guided_choice": list(options)}
+        case Dialect.REGEX:
+            return {"regex": "(" + "|".join(re.escape(option) for option in options) + ")"}
+        case Dialect.GRAMMAR:
+            return {"grammar": "root ::= " + " | ".join(json.dumps(option, ensure_ascii=False) for option in options)}
+        case Dialect.SCHEMA:
+            schema = {
+                "type": "object",
+                "properties": {"label": {"type": "string", "enum": list(options)}},
+                "required": ["label"],
+                "additionalProperties": False,
+            }
+            named = {"name": "label", "strict": True, "schema": schema}
+            return {"response_format": {"type": "json_schema", "json_schema": named}}
+        case _:
+            assert_never(dialect)
 
 
 def token_limit(options: Sequence[str]) -> int:

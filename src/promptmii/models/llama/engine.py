@@ -114,17 +114,13 @@ class NativeEngine(Engine):
         self._native.close()
 
     def _score(self, prompt: Tokens, shared: int, tries: Sequence[Trie]) -> tuple[float, ...]:
-        nodes = len(tries[0].tokens)
-        if len(tries) > 1 or nodes >= OUTPUTS or len(prompt) - shared + nodes > BATCH:
-            shared = len(prompt) - 1  # one batch is not enough: put the prompt into the prefix to compute it only once
-        shared = min(shared, len(prompt) - MIN_BATCH)
-        shared = shared if shared >= MIN_BATCH else 0
-        self._set_prefix(prompt[:shared])
+        prefix = _prefix_length(prompt, shared, tries)
+        self._set_prefix(prompt[:prefix])
         scores: list[float] = []
         for trie in tries:
             sequences = range(1, 1 + len(trie.leaves))
             self._native.share(PREFIX, sequences)
-            scores += _path_scores(self._decode(_branching(prompt, shared, trie, sequences)), trie)
+            scores += _path_scores(self._decode(_branching(prompt, prefix, trie, sequences)), trie)
             self._native.drop(sequences)
         return tuple(scores)
 
@@ -212,14 +208,25 @@ def _parts(options: Sequence[Tokens]) -> list[Sequence[Tokens]]:
     return list(parts)
 
 
-def _branching(prompt: Tokens, shared: int, trie: Trie, sequences: range) -> list[Token]:
-    """The prompt's tokens after the first `shared`, in all `sequences`, then the trie with one sequence per leaf."""
+def _prefix_length(prompt: Tokens, shared: int, tries: Sequence[Trie]) -> int:
+    """The number of tokens to compute into `PREFIX`: those shared with other prompts, if the rest fits one batch.
+
+    Otherwise all but the last, so that several batches of options compute the prompt only once.
+    """
+    nodes = len(tries[0].tokens)
+    one_batch = len(tries) == 1 and nodes < OUTPUTS and len(prompt) - shared + nodes <= BATCH
+    length = min(shared if one_batch else len(prompt) - 1, len(prompt) - MIN_BATCH)
+    return length if length >= MIN_BATCH else 0
+
+
+def _branching(prompt: Tokens, prefix: int, trie: Trie, sequences: range) -> list[Token]:
+    """The prompt's tokens after the first `prefix`, in all `sequences`, then the trie with one sequence per leaf."""
     last = len(prompt) - 1
     sequences_of: dict[int, list[int]] = {}
     for sequence, leaf in zip(sequences, trie.leaves, strict=True):
         for node in trie.ancestors(leaf):
             sequences_of.setdefault(node, []).append(sequence)
-    rest = [Token(prompt[i], i, sequences, read=i == last) for i in range(shared, len(prompt))]
+    rest = [Token(prompt[i], i, sequences, read=i == last) for i in range(prefix, len(prompt))]
     nodes = enumerate(zip(trie.tokens, trie.depth, strict=True))
     return rest + [Token(token, last + depth, sequences_of[node], read=True) for node, (token, depth) in nodes]
 
