@@ -119,9 +119,10 @@ def test_labels_that_are_denials_are_read_and_denied_like_others(labels: tuple[s
 @given(st.lists(st.sampled_from(["is", "is not", "label", "the label", "answer", "spam", "is spam", "a"]), unique=True))
 def test_the_introduction_of_a_label_is_not_a_label(labels: list[str]) -> None:
     assume(len(labels) > 1)
+    parser = LabelParser(tuple(labels))
     for head in ("The label is", "Label:", "The correct answer is", "**Answer**:"):
         for form in ("{} **{}**.", '{} "{}"', "{} `{}`\n\nBecause the text says so."):
-            assert [LabelParser(tuple(labels))(form.format(head, label))[0] for label in labels] == labels
+            assert [parser(form.format(head, label))[0] for label in labels] == labels
 
 
 ODD = ["it", "is", ",", "'", "no", "none", "not", "and", "-1", "1", "c++", "spam", "体育", "👍", "not.", "x_y"]
