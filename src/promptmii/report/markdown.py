@@ -45,7 +45,12 @@ def write_markdown(folders: Sequence[Path], path: Path) -> Path:
     `ArtefactError` if there is no cell, `ScoreRefusedError` if none has a score, `OutputError` if the page cannot
     be written or was made by something else.
     """
-    old_text = path.read_text("utf-8", "replace") if path.exists() else MADE_BY
+    if path.is_dir() or not path.suffix:
+        raise OutputError(f"{path} is no name of a Markdown page, or is a folder; expected one such as results.md.")
+    try:
+        old_text = path.read_text("utf-8", "replace") if path.exists() else MADE_BY
+    except OSError as error:
+        raise OutputError(f"{path} cannot be read: {error.strerror}. Name another file.") from error
     if MADE_BY not in old_text:
         raise OutputError(f"{path} exists and was not made by promptmii report. Name another file.")
     results = Results.read(folders)
@@ -60,6 +65,8 @@ def write_markdown(folders: Sequence[Path], path: Path) -> Path:
         write_text(path, text.encode("utf-8", "replace").decode(), force=True)
         for name in _figures(old_text, page.folder.name) - _figures(text, page.folder.name):
             (path.parent / name).unlink(missing_ok=True)
+    except OutputError:
+        raise
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {error.strerror or error}.") from error
     return path
@@ -191,12 +198,10 @@ class _Page:
 
     def _negative(self) -> list[str]:
         lines = [line for scores, n in self._scopes for line in _losses(scores, n)]
-        failed = self._results.run.failed
+        failed = self._results.failed
         if failed:
             errors = [*dict.fromkeys(f"{record.cell.method}: {record.error}" for record in failed)]
-            lines.append(
-                f"{counted(len(failed), 'cell')} failed and have no score: {'; '.join(errors[:LISTED_ERRORS])}"
-            )
+            lines.append(f"{counted(len(failed), 'cell')} failed, without a score: {'; '.join(errors[:LISTED_ERRORS])}")
         return [_bullets(map(_one_line, lines))] if lines else []
 
 
