@@ -139,6 +139,12 @@ def test_a_page_from_elsewhere_is_not_overwritten(runs: list[Path], tmp_path: Pa
     assert readme.read_text().startswith("# Mine")
 
 
+def test_a_humans_instruction_is_not_said_to_come_from_examples(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", 1, ("human", "mii"), (5,), 1, rows=10)
+    text = write_markdown([run], tmp_path / "results.md").read_text("utf-8")
+    assert re.search(r"The instructions by human and mii for `\w+`, smol follower", text)
+
+
 @pytest.mark.parametrize("name", ["results", "folder.md"])
 def test_a_page_needs_the_name_of_a_file_with_an_ending(tmp_path: Path, name: str) -> None:
     (tmp_path / "folder.md").mkdir()

@@ -166,8 +166,9 @@ class _Page:
         records = [results.run.records[keys[name]] for name in names if name in keys]
         if len(records) < 2:
             return []
+        drawn = f" from the same {n} examples" if all(record.cell.n for record in records) else ""
         intro = (
-            f"The instructions by {names[0]} and {names[1]} for `{shown_name(task)}` from the same {n} examples, "
+            f"The instructions by {names[0]} and {names[1]} for `{shown_name(task)}`{drawn}, "
             f"{scores.scope.title}. The task has the median difference in score: neither the best case nor the worst."
         )
         return [intro, _labels(results, records[0]), *map(_instruction, names, records)]
