@@ -1,6 +1,8 @@
 """Properties of macro-F1, with the defects of the paper's metric as counter-examples."""
 # pyright: reportArgumentType=false
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -64,6 +66,17 @@ def test_a_paired_difference_is_symmetric_and_detects_a_better_method() -> None:
     assert (better.mean, better.low) == (1, 1)
     assert better.p < 0.001
     assert metrics.paired_difference(gold, wrong, right).mean == -better.mean
+
+
+def test_many_rows_are_resampled_in_little_memory() -> None:
+    gold = ["a", "b"] * 1000
+    tracemalloc.start()
+    try:
+        metrics.interval(gold, ["a"] * 2000)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 25e6  # all weights together take 64 MB
 
 
 @given(st.lists(st.floats(0, 1) | st.just(float("nan")), max_size=12))

@@ -269,6 +269,11 @@ def test_thinking_is_not_part_of_the_answer(thought: str) -> None:
     assert LabelParser(("alpha", "beta"))(f"{thought}\n\nalpha\n")[0] == "alpha"
 
 
+def test_a_tag_of_many_words_is_read_at_once() -> None:
+    text = f"<{'a_' * 200} alpha"  # used to double the time with each word
+    assert LabelParser(("alpha", "beta"))(text)[0] == "alpha"
+
+
 @pytest.mark.parametrize(
     "cut",
     ["<think>\nalpha could", "<think>a</think><think>b", "<|channel|>analysis<|message|>alpha", "analysisWe must"],

@@ -8,8 +8,9 @@ Training appends lines; the report draws them.
 import json
 import math
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import index
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ class Curves:
     """The curves of one training run."""
 
     name: str
-    """Name of the run folder."""
+    """Name of the run folder, or its path if another run has that name too."""
     metrics: dict[str, dict[int, float]]
     """Values by step, in order, by metric. If a resumed run wrote a step twice, the later value counts."""
     damaged: int = 0
@@ -47,7 +48,12 @@ def is_training_run(folder: Path) -> bool:
 
 def read_curves(folders: Sequence[Path]) -> list[Curves]:
     """The curves of training run folders. Raises `ArtefactError` for a folder without curves."""
-    return [_read(folder) for folder in folders]
+    runs = [_read(folder) for folder in folders]
+    counts = Counter(run.name for run in runs)
+    return [
+        run if counts[run.name] == 1 else replace(run, name=str(folder))
+        for run, folder in zip(runs, folders, strict=True)
+    ]
 
 
 def _read(folder: Path) -> Curves:

@@ -2,11 +2,11 @@
 
 Macro-F1 is the mean F1 over the labels that occur in gold. A prediction may be `None` (no label): a miss for the true
 label, and a false positive for no other. Intervals and tests resample query rows; a few matrix products compute all
-2,000 resamples in milliseconds.
+2,000 resamples in milliseconds. Many rows are resampled block by block, so memory does not grow with them.
 """
 
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 RESAMPLES = 2_000
+BLOCK = 1_000_000
+"""Maximum row weights in memory, so resamples times rows; at least one resample."""
 ALPHA = 0.05
 """Significance level of a test."""
 
@@ -103,7 +105,8 @@ def confusion(gold: Sequence[str], predicted: Sequence[str | None], labels: Sequ
 
 def interval(gold: Sequence[str], predicted: Sequence[str | None], *, seed: int = 0) -> tuple[float, float]:
     """95 % percentile bootstrap interval of macro-F1 over the rows."""
-    draws = _macro_f1(_Counts.of(gold, predicted).summed(_row_weights(len(gold), seed)))
+    counts = _Counts.of(gold, predicted)
+    draws = np.concatenate([_macro_f1(counts.summed(weights)) for weights in _row_weights(len(gold), seed)])
     low, high = np.quantile(draws, [0.025, 0.975])
     return float(low), float(high)
 
@@ -131,14 +134,21 @@ def paired_difference(
 ) -> Difference:
     """Compare two methods on the same rows (Yeh 2000, approximate randomisation; bootstrap interval)."""
     counts_a, counts_b = _Counts.of(gold, a), _Counts.of(gold, b)
-    weights = _row_weights(len(gold), seed)
-    draws = _macro_f1(counts_a.summed(weights)) - _macro_f1(counts_b.summed(weights))
+    draws = np.concatenate(
+        [
+            _macro_f1(counts_a.summed(weights)) - _macro_f1(counts_b.summed(weights))
+            for weights in _row_weights(len(gold), seed)
+        ]
+    )
     observed = macro_f1(gold, a) - macro_f1(gold, b)
     low, high = np.quantile(draws, [0.025, 0.975])
-    swap = np.random.default_rng(seed).integers(0, 2, size=(RESAMPLES, len(gold))).astype(np.float64)
-    swapped_a = counts_a.summed(1 - swap) + counts_b.summed(swap)
-    swapped_b = counts_b.summed(1 - swap) + counts_a.summed(swap)
-    null = _macro_f1(swapped_a) - _macro_f1(swapped_b)
+    null = np.concatenate(
+        [
+            _macro_f1(counts_a.summed(1 - swap) + counts_b.summed(swap))
+            - _macro_f1(counts_b.summed(1 - swap) + counts_a.summed(swap))
+            for swap in _swaps(len(gold), seed)
+        ]
+    )
     p = (1 + int((np.abs(null) >= abs(observed) - 1e-12).sum())) / (1 + RESAMPLES)
     return Difference(observed, float(low), float(high), p)
 
@@ -187,6 +197,21 @@ def _macro_f1(sums: _Counts) -> Floats:
     return (f1 * present).sum(axis=1) / np.maximum(present.sum(axis=1), 1)
 
 
-def _row_weights(n: int, seed: int) -> Floats:
-    """How often each row is drawn in each bootstrap resample, shape (B, n)."""
-    return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=RESAMPLES).astype(np.float64)
+def _row_weights(n: int, seed: int) -> Iterator[Floats]:
+    """How often each row is drawn in each bootstrap resample, in blocks of shape (b, n)."""
+    random = np.random.default_rng(seed)
+    for size in _block_sizes(n):
+        yield random.multinomial(n, np.full(n, 1 / n), size=size).astype(np.float64)
+
+
+def _swaps(n: int, seed: int) -> Iterator[Floats]:
+    """Whether each row is swapped (1 or 0) in each resample, in blocks of shape (b, n)."""
+    random = np.random.default_rng(seed)
+    for size in _block_sizes(n):
+        yield random.integers(0, 2, size=(size, n)).astype(np.float64)
+
+
+def _block_sizes(n: int) -> list[int]:
+    """Numbers of resamples of n rows that add up to `RESAMPLES`. The numbers drawn do not depend on them."""
+    size = max(BLOCK // n, 1)
+    return [min(size, RESAMPLES - start) for start in range(0, RESAMPLES, size)]

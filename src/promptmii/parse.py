@@ -17,7 +17,9 @@ from typing import Any
 from promptmii.denial import DETERMINER, NEGATION, PARTICLE, Mention, claims
 
 # The thinking of a reasoning model is part of neither a label nor an instruction.
-_THOUGHT = r"(?:\w+[:_-])*(?:\w*(?:think|thought|reason|reflect)\w*|analysis|scratchpad|rationale|\w*monologue|cot)"
+_THOUGHT = (
+    r"(?:\w[\w:-]*[:_-])?(?:\w*(?:think|thought|reason|reflect)\w*|analysis|scratchpad|rationale|\w*monologue|cot)"
+)
 _OPEN = re.compile(
     rf"(?:<|&lt;)\|?\s*{_THOUGHT}(?:\s[^<>]*)?\|?(?:>|&gt;)|<\|begin[_▁]of[_▁]thinking\|>|\[think(?:ing)?\]|◁think▷|"
     r"<\|channel>thought|<unused94>|<\|inner_prefix\|>|<details type=\"reasoning\"[^<>]*>|"

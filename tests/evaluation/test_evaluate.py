@@ -162,6 +162,13 @@ def test_grids_of_one_run_have_their_own_settings_and_tasks(server, tmp_path) ->
         settings(server, ["suite"], also=({"sedes": 2},))
 
 
+def test_a_further_grid_cannot_select_a_task_that_does_not_exist(tmp_path) -> None:
+    write_task(tmp_path, "bank")
+    grid = EvaluateSettings(tasks=(str(tmp_path),), methods=("naive",), also=({"only": ["bnak"]},))
+    with pytest.raises(DataError, match=r"no task 'bnak'. Did you mean 'bank'\?"):
+        grid_tasks(grid)
+
+
 def test_a_record_names_the_machine_and_the_revisions_of_its_models(server, tmp_path) -> None:
     run = evaluate(settings(server, [write_task(tmp_path, "shop")], methods=("naive", "zero")), tmp_path / "run")
     for record in run.records.values():

@@ -143,9 +143,34 @@ def test_keywords_are_typical_words_of_a_label() -> None:
     assert "the" in parcel
 
 
+def test_keywords_of_a_script_without_spaces_are_no_whole_texts() -> None:
+    support = Support(("good", "bad"), (Example("我喜欢这部电影", "good"), Example("我讨厌这部电影", "bad")))
+    text = method_named("keywords").inducer(kit()).induce(support).text
+    assert text == "good: 喜, 欢\nbad: 厌, 讨"
+
+
+def test_keywords_of_texts_with_a_single_word_are_empty() -> None:
+    support = Support(("good", "bad"), (Example("ok", "good"), Example("OK", "bad")))
+    assert method_named("keywords").inducer(kit()).induce(support).text == "good: \nbad: "
+
+
+def test_tfidf_reads_texts_without_spaces() -> None:
+    support = Support(("good", "bad"), (Example("我喜欢这部电影", "good"), Example("我讨厌这部电影", "bad")))
+    method = method_named("tfidf")
+    predictor = method.predictor(kit(), support, 0)
+    instruction = method.inducer(kit()).induce(support)
+    texts = ["我很喜欢", "很讨厌"]
+    assert [prediction.label for prediction in predictor.predict(instruction, texts)] == ["good", "bad"]
+
+
 @pytest.mark.parametrize(
     "text",
-    ["money: pay\nparcel: box", "- **money**: pay\n- **parcel**: box", '1. "money" - pay\n2. "parcel" - box'],
+    [
+        "money: pay\nparcel: box",
+        "money：付款\nparcel：包裹",
+        "- **money**: pay\n- **parcel**: box",
+        '1. "money" - pay\n2. "parcel" - box',
+    ],
 )
 def test_shuffled_gives_each_line_to_another_label(text: str) -> None:
     made = method_named("shuffled").inducer(kit(reply=text)).induce(SUPPORT)

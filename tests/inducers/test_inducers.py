@@ -9,6 +9,8 @@ import pytest
 from promptmii import BestOf, Example, Follower, InContext, MetaInducer, Naive, ScriptedModel, Support, Writer
 from promptmii.errors import ConfigError, EndpointError
 from promptmii.inducers import APE, GEPA, copied_runs
+from promptmii.inducers.gepa import SEED_INSTRUCTION
+from promptmii.inducers.search import inner_split
 from promptmii.instruction import CalibrationKind
 from promptmii.models.base import Chat, Failure, FailureKind, Sampling
 from promptmii.styles import read_style
@@ -269,6 +271,16 @@ def test_gepa_calibrates_each_candidate_once_and_counts_those_calls_separately(c
     candidates = {chat[-1]["content"].split("Input:")[0] for chat in calibrated.model.calls}
     assert calibration_calls == ([] if calibration == "none" else [shown * len(candidates)])
     assert instruction.cost.calls == written + metric_calls + sum(calibration_calls)
+
+
+def test_gepa_labels_the_held_back_rows_of_a_candidate_once() -> None:
+    model = ScriptedModel(score=by_keyword)
+    GEPA(Writer(ScriptedModel(lambda _, i: f"Draft {i}")), Follower(model), calls=20).induce(SUPPORT)
+    _, held = inner_split(SUPPORT)
+    prompts = [chat[-1]["content"] for chat in model.calls]
+    for example in held.examples:
+        with_seed = [prompt for prompt in prompts if SEED_INSTRUCTION in prompt and example.text in prompt]
+        assert len(with_seed) == 1
 
 
 @pytest.mark.parametrize("calibration", ["none", "support"])

@@ -47,6 +47,7 @@ def test_a_note_names_labels_with_the_same_description() -> None:
     text = "Questions.\n- 9: Flights.\n- 10: Codes.\n- 11: flights.\nnote: Flights."
     assert shared_description_notes(text, ("9", "10", "11")) == ("same description for the labels 9, 11",)
     assert shared_description_notes("9: Flights.\n10: Codes.", ("9", "10")) == ()
+    assert shared_description_notes("甲：航班\n乙：航班", ("甲", "乙")) == ("same description for the labels 甲, 乙",)
 
 
 def test_a_style_can_turn_off_dropping_repeated_items() -> None:

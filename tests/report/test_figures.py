@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tests.report.synthetic import write_run
 
-from promptmii.curves import Curves, read_curves
+from promptmii.curves import VALIDATION, Curves, append_curves, read_curves
 from promptmii.errors import ArtefactError
 from promptmii.records import Run
 from promptmii.report import costs, drawing, figures, statistics, transfer
@@ -134,6 +134,14 @@ def test_the_six_most_important_curves_are_chosen() -> None:
     assert figures.important(names) == ["train/reward", "length", "zero_variance", "entropy", "kl", "train/loss"]
     assert figures.important(list("abcdefgh")) == list("abcdef")
     assert figures.important(["a", "train/loss", "validation/loss"]) == ["train/loss", "validation/loss", "a"]
+
+
+def test_runs_in_folders_of_the_same_name_stay_distinct(tmp_path: Path) -> None:
+    folders = [tmp_path / name / "out" for name in "ab"]
+    for folder in folders:
+        folder.mkdir(parents=True)
+        append_curves(folder, 0, {VALIDATION: 0.5})
+    assert [run.name for run in read_curves(folders)] == [str(folder) for folder in folders]
 
 
 def test_a_folder_without_curves_is_refused(tmp_path: Path) -> None:

@@ -139,6 +139,20 @@ def test_a_page_from_elsewhere_is_not_overwritten(runs: list[Path], tmp_path: Pa
     assert readme.read_text().startswith("# Mine")
 
 
+def test_a_humans_instruction_is_not_said_to_come_from_examples(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", 1, ("human", "mii"), (5,), 1, rows=10)
+    text = write_markdown([run], tmp_path / "results.md").read_text("utf-8")
+    assert re.search(r"The instructions by human and mii for `\w+`, smol follower", text)
+
+
+@pytest.mark.parametrize("name", ["results", "folder.md"])
+def test_a_page_needs_the_name_of_a_file_with_an_ending(tmp_path: Path, name: str) -> None:
+    (tmp_path / "folder.md").mkdir()
+    with pytest.raises(OutputError, match=r"expected one such as results\.md"):
+        write_markdown([], tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == ["folder.md"]
+
+
 def test_a_folder_without_scores_is_refused(runs: list[Path], tmp_path: Path) -> None:
     with pytest.raises(ArtefactError, match=r"No finished cell in .*training"):
         write_markdown([runs[-1]], tmp_path / "none.md")

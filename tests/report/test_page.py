@@ -23,6 +23,7 @@ from promptmii.instruction import Instruction, Measurement
 from promptmii.metrics import holm
 from promptmii.records import Cell, Query, Record, Run, pack_predictions
 from promptmii.report import headline, page_data
+from promptmii.report.output import Files
 from promptmii.report.page import legend, write_report
 from promptmii.report.results import Results
 from promptmii.report.scores import chosen_n
@@ -372,6 +373,8 @@ def test_unreadable_runs_and_unwritable_folders_are_reported(tmp_path: Path, run
     with pytest.raises(OutputError, match="cannot be made"):
         write_report([run], tmp_path / "file")
     assert (tmp_path / "file").read_text() == "mine"
+    with pytest.raises(OutputError, match=r"^The folder .* does not exist\. Create it first\.$"):
+        Files(tmp_path / "gone").page("")
 
 
 # In a browser

@@ -15,12 +15,12 @@ from scipy.stats import wilcoxon
 from sklearn.metrics import f1_score
 from tests.report.synthetic import recording, write_run
 
-from promptmii.records import Run, pack_predictions
+from promptmii.records import Record, Run, pack_predictions
 from promptmii.report import costs, headline, statistics, tables, transfer
 from promptmii.report import scores as scores_module
 from promptmii.report.paper import paper_scale_tables, published_tables
 from promptmii.report.results import Results
-from promptmii.report.scores import Scope, Scores, Series, all_cells, short_name
+from promptmii.report.scores import Scope, Scores, Series, all_cells, short_name, short_names, slug
 from promptmii.report.statistics import Mean
 from promptmii.report.tables import ReportTable
 
@@ -87,7 +87,7 @@ def every_table(grid: Run) -> list[ReportTable]:
             listed += [table for n in own.ns for table in tables.pair_tables(own, n)]
     listed += [transfer.transfer_table(matrix) for matrix in transfer.transfers(by_scope)]
     listed += paper_scale_tables(grid, cells, by_scope)
-    return [*listed, tables.failure_table(cells), tables.failed_cell_table(grid)]
+    return [*listed, tables.failure_table(cells), tables.failed_cell_table(grid.failed, grid.damaged)]
 
 
 shapes = st.tuples(st.integers(2, 4), st.integers(1, 12))
@@ -250,6 +250,32 @@ def test_a_cell_on_other_rows_than_the_latest_of_its_task_is_stale(run: Path, tm
     assert of_task.loc[~of_task["stale"], "key"].tolist() == ["other rows"]
 
 
+def test_a_follower_whose_cells_are_all_stale_is_left_out(tmp_path: Path) -> None:
+    old = write_run(tmp_path / "old", 1, ("naive",), [5], 1, rows=10)
+    new = write_run(tmp_path / "new", 1, ("naive",), [5], 1, rows=12, followers=("qwen",))
+    lines = (new / "records.jsonl").read_text().replace("2026-01-05", "2027-01-05")
+    (new / "records.jsonl").write_text(lines)
+    results = Results.read([old, new])
+    assert [scores.scope.name for scores in results.by_scope] == ["qwen"]
+    assert headline.title(results.cells) == "1 method on 1 task, read by qwen"
+
+
+def test_a_failed_cell_that_was_measured_again_later_is_not_listed_as_failed(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", 1, ("naive",), [5], 1, rows=10)
+    (record,) = Run.read(run).records.values()
+    finished = "2025-01-01T00:00:00Z"
+    with recording(tmp_path / "failed") as recorder:
+        recorder.add(Record(key="earlier", cell=record.cell, status="failed", error="gone", finished=finished), None)
+    assert Results.read([run, tmp_path / "failed"]).failed == []
+    assert [record.error for record in Results.read([tmp_path / "failed"]).failed] == ["gone"]
+
+
+def test_the_costs_of_a_follower_without_a_score_are_no_nan(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", 1, ("naive",), [5], 1, rows=10)
+    cells = all_cells(Run.read(run)).assign(macro_f1=np.nan)
+    assert "nan" not in costs.cost_table(cells, scores_module.scopes(cells)[0]).markdown
+
+
 def test_a_finished_record_takes_precedence_over_a_failed_one(run: Path, tmp_path: Path) -> None:
     read = Run.read(run)
     done = next(r for r in read.records.values() if r.status == "done")
@@ -385,6 +411,9 @@ def test_followers_that_differ_only_in_folder_or_address_stay_distinct(tmp_path:
     scopes = scores_module.scopes(all_cells(Run.read(folder)))
     assert [scope.name for scope in scopes] == ["a", "b", *alike]
     assert len({scope.slug for scope in scopes}) == len({scope.title for scope in scopes}) == 6
+    same_slug = short_names(["hf:/data/模型甲", "hf:/data/模型乙", "hf:me/Llama", "hf:me/llama"])
+    assert len(set(map(slug, same_slug.values()))) == 4
+    assert short_name(r"hf:C:\models\llama") == "llama"
     assert short_name("hf:owner/model@cuda:1") == "model@cuda:1"
     assert short_name("openai:owner/llama3:8b") == "llama3:8b"
     assert short_name("openai:owner/llama@http://localhost:8000/v1#ours") == "llama#ours"

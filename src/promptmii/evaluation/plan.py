@@ -13,7 +13,7 @@ from promptmii.config import Columns, Endpoint, RayOptions, ServeSettings
 from promptmii.data import load_task
 from promptmii.data.nameless import is_nameless, nameless, shown_name
 from promptmii.data.sources import read_tasks
-from promptmii.errors import ConfigError
+from promptmii.errors import ConfigError, DataError, nearest
 from promptmii.follower import resolve_calibration
 from promptmii.inducers import METHODS, Method, WrittenBy, method_named
 from promptmii.instruction import CalibrationKind, Mode
@@ -119,6 +119,9 @@ def grid_tasks(settings: EvaluateSettings) -> dict[str, Task]:
     selections = [part.only for part in settings.parts]
     only = [name for names in selections for name in names] if all(selections) else ()
     loaded = read_tasks(settings.tasks, load=load, only=only)
+    for name in (name for names in selections for name in names):
+        if name not in loaded:  # if only some grids select, `read_tasks` does not know the names
+            raise DataError(f"{', '.join(settings.tasks)}: no task {name!r}. {nearest(name, loaded)}")
     tasks: dict[str, Task] = {}
     for part in settings.parts:
         for task in _selected(part, loaded):

@@ -59,8 +59,8 @@ class Keywords:
 
 
 def _log_odds(counts: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The log-odds of each word within its row."""
-    return np.log(counts / (counts.sum(axis=1, keepdims=True) - counts))
+    """The log-odds of each word within its row. The floor matters only if the texts have a single word."""
+    return np.log(counts / np.maximum(counts.sum(axis=1, keepdims=True) - counts, PRIOR))
 
 
 class KeywordsMethod(Method):
@@ -103,7 +103,7 @@ def permute_labels(text: str, labels: Sequence[str], seed: int) -> str:
     """
     names = "|".join(map(re.escape, sorted(labels, key=len, reverse=True)))
     bullet = r"[^\w\n]*?(?:\d+[.)]\s*)?[^\w\n]*?"
-    heading = re.compile(rf"^({bullet})({names})(?!\w)(?=[^\w\n]*[:=—–-])", re.MULTILINE)
+    heading = re.compile(rf"^({bullet})({names})(?!\w)(?=[^\w\n]*[:：=—–-])", re.MULTILINE)
     present = list(dict.fromkeys(match[2] for match in heading.finditer(text)))
     if len(present) < 2:
         raise UnsupportedError(

@@ -182,7 +182,7 @@ def with_lines(text: str, lines: Sequence[str]) -> str:
 
 def _subject(line: str) -> str:
     """The words before the colon of a line, or "" if it has none."""
-    subject, colon, _ = line.partition(":")
+    subject, colon, _ = line.replace("：", ":").partition(":")
     return subject.strip(" -*#\t").casefold() if colon else ""
 
 

@@ -41,7 +41,7 @@ def shared_description_notes(text: str, labels: Collection[str]) -> tuple[str, .
     """A note for each description that several labels share, since it cannot tell them apart."""
     by_description: dict[str, list[str]] = {}
     for line in text.splitlines():
-        label, _, description = (part.strip(BULLETS) for part in line.partition(":"))
+        label, _, description = (part.strip(BULLETS) for part in line.replace("：", ":").partition(":"))
         if description and label in labels:
             by_description.setdefault(description.casefold(), []).append(label)
     return tuple(

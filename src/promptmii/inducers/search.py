@@ -58,19 +58,25 @@ class Search:
         self._follower = replace(follower, model=self._scoring)
         self._calibrator = replace(follower, model=self._calibrating)
         self._prepared: dict[str, Instruction] = {}
-        self._scores: dict[str, float] = {}
+        self._held_scores: dict[str, Scored] = {}
         self._trim_notes: dict[str, tuple[str, ...]] = {}
 
     def macro_f1(self, text: str) -> float:
-        """The candidate's score on the held-back rows, cached. Raises `ScoreRefusedError` if a call failed."""
-        if text not in self._scores:
-            self._scores[text] = self.predict(text, self.held.examples).macro_f1 or 0.0
-        return self._scores[text]
+        """The candidate's score on the held-back rows. Raises `ScoreRefusedError` if a call failed."""
+        return self.predict(text, self.held.examples).macro_f1 or 0.0
 
     def predict(self, text: str, rows: Sequence[Example]) -> Scored:
-        """Label rows of the support with the calibrated candidate. Raises `ScoreRefusedError` if a call failed."""
+        """Label rows of the support with the calibrated candidate; all held-back rows only once.
+
+        Raises `ScoreRefusedError` if a call failed.
+        """
+        all_held = tuple(rows) == self.held.examples
+        if all_held and text in self._held_scores:
+            return self._held_scores[text]
         scored = score(self._follower, self._prepare(text), rows)
         scored.refuse_failures()
+        if all_held:
+            self._held_scores[text] = scored
         return scored
 
     def _prepare(self, text: str) -> Instruction:

@@ -53,10 +53,11 @@ def cost_table(cells: pd.DataFrame, scope: Scope) -> ReportTable:
     for column, (_, heading) in COSTS.items():
         if data[column].notna().any():
             shown[heading] = [number(float(value), digits.get(column, 0)) for value in data[column]]
+    rows = f"{data['rows'].mean():,.0f} rows per task on average" if len(data) else "the rows of each task"
     note = (
-        f"Means per task. An instruction is made once and then labels {data['rows'].mean():,.0f} rows per task on "
-        "average. Follower calls of a search count as calls to make it. Tokens to make it are prompt and completion "
-        f"tokens. Money is in the currency of the prices given; {NOTHING}: unknown."
+        f"Means per task. An instruction is made once and then labels {rows}. Follower calls of a search count as "
+        "calls to make it. Tokens to make it are prompt and completion tokens. Money is in the currency of "
+        f"the prices given; {NOTHING}: unknown."
     )
     return ReportTable.of(scope, "costs", "Cost per task", note, data, shown)
 

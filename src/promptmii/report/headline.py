@@ -250,6 +250,7 @@ def progress(run: Curves) -> str:
 
 def title(cells: pd.DataFrame) -> str:
     """The title of the page."""
+    cells = cells.loc[~cells["stale"], :]
     methods, tasks = len(set(cells["method"])), len(set(map(shown_name, cells["task"])))
     followers = ", ".join(short_names(cells["follower"]).values())
     return f"{counted(methods, 'method')} on {counted(tasks, 'task')}, read by {followers}"

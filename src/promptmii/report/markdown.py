@@ -45,7 +45,12 @@ def write_markdown(folders: Sequence[Path], path: Path) -> Path:
     `ArtefactError` if there is no cell, `ScoreRefusedError` if none has a score, `OutputError` if the page cannot
     be written or was made by something else.
     """
-    old_text = path.read_text("utf-8", "replace") if path.exists() else MADE_BY
+    if path.is_dir() or not path.suffix:
+        raise OutputError(f"{path} is no name of a Markdown page, or is a folder; expected one such as results.md.")
+    try:
+        old_text = path.read_text("utf-8", "replace") if path.exists() else MADE_BY
+    except OSError as error:
+        raise OutputError(f"{path} cannot be read: {error.strerror}. Name another file.") from error
     if MADE_BY not in old_text:
         raise OutputError(f"{path} exists and was not made by promptmii report. Name another file.")
     results = Results.read(folders)
@@ -60,6 +65,8 @@ def write_markdown(folders: Sequence[Path], path: Path) -> Path:
         write_text(path, text.encode("utf-8", "replace").decode(), force=True)
         for name in _figures(old_text, page.folder.name) - _figures(text, page.folder.name):
             (path.parent / name).unlink(missing_ok=True)
+    except OutputError:
+        raise
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {error.strerror or error}.") from error
     return path
@@ -159,8 +166,9 @@ class _Page:
         records = [results.run.records[keys[name]] for name in names if name in keys]
         if len(records) < 2:
             return []
+        drawn = f" from the same {n} examples" if all(record.cell.n for record in records) else ""
         intro = (
-            f"The instructions by {names[0]} and {names[1]} for `{shown_name(task)}` from the same {n} examples, "
+            f"The instructions by {names[0]} and {names[1]} for `{shown_name(task)}`{drawn}, "
             f"{scores.scope.title}. The task has the median difference in score: neither the best case nor the worst."
         )
         return [intro, _labels(results, records[0]), *map(_instruction, names, records)]
@@ -191,12 +199,10 @@ class _Page:
 
     def _negative(self) -> list[str]:
         lines = [line for scores, n in self._scopes for line in _losses(scores, n)]
-        failed = self._results.run.failed
+        failed = self._results.failed
         if failed:
             errors = [*dict.fromkeys(f"{record.cell.method}: {record.error}" for record in failed)]
-            lines.append(
-                f"{counted(len(failed), 'cell')} failed and have no score: {'; '.join(errors[:LISTED_ERRORS])}"
-            )
+            lines.append(f"{counted(len(failed), 'cell')} failed, without a score: {'; '.join(errors[:LISTED_ERRORS])}")
         return [_bullets(map(_one_line, lines))] if lines else []
 
 

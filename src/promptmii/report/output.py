@@ -88,6 +88,8 @@ class Files:
             write_text(path, text, force=True)
             for name in old_links - _linked(text):
                 (self.out / name).unlink(missing_ok=True)
+        except OutputError:
+            raise
         except OSError as error:
             raise OutputError(f"{path} cannot be replaced: {error.strerror}.") from error
         return path

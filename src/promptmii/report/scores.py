@@ -88,20 +88,27 @@ def _series_names(cells: pd.DataFrame) -> list[str]:
 
 
 def short_name(reference: str) -> str:
-    """A model reference without engine, owner and address: `hf:me/llama#ours` becomes `llama#ours`."""
+    """A model reference without engine, owner or folder, and address: `hf:me/llama#ours` becomes `llama#ours`."""
     model, style = split_style(reference)
     model = re.sub(r"^\w+:", "", model.partition("@http")[0])
-    return "#".join(filter(None, (model.rstrip("/").split("/")[-1], style)))
+    return "#".join(filter(None, (re.split(r"[/\\]", model.rstrip("/\\"))[-1], style)))
 
 
 def short_names(references: Iterable[str]) -> dict[str, str]:
-    """A unique name for each reference: short, or in full if several share the short name or its `slug`.
+    """A name with a unique `slug` for each reference: short, or in full if several share the short name's slug.
 
-    Models may differ only in owner, folder or address.
+    Models may differ only in owner, folder or address. If they differ only in case, or in letters that are not Latin,
+    not even the full references have different slugs, so they are numbered.
     """
     short = {reference: short_name(reference) for reference in references}
     counts = Counter(map(slug, short.values()))
-    return {reference: name if counts[slug(name)] == 1 else reference for reference, name in short.items()}
+    names = {reference: name if counts[slug(name)] == 1 else reference for reference, name in short.items()}
+    seen: Counter[str] = Counter()
+    for reference, name in names.items():
+        seen[slug(name)] += 1
+        if seen[slug(name)] > 1:
+            names[reference] = f"{name} ({seen[slug(name)]})"
+    return names
 
 
 def slug(*parts: object) -> str:
@@ -210,8 +217,9 @@ class Scores:
 def scopes(cells: pd.DataFrame) -> list[Scope]:
     """Every follower and mode in order of appearance, with hidden label names after shown ones.
 
-    No table mixes modes.
+    No table mixes modes. A scope whose cells are all stale has nothing to show and is left out.
     """
+    cells = cells.loc[~cells["stale"], :]
     names = short_names(cells["follower"])
     columns = zip(cells["follower"], cells["mode"], cells["hidden"], strict=True)
     unique = dict.fromkeys(Scope(follower, mode, names[follower], bool(hidden)) for follower, mode, hidden in columns)

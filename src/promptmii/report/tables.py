@@ -3,7 +3,7 @@
 Most tables cover one follower in one mode.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 from pathlib import Path
@@ -14,7 +14,7 @@ import pandas as pd
 
 from promptmii.data.nameless import shown_name
 from promptmii.files import write_text
-from promptmii.records import Run
+from promptmii.records import Record
 from promptmii.report.scores import Scope, Scores
 from promptmii.report.statistics import Mean, Paired, best_within, comparisons, means, points
 
@@ -292,10 +292,10 @@ def failure_table(cells: pd.DataFrame) -> ReportTable:
     return ReportTable("failures", "Failures, unparsed answers, truncated texts", note, data, shown)
 
 
-def failed_cell_table(run: Run) -> ReportTable:
+def failed_cell_table(failed: Iterable[Record], damaged: Iterable[str]) -> ReportTable:
     """Every failed cell with its error, and every unreadable record line."""
-    rows = [{"cell": record.cell.name, "error": record.error or "no score was recorded"} for record in run.failed]
-    rows += [{"cell": NOTHING, "error": line} for line in run.damaged]
+    rows = [{"cell": record.cell.name, "error": record.error or "no score was recorded"} for record in failed]
+    rows += [{"cell": NOTHING, "error": line} for line in damaged]
     data = pd.DataFrame(rows, columns=["cell", "error"])
     note = "Every cell without a score, and every record line that cannot be read."
     return ReportTable("failed-cells", "Failed cells", note, data, data)
