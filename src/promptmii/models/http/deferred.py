@@ -205,6 +205,7 @@ class Deferred:
         path = self._folder / "fetched.jsonl"
         self._call(lambda server: server.download(f"/files/{file_id}/content", path))
         with self._db:
+            self._db.execute("BEGIN")  # or else each of up to 50,000 answers is flushed to disk on its own
             self._db.executemany("INSERT OR REPLACE INTO answers VALUES (?, ?, ?)", _answers(path))
         path.unlink()
 
