@@ -37,6 +37,13 @@ def test_the_default_follower_of_stacked_adapters_is_the_model_under_both(tmp_pa
     assert default_follower(f"hf:{tmp_path}") == "hf:owner/name"
 
 
+def test_an_adapter_folder_may_have_a_colon_in_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (folder := Path("C:tuned")).mkdir()
+    (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "owner/name"}))
+    assert default_follower("hf:C:tuned") == "hf:owner/name"
+
+
 @pytest.mark.parametrize("name", WRITERS)
 def test_a_shipped_writer_is_an_adapter_of_its_model(name: str) -> None:
     file = gguf_of(name)

@@ -80,7 +80,7 @@ def default_follower(reference: str) -> str:
     if reference.startswith("openai:"):
         return reference
     name, device = _split_device(reference.partition("+")[0])
-    kind, colon, location = name.rpartition(":")
+    kind, colon, location = name.partition(":") if ":" in name else ("", "", name)
     base_model = base_of_adapter(Path(location)) if kind == "hf" else None
     if base_model:
         reader = default_follower(f"hf:{base_model.removeprefix('hf:')}")
