@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+import pytest
 from tests.models.batch_server import BatchServer
 from tests.models.faulty_server import connect, serving
 
+from promptmii.errors import OutputError
 from promptmii.models.base import Chat, Completion, Sampling
 from promptmii.models.http.deferred import Deferred
 
@@ -28,3 +30,9 @@ def test_all_answers_of_a_file_are_stored_in_one_transaction(tmp_path: Path) -> 
         assert transactions() == before + 1
         assert all(isinstance(answer, Completion) for answer in model.generate(CHATS, Sampling(9)))
     deferred.close()
+
+
+def test_a_damaged_file_of_answers_is_named(tmp_path: Path) -> None:
+    (tmp_path / "answers.sqlite").write_text("no database " * 100)
+    with pytest.raises(OutputError, match=r"answers\.sqlite: file is not a database"):
+        Deferred().begin(tmp_path)
