@@ -2,9 +2,10 @@
 
 import socket
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
-from tests.models.faulty_server import FaultyServer, serving
+from tests.models.faulty_server import FaultyServer, Reply, error, serving
 from tests.recorder import Recorder
 
 from promptmii import load_model
@@ -76,6 +77,17 @@ def test_a_server_that_ignores_the_constraint_can_only_generate(steps: Recorder)
 def test_every_dialect_of_a_constraint_is_detected(steps: Recorder, dialect: str) -> None:
     with serving(FaultyServer(honours=dialect)) as server:
         assert checks_of(server, steps)["choose"].ok
+
+
+@pytest.mark.parametrize("status", [404, 500])
+def test_a_server_that_fails_on_a_request_for_likelihoods_is_healthy(steps: Recorder, status: int) -> None:
+    def strict(body: dict[str, Any]) -> Reply | None:
+        return error("no logprobs", status) if "logprobs" in body else None
+
+    with serving(FaultyServer(default=strict, honours="vllm")) as server:
+        report = examine(f"openai:m@{server.url}", Endpoint(patience=0.05), steps)
+    assert report.healthy
+    assert report.checks[-1] == Check("likelihoods", True, "none")
 
 
 def test_a_dead_server_is_a_failed_check(steps: Recorder, dead_url: str) -> None:

@@ -53,8 +53,9 @@ def examine(reference: str, endpoint: Endpoint, progress: Progress) -> Report:
     """Check a model, from loading to choosing. A `ModelError` becomes a failed check."""
     progress.step(f"Loading {reference}")
     start = time.perf_counter()
+    endpoint = endpoint.model_copy(update={"patience": min(endpoint.patience, PATIENCE)})
     try:
-        model = endpoint.model_copy(update={"patience": min(endpoint.patience, PATIENCE)}).load(reference)
+        model = endpoint.load(reference)
     except ModelError as error:
         return Report(reference, (Check("load", False, str(error)),))
     checks: list[Check] = []
@@ -91,7 +92,7 @@ def _first_tokens(server: ServerReference, endpoint: Endpoint) -> Check:
     model = endpoint.load(reference)
     try:
         available = model.card.gives_scores
-    except UnsupportedError:
+    except ModelError:  # some servers fail on a request for them; the model is usable without
         available = False
     finally:
         model.close()

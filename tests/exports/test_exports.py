@@ -61,6 +61,13 @@ def test_the_label_in_an_answer_is_read(label: str, form: str) -> None:
     assert read("something else") is None
 
 
+@pytest.mark.parametrize("answer", ["", "''", "**"])
+def test_an_answer_without_a_word_is_not_a_label_without_one(answer: str) -> None:
+    read = module(Instruction(text="x", labels=("*", "plain"), method="human").export("python"))["read"]
+    assert read(answer) is None
+    assert read(" *\n") == "*"
+
+
 def test_a_script_needs_only_python(tmp_path: Path) -> None:
     INSTRUCTION.export("python", tmp_path / "classify.py")
     with serving(FaultyServer(default=f"say:{INSTRUCTION.labels[1]}")) as server:

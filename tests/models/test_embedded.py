@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from tests.models.model_hub import DATA, PART, TINY, Hub, serving
 
-from promptmii.models.embedded import Embedded
+from promptmii.errors import OutputError
+from promptmii.models.embedded import SMOL, Embedded, remove
 
 COMMAND = """
 import sys
@@ -227,3 +228,14 @@ def test_ctrl_c_exits_with_130_and_the_download_can_be_resumed(place: Place) -> 
         place.installs()
     assert hub.requests[-1].endswith(f"bytes={arrived}-")
     assert arrived
+
+
+@POSIX
+def test_a_folder_that_cannot_be_deleted_is_not_called_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PROMPTMII_CACHE", str(tmp_path))
+    assert remove(SMOL) == 0
+    (elsewhere := tmp_path / "elsewhere").mkdir()
+    SMOL.path.parent.parent.mkdir(parents=True, exist_ok=True)
+    SMOL.path.parent.symlink_to(elsewhere)
+    with pytest.raises(OutputError, match="cannot be deleted"):
+        remove(SMOL)

@@ -18,7 +18,7 @@ from promptmii import load_model
 from promptmii.errors import ModelError, UnknownModelError
 from promptmii.models.base import Chat, Choice, Completion, Contrast, Failure, FailureKind, Sampling
 from promptmii.models.http.config import HttpConfig
-from promptmii.models.llama.server import load_served
+from promptmii.models.llama.server import load_served, model_files
 from promptmii.progress import each_token
 
 OPTIONS = ["warm", "cold", "warm and cold", "abc", "or", "很 warm", "🙂"]
@@ -156,6 +156,14 @@ def test_the_server_scores_as_the_library_does(twins: Twins, tmp_path: Path) -> 
         expected = scores("+".join((f"gguf:{twins.gguf}", *adapters)))
         assert scores_of(served.choose(CHATS, OPTIONS)) == pytest.approx(expected, abs=0.01)
         served.close()
+
+
+def test_the_server_serves_a_model_with_its_adapters(llama: Twins, tmp_path: Path) -> None:
+    first, second = tmp_path / "first.gguf", tmp_path / "second.gguf"
+    first.touch()
+    second.touch()
+    assert model_files(f"gguf:{llama.gguf}+{first}+{second}") == (llama.gguf, [first, second])
+    assert model_files(str(llama.gguf)) == (llama.gguf, [])
 
 
 def test_two_adapters_add_up(llama: Twins, tmp_path: Path) -> None:

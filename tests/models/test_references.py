@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from promptmii.errors import UnknownModelError
 from promptmii.models.references import WRITERS, default_follower, gguf_of, shipped
 
 
@@ -35,6 +36,23 @@ def test_the_default_follower_of_an_adapter_folder_is_the_base_model_it_names(tm
 def test_the_default_follower_of_stacked_adapters_is_the_model_under_both(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "hf:owner/name+runs/first"}))
     assert default_follower(f"hf:{tmp_path}") == "hf:owner/name"
+
+
+NAMELESS = ['{"base_model_name_or_path": null}', '{"base_model_name_or_path": ""}']
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", *NAMELESS])
+def test_an_adapter_folder_without_a_base_model_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "adapter_config.json").write_text(content)
+    with pytest.raises(UnknownModelError, match="does not name the model"):
+        default_follower(f"hf:{tmp_path}")
+
+
+def test_an_adapter_folder_may_have_a_colon_in_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (folder := Path("C:tuned")).mkdir()
+    (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "owner/name"}))
+    assert default_follower("hf:C:tuned") == "hf:owner/name"
 
 
 @pytest.mark.parametrize("name", WRITERS)

@@ -170,3 +170,10 @@ def test_the_limit_covers_all_samples_of_one_call() -> None:
     assert isinstance(model.generate([chat("word")], Sampling(max_tokens=2))[0], Completion)
     with pytest.raises(SpendingLimitError, match="Answers in a cache or an output file are kept"):
         model.generate([chat("word")] * 5, Sampling(max_tokens=2))
+
+
+def test_the_limit_covers_the_longest_answer_that_a_choice_allows() -> None:
+    """A server that answers in JSON writes more than the label."""
+    model = Limited(ScriptedModel(score=lambda _chat, _option: 0.0), Price(0.0, 1e6), SpendingLimit(20.0))
+    with pytest.raises(SpendingLimitError, match="the next call may cost"):
+        model.choose([chat("word")], ["ham", "spam"])

@@ -109,8 +109,8 @@ class ChatFormat:
         assert self._template is not None
         try:
             return self._template.render(messages=messages, add_generation_prompt=opening, **self._variables)
-        except TemplateError as error:
-            raise UnknownModelError(f"The model's chat template cannot render this chat: {error.message}.") from error
+        except (TemplateError, TypeError, ValueError, ArithmeticError) as error:
+            raise UnknownModelError(f"The model's chat template cannot render this chat: {error}.") from error
 
     def _turn_end(self) -> int | None:
         """The first control token that the template writes after an answer."""

@@ -154,10 +154,15 @@ def install(model: Embedded, progress: Progress = QUIET) -> Path:
 
 
 def remove(model: Embedded) -> int:
-    """Delete a model and any partial downloads of it; return the bytes freed."""
+    """Delete a model and any partial downloads of it; return the bytes freed. Raises `OutputError`."""
     folder = model.path.parent
     freed = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        shutil.rmtree(folder)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be deleted: {error.strerror or error}. Delete it yourself.") from error
     return freed
 
 

@@ -80,7 +80,7 @@ def default_follower(reference: str) -> str:
     if reference.startswith("openai:"):
         return reference
     name, device = _split_device(reference.partition("+")[0])
-    kind, colon, location = name.rpartition(":")
+    kind, colon, location = name.partition(":") if ":" in name else ("", "", name)
     base_model = base_of_adapter(Path(location)) if kind == "hf" else None
     if base_model:
         reader = default_follower(f"hf:{base_model.removeprefix('hf:')}")
@@ -149,6 +149,12 @@ def base_of_adapter(folder: Path) -> str | None:
     if not path.is_file() or (folder / "config.json").exists():
         return None
     try:
-        return str(json.loads(path.read_text("utf-8"))["base_model_name_or_path"])
-    except (OSError, ValueError, KeyError) as error:
+        name: object = json.loads(path.read_text("utf-8"))["base_model_name_or_path"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UnknownModelError(f"{path} does not name the model that the adapter belongs to: {error}.") from error
+    if not name or not isinstance(name, str):
+        raise UnknownModelError(
+            f"{path} does not name the model that the adapter belongs to: its base_model_name_or_path is {name!r}. "
+            "Write it there, or name the model and the adapter as MODEL+ADAPTER."
+        )
+    return name

@@ -17,6 +17,7 @@ from promptmii.models.base import (
     Usage,
     most_tokens,
 )
+from promptmii.models.http.constraints import token_limit
 from promptmii.models.threads import ending
 from promptmii.models.wrappers import Priced
 
@@ -85,7 +86,7 @@ class Limited(Priced):
 
     def choose(self, chats: Sequence[Chat], options: Sequence[str]) -> list[Choice | Failure]:
         """Raises `SpendingLimitError`."""
-        longest = max(map(most_tokens, options), default=0)
+        longest = token_limit(options) if options else 0
         return self._within_limit(chats, longest, lambda: self._model.choose(chats, options))
 
     def _within_limit(

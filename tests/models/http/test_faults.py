@@ -11,7 +11,7 @@ import pytest
 from tests.models.faulty_server import KEY, FaultyServer, Reply, Step, completion, connect, error, serving
 
 from promptmii.errors import EndpointError
-from promptmii.models.base import Chat, Choice, Completion, Failure, FailureKind, Sampling
+from promptmii.models.base import Chat, Choice, Completion, Failure, FailureKind, Sampling, Usage
 from promptmii.models.http.client import HttpModel
 from promptmii.models.http.config import HttpConfig
 
@@ -526,3 +526,16 @@ class TestConnections:
         with serving(FaultyServer()) as server, connect(server, base_url=f"{server.url}?api-version=1") as model:
             assert isinstance(model.generate(CHATS[:1], SAMPLING)[0], Completion)
             assert server.queries == {"api-version=1"}
+
+
+def test_the_usage_of_an_answer_includes_bad_answers_before_it() -> None:
+    with serving(FaultyServer(plan=["no text", "500", "cut off", "ok"])) as server, connect(server) as model:
+        (answer,) = model.generate(CHATS[:1], SAMPLING)
+    assert isinstance(answer, Completion)
+    assert answer.usage == Usage(2, 14, 6, 4)
+
+
+def test_the_usage_of_a_failure_includes_all_tries() -> None:
+    (answer,), _ = ask("no text")
+    assert isinstance(answer, Failure)
+    assert answer.usage == Usage(3, 21, 9, 6)

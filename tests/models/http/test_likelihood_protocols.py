@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from tests.models.faulty_server import FaultyServer, connect, error, serving
+from tests.models.faulty_server import FaultyServer, Reply, connect, error, serving
 from tests.models.http.test_server_likelihoods import log_p
 
 from promptmii.config import Endpoint
 from promptmii.doctor import examine
 from promptmii.errors import UnsupportedError
-from promptmii.models.base import Chat, Choice
+from promptmii.models.base import Chat, Choice, Failure, FailureKind
 from promptmii.models.http.likelihoods import log_probability
 from promptmii.models.http.refusals import RefusedError
 from promptmii.progress import QUIET
@@ -164,3 +164,38 @@ def test_a_server_that_ignores_top_logprobs_is_refused() -> None:
         model = connect(server, "m+top_logprobs")
         with model, pytest.raises(UnsupportedError, match="lists no top_logprobs"):
             _ = model.card
+
+
+def test_a_refusal_of_one_text_does_not_end_the_run() -> None:
+    def firewall(body: dict[str, Any]) -> Reply | None:
+        return error("blocked", 403) if body["messages"][-1]["content"] == "forbidden" else None
+
+    chats: list[Chat] = [CHAT, [{"role": "user", "content": "forbidden"}]]
+    with serving(OpenAiLike(default=firewall)) as server, connect(server, "m+top_logprobs") as model:
+        assert isinstance(model.choose(chats[:1], ["ham", "spam"])[0], Choice)
+        choice, refusal = model.choose(chats, ["ham", "spam"])
+    assert isinstance(choice, Choice)
+    assert isinstance(refusal, Failure)
+    assert refusal.kind is FailureKind.REQUEST
+
+
+def test_a_truncated_prompt_gets_no_first_token_likelihoods() -> None:
+    class Truncating(OpenAiLike):
+        def _completion(self, step: str, body: dict[str, Any]) -> dict[str, Any]:
+            return super()._completion(step, body) | {"usage": {"prompt_tokens": 512, "completion_tokens": 1}}
+
+    long: Chat = [{"role": "user", "content": "word " * 3000}]
+    with serving(Truncating(context=None)) as server, connect(server, "m+top_logprobs") as model:
+        (answer,) = model.choose([long], ["ham", "spam"])
+    assert isinstance(answer, Failure)
+    assert answer.kind is FailureKind.CONTEXT
+
+
+def test_a_tokenizer_without_completions_gives_no_likelihoods() -> None:
+    class ChatOnly(VllmLike):
+        def add_routes(self, app: web.Application) -> None:
+            """There is no `/v1/completions`."""
+
+    with serving(ChatOnly()) as server, connect(server) as model:
+        assert not model.card.gives_scores
+        assert isinstance(model.choose([CHAT], ["ab", "axe"])[0], Choice)

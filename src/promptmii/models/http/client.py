@@ -160,11 +160,16 @@ class HttpModel(LanguageModel):
                 )
             return [encoded for _ in chats]
 
-        def score(chat: Chat) -> Coroutine[Any, Any, Choice | Failure]:
-            server = self._calls.server_for(chat)
-            return self._calls.retried(server, lambda: protocol.score(server, self._name, chat, encoded))
+        async def score(server: Server, chat: Chat) -> Choice:
+            choice = await protocol.score(server, self._name, chat, encoded)
+            self._completions.check(server, chat, choice.usage)
+            return choice
 
-        return clocked(self._calls.map(score, chats), time.perf_counter() - started)
+        def retried(chat: Chat) -> Coroutine[Any, Any, Choice | Failure]:
+            server = self._calls.server_for(chat)
+            return self._calls.retried(server, lambda: score(server, chat))
+
+        return clocked(self._calls.map(retried, chats), time.perf_counter() - started)
 
     def _encode(self, options: Sequence[str], protocol: LikelihoodProtocol, end: int) -> Any:
         """The options as `protocol.score` takes them, or a failure. Each option is encoded only once."""
@@ -248,7 +253,12 @@ class HttpModel(LanguageModel):
 
     async def _probe(self, server: Server, protocol: LikelihoodProtocol) -> int | Failure | None:
         """The token that ends an answer; a failure or `None` if the server does not speak the protocol."""
-        end = await self._calls.retried(server, lambda: protocol.probe(server, self._name))
+        try:
+            end = await self._calls.retried(server, lambda: protocol.probe(server, self._name))
+        except EndpointError as error:
+            if self._first_tokens or error.kind is not FailureKind.REQUEST:
+                raise
+            return None  # it has no such endpoint
         if isinstance(end, Failure) and end.kind not in UNSUPPORTED:
             raise self._failed("did not answer the probe", end)
         return end

@@ -36,7 +36,7 @@ class Completions:
     async def single(self, server: Server, chat: Chat, sampling: Sampling, extra: Mapping[str, Any]) -> Completion:
         """One answer; `extra` holds additional request fields. Raises `RefusedError`."""
         completion = read_completion(await self._post(server, chat, sampling, extra))
-        self._check(server, chat, completion)
+        self.check(server, chat, completion.usage)
         return completion
 
     async def several(self, server: Server, chat: Chat, sampling: Sampling, count: int) -> list[Completion | None]:
@@ -53,17 +53,18 @@ class Completions:
             return [None] * count
         samples = read_completions(response, count)
         received = [sample for sample in samples if sample]
-        self._check(server, chat, received[0])
+        self.check(server, chat, received[0].usage)
         if len({sample.text for sample in received}) > 1:
             return samples
         self.multiple = False
         usage = sum((sample.usage for sample in received), Usage())
         return [replace(received[0], usage=usage), *[None] * (count - 1)]
 
-    def _check(self, server: Server, chat: Chat, completion: Completion) -> None:
+    def check(self, server: Server, chat: Chat, usage: Usage) -> None:
+        """Note that the server answered. Raises `RefusedError` if it read only part of the chat."""
         server.answered = True
         if self.card and self.card.context_assumed and not self.card.exact_tokens:
-            check_whole_prompt(chat, completion.usage)
+            check_whole_prompt(chat, usage)
 
     async def _post(self, server: Server, chat: Chat, sampling: Sampling, extra: Mapping[str, Any]) -> Any:
         """The decoded response. Drops rejected parameters, for good once a request has succeeded without them."""

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from promptmii.models.http.deferred import Deferred
 
 _SECRET = re.compile(r"(key|token|secret|password|pwd|credential|auth|code|sig)[^=&]*=", re.IGNORECASE)
+_NO_SCHEME = re.compile(r"@(localhost|(?:\d+\.){3}\d+|[\w.-]+:\d+)(?:/|$)")
+"""An address without http://, which would pass for a part of the model's name."""
 CHAT = "/chat/completions"
 HOSTED = "https://api.openai.com/v1"
 
@@ -36,6 +38,8 @@ class ServerReference(NamedTuple):
         model, _, address = rest.partition("@http")
         if kind != "openai" or not model:
             return None
+        if not address and (found := _NO_SCHEME.search(model)):
+            raise ConfigError(f"The address {found[1]!r} lacks http:// or https://; expected @http://host:port/v1.")
         return cls(model, checked_address(f"http{address}") if address else None)
 
 
@@ -69,7 +73,10 @@ def _masked(address: str) -> str:
 def addresses(base_url: str | None) -> tuple[str, ...]:
     """The addresses in a comma-separated list, else in OPENAI_BASE_URL, else the hosted API. Raises `ConfigError`."""
     listed = base_url or os.environ.get("OPENAI_BASE_URL") or HOSTED
-    return tuple(checked_address(address) for address in listed.split(",") if address.strip())
+    checked = tuple(checked_address(address) for address in listed.split(",") if address.strip())
+    if not checked:
+        raise ConfigError(f"{listed!r} is not the address of a server; expected http://host:port/v1.")
+    return checked
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,14 @@ answers have arrived, the model repeats the requests and gets those answers. Bat
 
 import json
 import sqlite3
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Generator, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from promptmii.errors import EndpointError, UnsupportedError
+from promptmii.errors import EndpointError, OutputError, UnsupportedError
 from promptmii.files import private_file, write_text
 from promptmii.models.base import Failure, FailureKind, Price, Usage, most_tokens
 from promptmii.models.http.config import CHAT
@@ -25,6 +26,7 @@ from promptmii.task import content_key
 T = TypeVar("T")
 MOST_REQUESTS, MOST_BYTES = 50_000, 190 << 20
 """Maximum size of one file; the API takes 200 MB."""
+ANSWERS = "answers.sqlite"
 WINDOW = "24h"
 FINAL = ("completed", "expired", "cancelled", "failed")
 """States of a batch in which no more answers come."""
@@ -68,13 +70,16 @@ class Deferred:
             raise UnsupportedError(f"There is no Batch API: {error} Leave --batch-api out.") from error
 
     def begin(self, folder: Path) -> None:
-        """From now on, answer requests from `folder`, and collect those that have no answer yet."""
+        """From now on, answer requests from `folder`, and collect those that have no answer yet.
+
+        Raises `OutputError` if the file of answers in it cannot be used.
+        """
         self._folder = folder
-        self._db = sqlite3.connect(
-            private_file(folder / "answers.sqlite"), check_same_thread=False, isolation_level=None
-        )
-        self._db.execute("CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, status INTEGER, body TEXT)")
-        self._db.execute("CREATE TEMPORARY TABLE collected (key TEXT PRIMARY KEY)")
+        with self._storage_errors():
+            path = private_file(folder / ANSWERS)
+            self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+            self._db.execute("CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, status INTEGER, body TEXT)")
+            self._db.execute("CREATE TEMPORARY TABLE collected (key TEXT PRIMARY KEY)")
 
     def close(self) -> None:
         """Close the database of answers."""
@@ -174,6 +179,7 @@ class Deferred:
         """Update the state of each batch, and fetch the answers of those that have ended.
 
         Raises `EndpointError`, also if the server rejected a whole batch; the next `submit` sends that batch again.
+        Raises `OutputError` if the answers cannot be stored.
         """
         batches = self.batches
         rejections: list[str] = []
@@ -204,9 +210,20 @@ class Deferred:
         assert self._db
         path = self._folder / "fetched.jsonl"
         self._call(lambda server: server.download(f"/files/{file_id}/content", path))
-        with self._db:
+        with self._storage_errors(), self._db:
+            self._db.execute("BEGIN")  # or else each of up to 50,000 answers is flushed to disk on its own
             self._db.executemany("INSERT OR REPLACE INTO answers VALUES (?, ?, ?)", _answers(path))
         path.unlink()
+
+    @contextmanager
+    def _storage_errors(self) -> Generator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise OutputError(
+                f"The answers of the batches cannot be kept in {self._folder / ANSWERS}: {error}. Make room, or delete "
+                "the file if it is damaged, and run the same command again."
+            ) from error
 
     def forget(self) -> None:
         """Delete the batches and their answers after use."""

@@ -7,9 +7,9 @@ import time
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
-from promptmii.models.base import Failure, FailureKind
+from promptmii.models.base import Choice, Completion, Failure, FailureKind, Usage
 from promptmii.models.http.refusals import RefusedError
 from promptmii.models.http.transport import Server
 
@@ -34,6 +34,8 @@ class Retries:
         self._config = server.config
         self._faults: Counter[FailureKind] = Counter()
         self._first_fault = math.inf
+        self._spent = Usage()
+        """Used by earlier tries, as far as the server reported it."""
 
     async def run(
         self,
@@ -48,15 +50,23 @@ class Retries:
             try:
                 result = await request()
                 self._server.mark_up()
-                return result
+                return self._charged(result)
             except RefusedError as error:
-                pause = self._pause_or_failure(error)
+                pause, usage = self._pause_or_failure(error), error.failure.usage
             if isinstance(pause, Failure):
-                return pause
+                return self._charged(pause)
+            if usage.prompt_tokens is not None and usage.completion_tokens is not None:
+                self._spent += usage
             suspect = self._faults[FailureKind.SERVER] >= SUSPECT_AFTER
             if suspect and check_server and not self._server_answers():
                 await check_server()
             await asyncio.sleep(pause)
+
+    def _charged(self, result: T) -> T:
+        """The answer with the usage of all tries, because a bad answer is billed too."""
+        if self._spent.calls and isinstance(result, Completion | Choice | Failure):
+            return cast("T", replace(result, usage=self._spent + result.usage))
+        return result
 
     def _server_answers(self) -> bool:
         """The server has answered another call since this one first failed."""

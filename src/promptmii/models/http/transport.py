@@ -87,7 +87,7 @@ class Server:
         self.url = url
         self.config = config
         self._base, _, query = url.partition("?")
-        self._query = f"?{query}" if query else ""
+        self._query = query
         self._key = config.key
         self.answered = False
         """The server has completed a chat, so the key is valid."""
@@ -108,24 +108,29 @@ class Server:
 
     async def get(self, path: str) -> Any:
         """GET a path below the address, and return the decoded answer. Raises as `post` does."""
-        return await self._send("GET", f"{self._base}{path}{self._query}")
+        return await self._send("GET", self._address(path))
 
     async def post(self, path: str, body: Mapping[str, Any]) -> Any:
         """POST, and return the decoded answer. Raises `RefusedError`, or `EndpointError` if every call would fail."""
         deferred = self.config.deferred
         if deferred and deferred.collects(path):
             return deferred.answer(body)
-        return await self._send("POST", f"{self._base}{path}{self._query}", body)
+        return await self._send("POST", self._address(path), body)
 
     async def post_outside_v1(self, path: str, body: object) -> Any:
         """Like `post`, for paths outside `/v1`."""
-        return await self._send("POST", f"{self._base.removesuffix('/v1')}{path}{self._query}", body)
+        return await self._send("POST", self._address(path, self._base.removesuffix("/v1")), body)
+
+    def _address(self, path: str, base: str | None = None) -> str:
+        """The address of a path, which may have a query, with the query of the server's address."""
+        joint = "&" if "?" in path else "?"
+        return f"{self._base if base is None else base}{path}{joint + self._query if self._query else ''}"
 
     async def upload(self, path: Path) -> Any:
         """Upload a file of batch requests, and return the decoded answer. Raises as `post` does."""
         with path.open("rb") as file, self._transport_errors():
             response = await self._client.post(
-                f"{self._base}/files{self._query}",
+                self._address("/files"),
                 data={"purpose": "batch"},
                 files={"file": (path.name, file, "application/jsonl")},
                 timeout=TRANSFER,
@@ -134,12 +139,10 @@ class Server:
 
     async def download(self, path: str, target: Path) -> None:
         """GET a file of any size, and save it. Raises as `post` does."""
-        address = f"{self._base}{path}{self._query}"
         with self._transport_errors(), target.open("wb") as file:
-            async with self._client.stream("GET", address, timeout=TRANSFER) as response:
+            async with self._client.stream("GET", self._address(path), timeout=TRANSFER) as response:
                 if not response.is_success:
-                    raw = await _read(response)
-                    raise self._error(response, None, raw.decode("utf-8", "replace"))
+                    self._decode(response, await _read(response))  # raises the error
                 async for chunk in response.aiter_bytes():
                     file.write(chunk)
 

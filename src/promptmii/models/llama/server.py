@@ -24,14 +24,24 @@ from promptmii.models.http.client import HttpModel
 from promptmii.models.http.config import HttpConfig
 from promptmii.models.llama.engine import CONTEXT, threads
 from promptmii.models.llama.files import Header, adapter_file, model_file, revision
-from promptmii.models.references import gguf_of
+from promptmii.models.references import GgufFile, gguf_of
 
 
 def load_served(reference: str, path: Path, adapters: Sequence[str], context: int) -> "ServedModel":
     """A model and its adapters, with a context of up to `context` tokens. Raises `UnknownModelError`."""
+    return ServedModel(reference, path, _adapter_files(path, adapters), context)
+
+
+def model_files(model: str) -> tuple[Path, list[Path]]:
+    """The GGUF files of a model and its adapters, from a path or a reference. Raises `UnknownModelError`."""
+    gguf = gguf_of(model) or GgufFile(model)
+    path = model_file(gguf.source)
+    return path, _adapter_files(path, gguf.adapters)
+
+
+def _adapter_files(path: Path, adapters: Sequence[str]) -> list[Path]:
     header = _header(path) if adapters else None  # reading it takes seconds
-    files = [adapter_file(Path(adapter), header) for adapter in adapters] if header else []
-    return ServedModel(reference, path, files, context)
+    return [adapter_file(Path(adapter), header) for adapter in adapters] if header else []
 
 
 def _header(path: Path) -> Header:
@@ -103,7 +113,7 @@ def start(
 
 
 def main() -> None:
-    """Serve a GGUF file (a path, `owner/name/file` on the hub, or an embedded model) until this process ends."""
+    """Serve a GGUF model (a path, `owner/name/file` on the hub, or a name such as qwen) until this process ends."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("model")
     parser.add_argument("--host", default="127.0.0.1")
@@ -111,9 +121,8 @@ def main() -> None:
     parser.add_argument("--context", type=int, default=CONTEXT, help="Tokens per request.")
     parser.add_argument("--parallel", type=int, default=4, help="Concurrent requests.")
     options = parser.parse_args()
-    gguf = gguf_of(options.model)
-    path = model_file(gguf.source if gguf else options.model)
-    _server = start(path, (), options.context, host=options.host, port=options.port, parallel=options.parallel)
+    path, adapters = model_files(options.model)
+    _server = start(path, adapters, options.context, host=options.host, port=options.port, parallel=options.parallel)
     threading.Event().wait()
 
 
