@@ -163,6 +163,10 @@ def test_a_data_frame_may_have_missing_values_and_numbered_columns() -> None:
     assert [row["0"] for row in table.rows] == ["a b c", None, "d e f"]
 
 
+def test_equal_column_names_of_different_kinds_stay_different() -> None:
+    assert [read_table([{"text": "a", name: "b"}]).columns[1] for name in (1, True, 1.0)] == ["1", "True", "1.0"]
+
+
 def test_a_data_frame_with_duplicate_column_names_is_rejected() -> None:
     with pytest.raises(DataError, match="two columns 'text'"):
         read_table(pd.DataFrame([["a", "b"]], columns=["text", "text"]))

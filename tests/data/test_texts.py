@@ -72,6 +72,14 @@ def test_a_fault_is_found_before_any_row_is_returned(tmp_path: Path, name: str, 
         read_texts(tmp_path / name)
 
 
+@pytest.mark.parametrize("name", ["long.txt", "long.jsonl"])
+def test_the_first_line_may_be_long(tmp_path: Path, name: str) -> None:
+    texts = ["long " * 20_000 + "end", "short", "shorter"]
+    lines = texts if name.endswith(".txt") else [json.dumps({"text": text}) for text in texts]
+    (tmp_path / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    assert [text for _, text in read_texts(tmp_path / name)] == texts
+
+
 def test_a_json_list_in_a_jsonl_file_is_read(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text(json.dumps([{"text": "one"}, {"text": "two"}]))
     assert [text for _, text in read_texts(tmp_path / "a.jsonl")] == ["one", "two"]

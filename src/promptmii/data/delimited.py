@@ -240,6 +240,8 @@ def _rows(lines: Iterable[str], layout: Layout, origin: str, skip: Skip | None) 
         elif _filled(header) <= len(cells) and _filled(cells) <= len(header):
             yield named_cells(header, cells)
             continue
+        elif len(cells) == 1 and not cells[0].strip():
+            continue  # a blank line that holds spaces
         else:
             fault = (
                 f"{len(cells)} fields, expected {len(header)} ({listed(names)}). "
