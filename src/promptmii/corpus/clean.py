@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field, ValidationError
 from promptmii.corpus.listing import Candidate
 from promptmii.corpus.settings import CleanSettings
 from promptmii.data.clean import clean
-from promptmii.data.columns import PAIRS, ChosenColumns, choose_columns, could_be_label, why_no_label
+from promptmii.data.columns import PAIRS, ChosenColumns, cell_text, choose_columns, could_be_label, why_no_label
 from promptmii.data.sample import assemble, stratified_sample
 from promptmii.data.table import Table
 from promptmii.errors import DataError, EndpointError, MissingDependencyError, counted
@@ -131,6 +131,11 @@ def _limited(task: Task, settings: CleanSettings, dropped: Counter[str]) -> Task
     train, test = stratified_sample(task.train, settings.train_rows), stratified_sample(task.test, settings.test_rows)
     dropped["more rows than a task keeps"] = len(task.train) + len(task.test) - len(train) - len(test)
     labels = {example.label for example in train}
+    if len(labels) < settings.least_labels:
+        raise DataError(
+            f"{len(labels)} labels are left in the training rows; least_labels is {settings.least_labels} "
+            f"({_summary(dropped)})"
+        )
     test = tuple(example for example in test if example.label in labels)
     if len(train) < settings.least_train or len(test) < settings.least_test:
         raise DataError(
@@ -152,7 +157,8 @@ def _clean_rows(table: Table, columns: ChosenColumns, settings: CleanSettings) -
             dropped[reason] += 1
             continue
         if settings.personal == "mask":
-            row = row | {name: _PERSONAL.sub(MASK, row[name]) for name in columns.text if isinstance(row[name], str)}
+            filled = [name for name in columns.text if row[name] is not None]
+            row = row | {name: _PERSONAL.sub(MASK, cell_text(name, row[name])) for name in filled}
         rows.append(row)
         split.append(table.split[number] if table.split else "")
     return replace(table, rows=tuple(rows), split=tuple(split) if table.split else None), dropped
@@ -187,7 +193,7 @@ def may_be_in(text: str, languages: Iterable[str]) -> bool:
     except ImportError as error:
         raise MissingDependencyError("The language filter", "corpus") from error
     scores: dict[str, float] = dict(py3langid.rank(text))
-    best_wanted = max(scores.get(language[:2], float("inf")) for language in languages)
+    best_wanted = max(scores.get(language[:2].lower(), float("inf")) for language in languages)
     return max(scores.values()) - best_wanted < LANGUAGE_MARGIN
 
 

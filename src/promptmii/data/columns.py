@@ -56,7 +56,7 @@ class ChosenColumns:
 
     def render(self, row: dict[str, Any]) -> str:
         """The text of a row; empty if every column is blank. Raises `DataError` for values that are not text."""
-        values = {name: _text(name, row[name]) for name in self.text}
+        values = {name: cell_text(name, row[name]) for name in self.text}
         if not any(value.strip() for value in values.values()):
             return ""
         if self.template is not None:
@@ -66,7 +66,8 @@ class ChosenColumns:
         return "\n".join(f"{name}: {value}" for name, value in values.items())
 
 
-def _text(name: str, value: Any) -> str:
+def cell_text(name: str, value: Any) -> str:
+    """The text in a cell of the column `name`. Raises `DataError` if it holds no text."""
     if isinstance(value, str):
         return value
     if isinstance(value, list | tuple) and all(isinstance(part, str) for part in value):
