@@ -75,6 +75,12 @@ def csv_rows(
     """
     lines = iter(lines)
     first_lines = list(islice(lines, STREAMED_LINES))
+    quotes = sum(line.count('"') for line in first_lines)
+    for line in islice(lines, STREAMED_LINES) if quotes % 2 else ():  # to the end of a cell of several lines
+        first_lines.append(line)
+        quotes += line.count('"')
+        if quotes % 2 == 0:
+            break
     layout = find_layout(first_lines, delimiter)
     yield from _rows(chain(first_lines, lines), layout, origin, skip)
 
