@@ -127,6 +127,15 @@ def test_an_archive_that_is_cut_short_is_unreadable_and_no_bug(tmp_path: Path) -
         fetch(candidate, FetchSettings(), tmp_path / "sample")
 
 
+def test_rows_that_an_annotator_rejected_are_not_fetched(tmp_path: Path) -> None:
+    answers = ["accept", "reject", "ignore", "accept"]
+    raw_rows = [{"text": f"text {i}", "_task_hash": i, "answer": answer} for i, answer in enumerate(answers)]
+    (tmp_path / "t.jsonl").write_bytes(as_lines(raw_rows))
+    candidate = Candidate(name="t", repository="t", revision="r", path=str(tmp_path / "t.jsonl"))
+    detail = fetch(candidate, FetchSettings(), tmp_path / "sample")
+    assert (detail["rows"], detail["notes"]) == (2, ["2 rows whose answer is not 'accept'"])
+
+
 class TestListing:
     def test_names_are_distinct_and_repeats_are_left_out(self) -> None:
         first = Candidate(name="a", repository="a", revision="1").entry(None)

@@ -151,5 +151,5 @@ def _without_surrogates(text: str) -> str:
 def _is_scalar_nan(value: Any) -> bool:
     try:
         return bool(value != value)
-    except (TypeError, ValueError):  # pandas.NA and arrays have no truth value
+    except (TypeError, ValueError, ArithmeticError):  # pandas.NA and arrays have no truth value; sNaN has no order
         return not hasattr(value, "__len__")
