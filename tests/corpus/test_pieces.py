@@ -291,6 +291,15 @@ class TestCleaning:
         masked, _ = clean_task(table(tokenised), columns, self.candidate, settings)
         assert all(example.text.endswith("call [personal] or [personal]") for example in masked.train)
 
+    @pytest.mark.parametrize(
+        "number", ["010-1234-5678", "6222 0212 3456 7890", "192.168.1.20", "DE12 5001 0517 0648 4898"]
+    )
+    @pytest.mark.parametrize(("before", "after"), [("", "입니다"), ("号码", "谢谢"), ("is ", " today")])
+    def test_personal_numbers_in_any_script(self, number: str, before: str, after: str) -> None:
+        raw_rows = [row | {"text": f"{row['text']} {before}{number}{after}"} for row in rows("id", ["a", "b"], 40)]
+        masked, _ = self.cleaned(raw_rows, personal="mask")
+        assert all(example.text.endswith(f" {before}[personal]{after}") for example in masked.train)
+
     def test_label_sets_of_the_wrong_size(self) -> None:
         with pytest.raises(DataError, match="4 labels are left; expected 2 to 3"):
             self.cleaned(rows("many", ["a", "b", "c", "d"], 60), most_labels=3)

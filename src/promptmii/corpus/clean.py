@@ -78,12 +78,14 @@ LANGUAGE_MARGIN = 10.0
 _MARKUP = re.compile(r"<[^<>]{1,500}>|&#?\w{1,8};|https?://\S+|www\.\S+")
 _BROKEN = re.compile("[\ufffd\x00-\x08\x0e-\x1f\x7f-\x9f\ue000-\uf8ff]")
 """Replacement marks, control and private characters."""
+_START, _END = r"(?<![A-Za-z_\d])", r"(?![A-Za-z_\d])"
+"""Where a number may start and end; unlike \\b, also next to a letter of a script without spaces or with suffixes."""
 _PERSONAL = re.compile(
     r"[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,4}"  # e-mail
-    r"|\b\d{1,3}(?:\.\d{1,3}){3}\b"  # IP address
-    r"|\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){3,7}\b"  # account number (IBAN)
-    r"|\b(?:\d[ -]?){13,16}\b"  # card number
-    r"|(?<![\w.])\+?\(?\d{2,4}\)?[ /.-]\d{2,4}(?:[ .-]?\d{2,4}){1,3}(?![\w.])"  # phone
+    rf"|{_START}\d{{1,3}}(?:\.\d{{1,3}}){{3}}{_END}"  # IP address
+    rf"|{_START}[A-Z]{{2}}\d{{2}}(?: ?[A-Z0-9]{{4}}){{3,7}}{_END}"  # account number (IBAN)
+    rf"|{_START}(?:\d[ -]?){{13,16}}{_END}"  # card number
+    rf"|{_START}(?<!\.)\+?\(?\d{{2,4}}\)?[ /.-]\d{{2,4}}(?:[ .-]?\d{{2,4}}){{1,3}}{_END}(?!\.)"  # phone
 )
 
 

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeGuard
 
 from promptmii.errors import DataError, counted, listed
 
@@ -34,7 +34,7 @@ def one_line(text: str) -> str:
     return " ".join(unicodedata.normalize("NFC", visible).split())
 
 
-def is_whole(value: Any) -> bool:
+def is_whole(value: object) -> TypeGuard[float | Decimal]:
     """Whether a value is a float or decimal without a fraction, such as 1.0."""
     return isinstance(value, float | Decimal) and math.isfinite(value) and value == int(value)
 
@@ -47,7 +47,7 @@ def label_text(value: Any, column: str) -> str:
     if isinstance(value, list | tuple) and len(value) == 1:
         value = value[0]
     if is_whole(value):
-        value = int(value)
+        return str(int(value))
     if isinstance(value, float | Decimal | list | dict | tuple | bytes):
         raise DataError(
             f"The label column {column!r} holds {str(value)[:80]}; expected one name or whole number per row "
