@@ -29,7 +29,7 @@ def folder_of_tasks(folder: Path, count: int = 12) -> Path:
     lines = ["task_id,source_repo,licence,domain"]
     for i in range(count):
         (folder / f"task{i}.jsonl").write_bytes(as_lines(rows(f"topic{i}", ["a", "b", "c"], 60)))
-        lines.append(f"task{i},owner/repo{i // 2},MIT,testing")
+        lines.append(f"task{i},owner/repo{i // 2},MIT,shop|toys")
     (folder / "index.csv").write_text("\n".join(lines) + "\n")
     return folder
 
@@ -54,8 +54,9 @@ def test_a_folder_of_files_becomes_a_corpus(tmp_path: Path) -> None:
     assert (task.source["licence"], task.source["columns"], task.source["domain"]) == (
         "MIT",
         "text -> label",
-        "testing",
+        "shop|toys",
     )
+    assert r"| shop\|toys | 12 |" in (tmp_path / "corpus" / "README.md").read_text("utf-8")
     (tmp_path / "data" / "task0.jsonl").write_bytes(as_lines(rows("another", ["x", "y"], 60)))
     journals = [tmp_path / "corpus" / FOLDER / f"{stage}.jsonl" for stage in ("fetch", "columns", "clean")]
     before = [len(path.read_text().splitlines()) for path in journals]

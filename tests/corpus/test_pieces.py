@@ -1,8 +1,11 @@
 """The parts of a build in isolation: sampling, reading in parts, near-duplicates, columns, cleaning."""
 
 import gzip
+import os
 import random
+import sys
 from collections import Counter
+from itertools import permutations
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,14 +16,17 @@ from tests.corpus.repositories import as_csv, as_lines, as_parquet, rows, texts
 from promptmii import Example, ScriptedModel, Task
 from promptmii.corpus.card import write_card
 from promptmii.corpus.clean import clean_task, find_columns, may_be_in
-from promptmii.corpus.fetch import Sample, fetch
-from promptmii.corpus.listing import Candidate, list_local
+from promptmii.corpus.fetch import Sample, UnreadableError, fetch
+from promptmii.corpus.listing import Candidate, distinct, licence_and_languages, list_local, rejection
 from promptmii.corpus.overlap import check_corpus
 from promptmii.corpus.rows import MIB, Reading, read_rows
-from promptmii.corpus.settings import CleanSettings, FetchSettings, ListSettings
+from promptmii.corpus.settings import CleanSettings, FetchSettings, ListSettings, SplitSettings
+from promptmii.corpus.split import TaskName, assign
 from promptmii.data import read_table
+from promptmii.data.columns import ChosenColumns
+from promptmii.data.corpus_files import write_split
 from promptmii.data.load import Table
-from promptmii.errors import DataError, EndpointError
+from promptmii.errors import ConfigError, DataError, EndpointError, OutputError
 from promptmii.models.base import Failure, FailureKind
 
 duplicates = pytest.importorskip("promptmii.corpus.overlap")
@@ -76,6 +82,29 @@ class TestReadingInParts:
         assert reading.skipped == {"not readable": 1}
         assert "line 3" in reading.faults[0]
 
+    def test_parts_within_a_long_line_are_skipped(self, tmp_path: Path) -> None:
+        path = tmp_path / "long.jsonl"
+        path.write_bytes(as_lines([{"text": "語" * 600}]).replace(b"\\u8a9e", "語".encode()) * 200)
+        read = list(read_rows([str(path)], Reading(rows=100, size=40_000)))
+        assert read == [{"text": "語" * 600}] * len(read)
+        assert len(read) > 50
+
+    def test_small_files_are_read_whole_whatever_their_sizes_and_endings(self, tmp_path: Path) -> None:
+        for name, count in {"a.jsonl": 15_000, "b.jsonl": 1}.items():
+            (tmp_path / name).write_bytes(as_lines([{"text": "a" * 120}]) * count)
+        urls = [str(tmp_path / name) for name in ("a.jsonl", "b.jsonl")]
+        reading = Reading(rows=100, size=MIB * 2)
+        assert sum(1 for _ in read_rows(urls, reading)) == 15_001
+        assert not reading.notes
+        (tmp_path / "C.PARQUET").write_bytes(as_parquet([{"text": "a"}]))
+        assert list(read_rows([str(tmp_path / "C.PARQUET")], reading)) == [{"text": "a"}]
+
+    def test_files_that_are_left_out_are_noted(self, tmp_path: Path) -> None:
+        (tmp_path / "a.jsonl").write_bytes(b'{"text":"a"}\n')
+        reading = Reading(rows=100, size=MIB)
+        assert sum(1 for _ in read_rows([str(tmp_path / "a.jsonl")] * 5, reading)) == 1
+        assert reading.notes == ["only 1 of 5 files were read"]
+
 
 def test_only_rows_with_a_value_are_fetched_and_some_may_lack_the_column(tmp_path: Path) -> None:
     all_rows = [
@@ -88,6 +117,50 @@ def test_only_rows_with_a_value_are_fetched_and_some_may_lack_the_column(tmp_pat
         fetch(candidate, FetchSettings(where={"kind": "x"}), tmp_path / "sample")
 
 
+@pytest.mark.slow  # imports datasets
+def test_an_archive_that_is_cut_short_is_unreadable_and_no_bug(tmp_path: Path) -> None:
+    folder = tmp_path / "cut"
+    folder.mkdir()
+    (folder / "train.csv.zip").write_bytes(b"PK\x03\x04 cut")
+    candidate = Candidate(name="cut", repository="cut", revision="r", path=str(folder))
+    with pytest.raises(UnreadableError, match="not a zip file"):
+        fetch(candidate, FetchSettings(), tmp_path / "sample")
+
+
+def test_rows_that_an_annotator_rejected_are_not_fetched(tmp_path: Path) -> None:
+    answers = ["accept", "reject", "ignore", "accept"]
+    raw_rows = [{"text": f"text {i}", "_task_hash": i, "answer": answer} for i, answer in enumerate(answers)]
+    (tmp_path / "t.jsonl").write_bytes(as_lines(raw_rows))
+    candidate = Candidate(name="t", repository="t", revision="r", path=str(tmp_path / "t.jsonl"))
+    detail = fetch(candidate, FetchSettings(), tmp_path / "sample")
+    assert (detail["rows"], detail["notes"]) == (2, ["2 rows whose answer is not 'accept'"])
+
+
+class TestListing:
+    def test_names_are_distinct_and_repeats_are_left_out(self) -> None:
+        first = Candidate(name="a", repository="a", revision="1").entry(None)
+        second = Candidate(name="a", repository="a", revision="2").entry("too large")
+        listed = list(distinct([first, second, first]))
+        assert [entry.name for entry in listed] == ["a", "a#2"]
+        assert listed[0] == first
+        assert listed[1].detail["name"] == "a#2"
+        assert (listed[1].kept, listed[1].reason) == (False, "too large")
+
+    def test_norwegian_is_a_language(self) -> None:
+        assert licence_and_languages({"language": [False, "sv"]})["languages"] == ("no", "sv")
+
+    @pytest.mark.parametrize(("allowed", "fits"), [(("MIT",), False), (("MIT", "apache-2.0"), True)])
+    def test_all_licences_must_be_allowed(self, allowed: tuple[str, ...], fits: bool) -> None:
+        candidate = Candidate(name="a", repository="a", revision="1", licence="mit, apache-2.0")
+        assert (rejection(candidate, (), ListSettings(licences=allowed)) is None) is fits
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="names may be any bytes")
+    def test_a_file_name_that_is_not_unicode_is_reported(self, tmp_path: Path) -> None:
+        (tmp_path / os.fsdecode(b"\xff.csv")).write_bytes(as_csv(rows("bytes", ["a", "b"])))
+        with pytest.raises(DataError, match="not valid Unicode"):
+            list(list_local(ListSettings(local=(str(tmp_path),))))
+
+
 class TestNearDuplicates:
     def test_small_changes_keep_texts_together_and_others_apart(self) -> None:
         originals = texts("near", 200)
@@ -96,6 +169,26 @@ class TestNearDuplicates:
         together = sum(numbers[i] == numbers[200 + i] for i in range(200))
         assert together > 190
         assert len(set(numbers[:200])) == 200
+
+    def test_equal_texts_are_together_among_many_similar_ones(self) -> None:
+        cities = [
+            "Berlin",
+            "Paris",
+            "London",
+            "Madrid",
+            "Rome",
+            "Vienna",
+            "Oslo",
+            "Dublin",
+            "Lisbon",
+            "Athens",
+            "Warsaw",
+        ]
+        originals = [
+            f"I would like to book a cheap flight from {a} to {b} next week" for a, b in permutations(cities, 2)
+        ]
+        numbers = duplicates.clusters(duplicates.sign(originals * 2), 0.95).tolist()
+        assert numbers[: len(originals)] == numbers[len(originals) :]
 
     def test_no_texts_and_empty_texts(self) -> None:
         assert duplicates.clusters(duplicates.sign([]), 0.7).tolist() == []
@@ -192,16 +285,35 @@ class TestCleaning:
         assert all(example.text.endswith("call [personal] or [personal]") for example in masked.train)
         with pytest.raises(DataError, match="40 rows: personal data"):
             self.cleaned(raw_rows, personal="drop")
+        tokenised = [row | {"text": row["text"].split()} for row in raw_rows]
+        columns = ChosenColumns(("text",), None, "label")
+        settings = CleanSettings(least_train=5, least_test=2, personal="mask")
+        masked, _ = clean_task(table(tokenised), columns, self.candidate, settings)
+        assert all(example.text.endswith("call [personal] or [personal]") for example in masked.train)
+
+    @pytest.mark.parametrize(
+        "number", ["010-1234-5678", "6222 0212 3456 7890", "192.168.1.20", "DE12 5001 0517 0648 4898"]
+    )
+    @pytest.mark.parametrize(("before", "after"), [("", "입니다"), ("号码", "谢谢"), ("is ", " today")])
+    def test_personal_numbers_in_any_script(self, number: str, before: str, after: str) -> None:
+        raw_rows = [row | {"text": f"{row['text']} {before}{number}{after}"} for row in rows("id", ["a", "b"], 40)]
+        masked, _ = self.cleaned(raw_rows, personal="mask")
+        assert all(example.text.endswith(f" {before}[personal]{after}") for example in masked.train)
 
     def test_label_sets_of_the_wrong_size(self) -> None:
         with pytest.raises(DataError, match="4 labels are left; expected 2 to 3"):
             self.cleaned(rows("many", ["a", "b", "c", "d"], 60), most_labels=3)
+        parts = {"train": rows("few", ["a", "b"], 60), "test": rows("all", ["a", "b", "c"], 30)}
+        read = read_table(parts)
+        with pytest.raises(DataError, match="2 labels are left in the training rows; least_labels is 3"):
+            clean_task(read, find_columns(read), self.candidate, CleanSettings(least_labels=3))
 
     @pytest.mark.parametrize(
         ("text", "language", "fits"),
         [
             ("the parcel that you sent is not here", "en", True),
             ("das Paket ist nicht da und ich warte", "en", False),
+            ("das Paket ist nicht da und ich warte", "EN", False),
             ("посылка ещё не пришла", "en", False),
             ("посылка ещё не пришла", "ru", True),
             ("ok", "en", True),
@@ -212,8 +324,6 @@ class TestCleaning:
 
 
 def test_check_finds_planted_leaks(tmp_path: Path) -> None:
-    from promptmii.data.corpus_files import write_split
-
     def task(name: str, topic: str) -> Task:
         examples = tuple(Example(row["text"], row["label"]) for row in rows(topic, ["a", "b"], 30))
         return Task(name, ("a", "b"), examples[:20], examples[20:], source={"repository": name, "group": name})
@@ -227,6 +337,30 @@ def test_check_finds_planted_leaks(tmp_path: Path) -> None:
     assert (report.leaks[0].first, report.leaks[0].second, report.leaks[0].texts) == ("two", "four", 30)
     write_split(tmp_path, "heldout", [task("four", "delta")])
     assert check_corpus(tmp_path).clean
+
+
+def test_a_card_needs_a_folder_for_its_figures(tmp_path: Path) -> None:
+    examples = tuple(Example(row["text"], row["label"]) for row in rows("card", ["a", "b"], 30))
+    write_split(tmp_path, "train", [Task("t", ("a", "b"), examples[:20], examples[20:])])
+    (tmp_path / "figures").touch()
+    with pytest.raises(OutputError, match="figures cannot be created"):
+        write_card(tmp_path)
+
+
+def test_a_dropped_task_cannot_be_held_out() -> None:
+    tasks = [
+        Task(
+            f"r:{topic}",
+            ("a", "b"),
+            tuple(Example(row["text"], row["label"]) for row in rows(topic, ["a", "b"], 9)),
+            (),
+        )
+        for topic in ("one", "two")
+    ]
+    names = [TaskName(task.name, "r") for task in tasks]
+    settings = SplitSettings(per_repository=1, heldout_tasks=("r:one", "r:two"))
+    with pytest.raises(ConfigError, match=r"'r:\w+', which was dropped: r has 2 configurations"):
+        assign(names, [], duplicates.sign_texts(tasks, 0.7), settings)
 
 
 def test_a_null_in_a_corpus_is_one_error(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """A bad dataset is dropped; a bug of ours ends the build, with its traceback."""
 
+import multiprocessing
 import threading
 import time
 from concurrent.futures import CancelledError
@@ -38,6 +39,10 @@ def test_one_process_reads_good_and_bad_datasets(tmp_path: Path) -> None:
         again = reader.fetch(candidate(tmp_path / "again.csv", GOOD), tmp_path / "again.gz")
         assert again.kept
         assert (tmp_path / "again.gz").read_bytes() == (tmp_path / "good.gz").read_bytes()
+        for process in multiprocessing.active_children():
+            process.kill()
+            process.join()
+        assert reader.fetch(candidate(tmp_path / "more.csv", GOOD), tmp_path / "more.gz").kept
     finally:
         reader.close()
 

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from decimal import Decimal
 
 import pandas as pd
 import pytest
@@ -161,6 +162,21 @@ def test_a_data_frame_may_have_missing_values_and_numbered_columns() -> None:
     table = read_table(frame)
     assert table.columns == ("0", "1")
     assert [row["0"] for row in table.rows] == ["a b c", None, "d e f"]
+
+
+def test_equal_column_names_of_different_kinds_stay_different() -> None:
+    assert [read_table([{"text": "a", name: "b"}]).columns[1] for name in (1, True, 1.0)] == ["1", "True", "1.0"]
+
+
+def test_decimals_may_number_labels() -> None:
+    rows = [{"text": f"a {i}", "label": Decimal(f"{i % 2}.00")} for i in range(12)]
+    assert load_task([*rows, {"text": "b", "label": Decimal("sNaN")}]).task.labels == ("0", "1")
+    with pytest.raises(DataError, match="no scores"):
+        load_task([{"text": f"a {i}", "label": Decimal(f"{i % 2}.5")} for i in range(12)], label="label")
+
+
+def test_a_column_named_twice_is_used_once() -> None:
+    assert load_task(ROWS, text=["text", "text"]).columns.text == ("text",)
 
 
 def test_a_data_frame_with_duplicate_column_names_is_rejected() -> None:

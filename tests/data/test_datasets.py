@@ -26,6 +26,14 @@ datasets = pytest.importorskip("datasets")
 CLASSES = ["spam", "ham", "none of both"]
 
 
+def test_a_dataset_with_a_script_is_a_one_line_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "old.py").write_text("import datasets\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match=r"hub:old cannot be loaded: .*script"):
+        read_table("hub:old")
+
+
 @pytest.fixture(autouse=True)
 def _no_progress_bars() -> Iterator[None]:
     datasets.disable_progress_bars()

@@ -171,6 +171,11 @@ def test_malformed_files_are_reported_with_the_line(text: str, words: str) -> No
         read_delimited(text, "rows.csv")
 
 
+@pytest.mark.parametrize("blank", [" ", "\t", '""'])
+def test_a_blank_line_may_hold_spaces(blank: str) -> None:
+    assert columns_and_rows(f"text,label\n{blank}\n{BODY}{blank}\n")[1] == ROWS
+
+
 def test_a_stream_continues_after_a_malformed_row() -> None:
     faults: list[str] = []
     lines = io.StringIO("text,label\n" + BODY * 3 + "one,two,three\n" + BODY, newline="")

@@ -99,6 +99,11 @@ def test_a_label_may_be_a_list_of_one(tmp_path: Path) -> None:
     assert load_task(tmp_path / "a.jsonl").task.labels == ("a", "b")
 
 
+def test_labels_that_rows_number_from_1_are_refused() -> None:
+    with pytest.raises(DataError, match="number labels from 1"):
+        read_table({"data": [["good", 1], ["bad", 2]], "labels": ["pos", "neg"]})
+
+
 def test_a_few_rows_with_several_labels_are_dropped_and_counted(tmp_path: Path) -> None:
     rows = [{"text": row["text"], "label": [row["label"]]} for row in ROWS]
     rows[0]["label"], rows[1]["label"], rows[2]["label"], rows[3]["label"] = ["a", "b"], [], [None], [""]

@@ -9,6 +9,7 @@ import pytest
 from promptmii import Example, Task
 from promptmii.data import bundled_folder, find_tasks, read_tasks
 from promptmii.data.corpus_files import write_split
+from promptmii.data.sources import task_name
 from promptmii.errors import DataError
 
 ROWS = "text,label\n" + "".join(f"text {i},{'ab'[i % 2]}\n" for i in range(12))
@@ -45,6 +46,10 @@ def test_bundled_tasks_are_a_source(name: str) -> None:
 def test_hidden_files_notes_and_the_index_are_ignored(folder: Path, name: str) -> None:
     (folder / name).write_bytes(b"task_id,source_repo\none,a/b\n" if name == "index.csv" else b"\0\5\x16\7\0\2\0\0")
     assert list(read_tasks([str(folder)])) == ["one", "two.v2"]
+
+
+def test_the_ending_of_a_name_may_be_in_capitals(tmp_path: Path) -> None:
+    assert task_name(tmp_path / "Shop.CSV.GZ") == task_name(tmp_path / "Shop.csv.gz") == "Shop"
 
 
 def test_an_index_gives_the_origin_of_tasks(folder: Path) -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tests.recorder import Recorder
 
 from promptmii.data import read_table, read_texts
+from promptmii.data.delimited import STREAMED_LINES
 from promptmii.errors import DataError
 
 ROWS = [{"id": "7", "text": "a refund, now"}, {"id": "8", "text": None}, {"id": "9", "text": 'two\n"lines"'}]
@@ -70,6 +71,20 @@ def test_a_fault_is_found_before_any_row_is_returned(tmp_path: Path, name: str, 
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=message):
         read_texts(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["long.txt", "long.jsonl"])
+def test_the_first_line_may_be_long(tmp_path: Path, name: str) -> None:
+    texts = ["long " * 20_000 + "end", "short", "shorter"]
+    lines = texts if name.endswith(".txt") else [json.dumps({"text": text}) for text in texts]
+    (tmp_path / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    assert [text for _, text in read_texts(tmp_path / name)] == texts
+
+
+def test_a_cell_of_several_lines_may_cross_the_end_of_the_streamed_lines(tmp_path: Path) -> None:
+    rows = [f"text {i}" for i in range(STREAMED_LINES - 2)] + ['a "b"\n\nc\n, d', "more"]
+    path = write([{"text": row} for row in rows], tmp_path / "lines.csv")
+    assert [text for _, text in read_texts(path)] == rows
 
 
 def test_a_json_list_in_a_jsonl_file_is_read(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from promptmii.corpus.clean import clean_task, find_columns
 from promptmii.corpus.fetch import read_sample
 from promptmii.corpus.hub import list_hub
 from promptmii.corpus.journal import Entry, Journal, write_table
-from promptmii.corpus.listing import Candidate, list_local
+from promptmii.corpus.listing import Candidate, distinct, list_local
 from promptmii.corpus.overlap import LeakageReport, check_corpus, sign_texts
 from promptmii.corpus.settings import CorpusSettings
 from promptmii.corpus.split import Assignment, TaskName, TextRemover, assign
@@ -130,7 +130,7 @@ class _Build:
                 self._report(journal.add(entry))
             journal.add(Entry(key=key, name="(hub)", kept=True, detail={"keys": [entry.key for entry in hub_entries]}))
             entries += hub_entries
-        return entries
+        return list(distinct(entries))
 
     def _fetch(self, listed: Sequence[Entry]) -> list[Entry]:
         journal = self._journals["fetch"]

@@ -12,7 +12,7 @@ from jinja2 import Template
 
 from promptmii.corpus.overlap import LeakageReport, check_corpus
 from promptmii.data.corpus_files import SPLITS, Split, corpus_splits, read_corpus, split_file
-from promptmii.files import write_text
+from promptmii.files import atomic_file, private_folder, write_text
 from promptmii.publish import upload
 from promptmii.task import Task
 
@@ -61,6 +61,7 @@ def write_card(folder: Path, leakage: LeakageReport | None = None) -> Path:
         folder=FOLDER,
         figures=FIGURES,
     )
+    private_folder(folder / FOLDER)
     for name, values in {"labels": sizes, "lengths": lengths, "domains": domains.head(15)[::-1]}.items():
         _draw(folder / FOLDER / f"{name}.png", FIGURES[name], values)
     return write_text(folder / "README.md", text, force=True)
@@ -116,7 +117,7 @@ def _first_rows(counts: Any) -> list[tuple[Any, Any]]:
 def _table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     lines: list[str] = []
     for row in (header, *rows):
-        cells = [" ".join(str(cell).split()) for cell in row]
+        cells = [" ".join(str(cell).split()).replace("|", r"\|") for cell in row]
         lines.append(" | ".join(["", *cells, ""]).strip() + "\n")
     lines.insert(1, "| --- " * len(header) + "|\n")
     return "".join(lines)
@@ -131,7 +132,6 @@ def _draw(path: Path, title: str, counts: Any) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    path.parent.mkdir(parents=True, exist_ok=True)
     figure = Figure(figsize=(6.4, 3.2), layout="constrained")
     FigureCanvasAgg(figure)
     axes: Any = figure.add_subplot()
@@ -139,4 +139,5 @@ def _draw(path: Path, title: str, counts: Any) -> None:
     (axes.barh if path.stem == "domains" else axes.bar)(names, counts.to_list())
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_title(title, loc="left")
-    figure.savefig(path, dpi=120, metadata={"Software": None})
+    with atomic_file(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=120, metadata={"Software": None})

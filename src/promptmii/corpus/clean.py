@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field, ValidationError
 from promptmii.corpus.listing import Candidate
 from promptmii.corpus.settings import CleanSettings
 from promptmii.data.clean import clean
-from promptmii.data.columns import PAIRS, ChosenColumns, choose_columns, could_be_label, why_no_label
+from promptmii.data.columns import PAIRS, ChosenColumns, cell_text, choose_columns, could_be_label, why_no_label
 from promptmii.data.sample import assemble, stratified_sample
 from promptmii.data.table import Table
 from promptmii.errors import DataError, EndpointError, MissingDependencyError, counted
@@ -78,12 +78,14 @@ LANGUAGE_MARGIN = 10.0
 _MARKUP = re.compile(r"<[^<>]{1,500}>|&#?\w{1,8};|https?://\S+|www\.\S+")
 _BROKEN = re.compile("[\ufffd\x00-\x08\x0e-\x1f\x7f-\x9f\ue000-\uf8ff]")
 """Replacement marks, control and private characters."""
+_START, _END = r"(?<![A-Za-z_\d])", r"(?![A-Za-z_\d])"
+"""Where a number may start and end; unlike \\b, also next to a letter of a script without spaces or with suffixes."""
 _PERSONAL = re.compile(
     r"[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,4}"  # e-mail
-    r"|\b\d{1,3}(?:\.\d{1,3}){3}\b"  # IP address
-    r"|\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){3,7}\b"  # account number (IBAN)
-    r"|\b(?:\d[ -]?){13,16}\b"  # card number
-    r"|(?<![\w.])\+?\(?\d{2,4}\)?[ /.-]\d{2,4}(?:[ .-]?\d{2,4}){1,3}(?![\w.])"  # phone
+    rf"|{_START}\d{{1,3}}(?:\.\d{{1,3}}){{3}}{_END}"  # IP address
+    rf"|{_START}[A-Z]{{2}}\d{{2}}(?: ?[A-Z0-9]{{4}}){{3,7}}{_END}"  # account number (IBAN)
+    rf"|{_START}(?:\d[ -]?){{13,16}}{_END}"  # card number
+    rf"|{_START}(?<!\.)\+?\(?\d{{2,4}}\)?[ /.-]\d{{2,4}}(?:[ .-]?\d{{2,4}}){{1,3}}{_END}(?!\.)"  # phone
 )
 
 
@@ -131,6 +133,11 @@ def _limited(task: Task, settings: CleanSettings, dropped: Counter[str]) -> Task
     train, test = stratified_sample(task.train, settings.train_rows), stratified_sample(task.test, settings.test_rows)
     dropped["more rows than a task keeps"] = len(task.train) + len(task.test) - len(train) - len(test)
     labels = {example.label for example in train}
+    if len(labels) < settings.least_labels:
+        raise DataError(
+            f"{len(labels)} labels are left in the training rows; least_labels is {settings.least_labels} "
+            f"({_summary(dropped)})"
+        )
     test = tuple(example for example in test if example.label in labels)
     if len(train) < settings.least_train or len(test) < settings.least_test:
         raise DataError(
@@ -152,7 +159,8 @@ def _clean_rows(table: Table, columns: ChosenColumns, settings: CleanSettings) -
             dropped[reason] += 1
             continue
         if settings.personal == "mask":
-            row = row | {name: _PERSONAL.sub(MASK, row[name]) for name in columns.text if isinstance(row[name], str)}
+            filled = [name for name in columns.text if row[name] is not None]
+            row = row | {name: _PERSONAL.sub(MASK, cell_text(name, row[name])) for name in filled}
         rows.append(row)
         split.append(table.split[number] if table.split else "")
     return replace(table, rows=tuple(rows), split=tuple(split) if table.split else None), dropped
@@ -187,7 +195,7 @@ def may_be_in(text: str, languages: Iterable[str]) -> bool:
     except ImportError as error:
         raise MissingDependencyError("The language filter", "corpus") from error
     scores: dict[str, float] = dict(py3langid.rank(text))
-    best_wanted = max(scores.get(language[:2], float("inf")) for language in languages)
+    best_wanted = max(scores.get(language[:2].lower(), float("inf")) for language in languages)
     return max(scores.values()) - best_wanted < LANGUAGE_MARGIN
 
 

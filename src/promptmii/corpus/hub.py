@@ -123,7 +123,13 @@ def _retry_after(error: BaseException | None) -> float:
 def unavailability(repository: str, revision: str, patience: float, on_wait: Wait = lambda _: None) -> str | None:
     """The reason why a repository is unavailable, perhaps temporarily, or None. Raises `EndpointError`."""
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import DisabledRepoError, GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import (
+        DisabledRepoError,
+        GatedRepoError,
+        HfHubHTTPError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     gated = f"gated: ask for access on the page of {repository}, set HF_TOKEN, and run again with --retry"
     try:
@@ -138,4 +144,6 @@ def unavailability(repository: str, revision: str, patience: float, on_wait: Wai
         return "it has vanished from the hub, or is private"
     except DisabledRepoError:
         return "disabled on the hub"
+    except HfHubHTTPError as error:  # for instance, a token without the right to read it
+        return f"the hub refuses it: {first_line(error)}"
     return gated if info.gated else None

@@ -2,12 +2,13 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from promptmii.corpus.journal import Entry
 from promptmii.corpus.settings import ListSettings
+from promptmii.data.decoding import path_name
 from promptmii.data.load import SUFFIXES
 from promptmii.data.sources import is_data_file, is_hidden, read_index, task_name
 from promptmii.errors import DataError, MissingDependencyError
@@ -56,10 +57,26 @@ def list_local(settings: ListSettings) -> Iterator[Entry]:
             yield candidate.entry(rejection(candidate, (), settings))
 
 
+def distinct(entries: Iterable[Entry]) -> Iterator[Entry]:
+    """The entries, each only once. If an earlier one has the same name, a number is added to it."""
+    keys: set[str] = set()
+    uses: Counter[str] = Counter()
+    for entry in entries:
+        if entry.key in keys:
+            continue
+        keys.add(entry.key)
+        uses[entry.name] += 1
+        if uses[entry.name] > 1:
+            candidate = Candidate.model_validate(entry.detail | {"name": f"{entry.name}#{uses[entry.name]}"})
+            entry = candidate.entry(entry.reason or None)
+        yield entry
+
+
 def rejection(candidate: Candidate, tags: Sequence[str], settings: ListSettings) -> str | None:
     """The reason why a filter drops a dataset, or None if it passes all filters."""
-    licence = _normalised(candidate.licence) if candidate.licence else None
-    if settings.licences and licence not in [_normalised(name) for name in settings.licences]:
+    allowed = {*map(_normalised, settings.licences)}
+    licence = candidate.licence or ""
+    if allowed and _normalised(licence) not in allowed and not {*map(_normalised, licence.split(", "))} <= allowed:
         return f"licence {candidate.licence or 'unstated'} is not among {', '.join(settings.licences)}"
     if settings.languages and not set(candidate.languages) & set(settings.languages):
         return f"language {', '.join(candidate.languages) or 'unstated'} is not among {', '.join(settings.languages)}"
@@ -79,6 +96,8 @@ def _in_folder(folder: Path) -> list[Candidate]:
     index = read_index(folder)
     candidates: list[Candidate] = []
     for path in sorted(folder.iterdir()):
+        if path_name(path) != str(path):
+            raise DataError(f"The name of {path_name(path)} is not valid Unicode. Rename it.")
         if path.is_dir() and not is_hidden(path.name):
             candidates += _dataset_folder(path)
         elif is_data_file(path):
@@ -145,7 +164,8 @@ def licence_and_languages(card: Any) -> dict[str, Any]:
 
 
 def _strings(value: Any) -> list[str]:
-    return [str(item) for item in (value if isinstance(value, list) else [value]) if item is not None]
+    values = [item for item in (value if isinstance(value, list) else [value]) if item is not None]
+    return ["no" if value is False else str(value) for value in values]  # YAML reads `no`, Norwegian, as false
 
 
 def _hash(files: Sequence[Path]) -> str:

@@ -64,11 +64,12 @@ def _shingles(text: str) -> list[int]:
 def clusters(signatures: Signatures, similarity: float) -> Ints:
     """A cluster number per text, shared by texts that a chain of near-duplicates connects."""
     required = round(similarity * PERMUTATIONS)
+    whole = _band_keys(signatures)
     first: list[Ints] = []
     second: list[Ints] = []
     for start in range(0, PERMUTATIONS, BAND):
         keys = _band_keys(signatures[:, start : start + BAND])
-        order = np.argsort(keys, kind="stable")
+        order = np.lexsort((whole, keys))  # equal signatures are neighbours, however many others share the band
         same = keys[order[1:]] == keys[order[:-1]]
         left, right = order[:-1][same], order[1:][same]
         similar = (signatures[left] == signatures[right]).sum(axis=1) >= required

@@ -47,22 +47,25 @@ def read_rows(urls: Sequence[str], reading: Reading) -> Iterator[Row]:
 
     locations = [url_to_fs(url) for url in urls]
     sizes = [int(fs.size(path) or 0) for fs, path in locations]
-    if sum(sizes) > reading.size and not urls[0].endswith(".parquet"):
+    fits = sum(sizes) <= reading.size
+    if not fits and not urls[0].lower().endswith(".parquet"):
         reading.notes.append(
             f"{sum(sizes) / MIB:.0f} MiB; {reading.size / MIB:.0f} MiB in evenly spread parts were read"
         )
-    # With many large files, read only every k-th, so that each part read is worth its request.
+    # With many files, read only every k-th, so that each part read is worth its request.
     step = max(1, len(urls) * MIB // max(reading.size, MIB))
     chosen = range(0, len(urls), step)
+    if step > 1:
+        reading.notes.append(f"only {len(chosen)} of {len(urls)} files were read")
     share = replace(reading, rows=reading.rows // len(chosen), size=reading.size // len(chosen))
     for number in chosen:
         fs, path = locations[number]
         name = path.rsplit("/", 1)[-1]
         with fs.open(path, "rb") as file:
-            if path.endswith(".parquet"):
+            if path.lower().endswith(".parquet"):
                 yield from _parquet_rows(file, name, share)
             else:
-                yield from _text_rows(cast("BinaryIO", file), sizes[number], name, share)
+                yield from _text_rows(cast("BinaryIO", file), 0 if fits else sizes[number], name, share)
 
 
 def _parquet_rows(file: Any, name: str, reading: Reading) -> Iterator[Row]:
@@ -98,6 +101,7 @@ def _is_scalar(column_type: Any) -> bool:
 
 
 def _text_rows(file: BinaryIO, size: int, name: str, reading: Reading) -> Iterator[Row]:
+    """The rows of a text file, or of parts of it if its `size` is above the limit; a `size` of 0 sets no limit."""
     base_name = name.lower().removesuffix(".gz")
     compressed = base_name != name.lower()
     delimited = base_name.endswith((".csv", ".tsv"))
@@ -122,9 +126,11 @@ def _parts(file: BinaryIO, size: int, budget: int) -> Iterator[bytes]:
     length = max(budget // PARTS, 1)
     for number in range(PARTS):
         file.seek(number * size // PARTS)
-        file.readline(length)  # skip the rest of a line, or the header
-        lines = file.read(length)
-        yield lines[: lines.rfind(b"\n") + 1]
+        if file.readline(MIB).endswith(b"\n"):  # the rest of a line, or the header
+            lines = file.read(length)
+            if b"\n" not in lines:
+                lines += file.readline(MIB)
+            yield lines[: lines.rfind(b"\n") + 1]
 
 
 def _decompressed(file: BinaryIO, name: str, reading: Reading) -> BinaryIO:

@@ -24,7 +24,7 @@ class ListSettings(Settings):
     languages: tuple[str, ...] = ()
     """Keep datasets that declare one of these languages (`en`, `de`, ...)."""
     licences: tuple[str, ...] = ()
-    """Keep datasets that declare one of these licences (`mit`, `cc-by-4.0`, ...)."""
+    """Keep datasets that declare one of these licences (`mit`, `cc-by-4.0`, ...), or several of them and no other."""
     sizes: tuple[str, ...] = ()
     """Keep hub datasets of one of these size categories (`1K<n<10K`, ...)."""
     search: str | None = None

@@ -54,7 +54,7 @@ def assign(
 ) -> Assignment:
     """Assign each task to a split, or drop it. `texts` has the texts of the tasks, then those of the evaluation sets.
 
-    Raises `ConfigError` if a task to hold out is not in the corpus.
+    Raises `ConfigError` if a task to hold out is not in the corpus, or is dropped.
     """
     copies = [link for link in links(texts) if link.is_copy(texts.sizes, settings.shared, settings.shared_rows)]
     dropped = _evaluation_copies(tasks, evaluation, copies, settings)
@@ -73,7 +73,7 @@ def assign(
     for number in sorted(remaining):
         members[heads[number]].append(number)
     groups = sorted(members, key=lambda head: _random_order(settings.seed, tasks[head].repository))
-    assignment.split = _assign_groups(tasks, [members[head] for head in groups], settings)
+    assignment.split = _assign_groups(tasks, [members[head] for head in groups], dropped, settings)
     return assignment
 
 
@@ -114,11 +114,16 @@ def _above_limit(tasks: Sequence[TaskName], dropped: Mapping[int, str], settings
     return reasons
 
 
-def _assign_groups(tasks: Sequence[TaskName], groups: Sequence[list[int]], settings: SplitSettings) -> dict[int, Split]:
+def _assign_groups(
+    tasks: Sequence[TaskName], groups: Sequence[list[int]], dropped: Mapping[int, str], settings: SplitSettings
+) -> dict[int, Split]:
     """Fill the held-out split and then validation with groups, in order; train on the rest."""
     total = sum(map(len, groups))
     for name in settings.heldout_tasks:
         if not any(tasks[number].is_named({name.casefold()}) for group in groups for number in group):
+            reason = next((dropped[n] for n in dropped if tasks[n].is_named({name.casefold()})), None)
+            if reason:
+                raise ConfigError(f"heldout_tasks names {name!r}, which was dropped: {reason}.")
             names = [task.name for task in tasks]
             raise ConfigError(f"heldout_tasks names {name!r}, which is not in the corpus. {nearest(name, names)}")
     heldout_names = {name.casefold() for name in settings.heldout_tasks}

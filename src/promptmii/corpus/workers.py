@@ -74,6 +74,8 @@ class Reader:
 
     def fetch(self, candidate: Candidate, path: Path) -> Fetched:
         """Sample a dataset into `path`. Raises `EndpointError` if the hub is down, `OutputError`, and `BugError`."""
+        if self._connection is not None and not self._process.is_alive():
+            self._kill()  # it was ended while it was idle, for instance by a system short of memory
         connection = self._connection or self._start()
         self._busy = True
         connection.send((candidate, path))

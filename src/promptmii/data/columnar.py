@@ -101,6 +101,7 @@ def read_hub(reference: str) -> Table:
     """Read `hub:owner/name[:config][@revision]`. Raises `DataError`."""
     try:
         import datasets
+        from datasets.exceptions import DatasetsError
         from huggingface_hub.errors import HfHubHTTPError
     except ImportError as error:
         raise MissingDependencyError("hub: references", "hub") from error
@@ -111,6 +112,6 @@ def read_hub(reference: str) -> Table:
         raise DataError(f"{reference!r} is not a dataset reference. {expected}")
     try:
         loaded = datasets.load_dataset(repository, config or None, revision=revision or None)
-    except (OSError, ValueError, HfHubHTTPError) as error:
+    except (OSError, ValueError, RuntimeError, DatasetsError, HfHubHTTPError) as error:
         raise DataError(f"{reference} cannot be loaded: {first_line(error)}. {expected}") from error
     return datasets_table(loaded, reference)

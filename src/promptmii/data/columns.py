@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from promptmii.data.labels import is_whole
 from promptmii.data.table import LABEL_NAMES, TEXT_NAMES, Table, is_number
 from promptmii.errors import DataError, listed, nearest
 
@@ -56,7 +57,7 @@ class ChosenColumns:
 
     def render(self, row: dict[str, Any]) -> str:
         """The text of a row; empty if every column is blank. Raises `DataError` for values that are not text."""
-        values = {name: _text(name, row[name]) for name in self.text}
+        values = {name: cell_text(name, row[name]) for name in self.text}
         if not any(value.strip() for value in values.values()):
             return ""
         if self.template is not None:
@@ -66,7 +67,8 @@ class ChosenColumns:
         return "\n".join(f"{name}: {value}" for name, value in values.items())
 
 
-def _text(name: str, value: Any) -> str:
+def cell_text(name: str, value: Any) -> str:
+    """The text in a cell of the column `name`. Raises `DataError` if it holds no text."""
     if isinstance(value, str):
         return value
     if isinstance(value, list | tuple) and all(isinstance(part, str) for part in value):
@@ -123,7 +125,7 @@ def _parse_text_option(table: Table, text: str | Sequence[str] | None) -> tuple[
         slots = _slots(table.columns)
         _require(table, _SLOT.findall(slots.sub("", text)))
         return tuple(dict.fromkeys(slot[1:-1] for slot in slots.findall(text))), text
-    names = (text,) if isinstance(text, str) else tuple(text)
+    names = (text,) if isinstance(text, str) else tuple(dict.fromkeys(text))
     _require(table, names)
     return names, None
 
@@ -185,7 +187,7 @@ def could_be_label(table: Table, name: str, *, repeats: bool = True) -> bool:
     """Whether a column holds names or whole numbers that repeat. Unless `repeats`, unique names are enough."""
     values = column_values(table, name)
     counts = Counter(str(value) for value in values)
-    scalar = all(isinstance(value, str | int) or (isinstance(value, float) and value.is_integer()) for value in values)
+    scalar = all(isinstance(value, str | int) or is_whole(value) for value in values)
     if not scalar or len(counts) < 2 or _mostly_lists(table, name) or max(map(len, counts)) > MAX_LABEL_LENGTH:
         return False
     if _are_fractions(counts):

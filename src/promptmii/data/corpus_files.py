@@ -189,7 +189,7 @@ def _open(path: Path) -> pq.ParquetFile:
 
 
 def _unreadable(path: Path, error: Exception) -> ArtefactError:
-    return ArtefactError(f"{path} is not a readable Parquet file: {error}. Build the corpus again.")
+    return ArtefactError(f"{path} is not a readable Parquet file: {error}. Remove it, and build again.")
 
 
 @lru_cache(maxsize=4)

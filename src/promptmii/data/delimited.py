@@ -75,6 +75,12 @@ def csv_rows(
     """
     lines = iter(lines)
     first_lines = list(islice(lines, STREAMED_LINES))
+    quotes = sum(line.count('"') for line in first_lines)
+    for line in islice(lines, STREAMED_LINES) if quotes % 2 else ():  # to the end of a cell of several lines
+        first_lines.append(line)
+        quotes += line.count('"')
+        if quotes % 2 == 0:
+            break
     layout = find_layout(first_lines, delimiter)
     yield from _rows(chain(first_lines, lines), layout, origin, skip)
 
@@ -240,6 +246,8 @@ def _rows(lines: Iterable[str], layout: Layout, origin: str, skip: Skip | None) 
         elif _filled(header) <= len(cells) and _filled(cells) <= len(header):
             yield named_cells(header, cells)
             continue
+        elif len(cells) == 1 and not cells[0].strip():
+            continue  # a blank line that holds spaces
         else:
             fault = (
                 f"{len(cells)} fields, expected {len(header)} ({listed(names)}). "

@@ -152,6 +152,11 @@ def _task_file(content: Mapping[str, Any], key: str, origin: str) -> Table:
         raise DataError(f"{origin}: labels is {labels!r}; expected a list of texts.")
     if labels and "label" in table.columns:
         named = any(str(row["label"]) in labels for row in table.rows)
+        values = {str(row["label"]) for row in table.rows}
+        if not named and str(len(labels)) in values and "0" not in values:
+            raise DataError(
+                f"{origin}: the rows number labels from 1, but labels count from 0. Write names in the rows."
+            )
         classes = {"label": tuple(labels)}
         table = replace(table, classes=classes) if named else decode_classes(table, classes)  # else numbered
     return replace(table, instruction=instruction)

@@ -1,11 +1,13 @@
 """Turns cells into one-line labels and merges spellings that look the same to a reader."""
 
+import math
 import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from decimal import Decimal
+from typing import Any, TypeGuard
 
 from promptmii.errors import DataError, counted, listed
 
@@ -32,6 +34,11 @@ def one_line(text: str) -> str:
     return " ".join(unicodedata.normalize("NFC", visible).split())
 
 
+def is_whole(value: object) -> TypeGuard[float | Decimal]:
+    """Whether a value is a float or decimal without a fraction, such as 1.0."""
+    return isinstance(value, float | Decimal) and math.isfinite(value) and value == int(value)
+
+
 def label_text(value: Any, column: str) -> str:
     """A cell as a one-line label: True, 1 and 1.0 become "True", "1" and "1", and a list of one gives its item.
 
@@ -39,9 +46,9 @@ def label_text(value: Any, column: str) -> str:
     """
     if isinstance(value, list | tuple) and len(value) == 1:
         value = value[0]
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if isinstance(value, float | list | dict | tuple | bytes):
+    if is_whole(value):
+        return str(int(value))
+    if isinstance(value, float | Decimal | list | dict | tuple | bytes):
         raise DataError(
             f"The label column {column!r} holds {str(value)[:80]}; expected one name or whole number per row "
             "(no lists, no scores)."

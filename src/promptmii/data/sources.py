@@ -129,7 +129,8 @@ def is_data_file(path: Path) -> bool:
 def task_name(path: Path) -> str:
     """The task name for a file or dataset folder: its name without the format's ending and `.gz`."""
     path = Path(os.path.abspath(path))  # gives `..` a name; unlike resolve(), keeps the names of links
-    name = path_name(path.name).removesuffix(".gz")
+    name = path_name(path.name)
+    name = name[:-3] if name.lower().endswith(".gz") else name
     return name if path.is_dir() else name.removesuffix(Path(name).suffix)
 
 

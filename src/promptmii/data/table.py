@@ -63,7 +63,7 @@ def clean_row(row: Mapping[Any, Any]) -> dict[str, Any]:
     return {_column_name(name): _cell(value) for name, value in row.items()}
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=4096, typed=True)  # 1, 1.0 and True are equal
 def _column_name(name: Any) -> str:
     return _without_surrogates(str(name))
 
@@ -151,5 +151,5 @@ def _without_surrogates(text: str) -> str:
 def _is_scalar_nan(value: Any) -> bool:
     try:
         return bool(value != value)
-    except (TypeError, ValueError):  # pandas.NA and arrays have no truth value
+    except (TypeError, ValueError, ArithmeticError):  # pandas.NA and arrays have no truth value; sNaN has no order
         return not hasattr(value, "__len__")

@@ -22,7 +22,7 @@ from promptmii.progress import QUIET, Progress
 HEAD_ROWS = 1000
 """Rows used to detect the text column."""
 HEAD_BYTES = 1 << 16
-"""Bytes used to detect the encoding and the line endings of a file."""
+"""Bytes used to detect the encoding of a file."""
 PROGRESS_EVERY = 1000
 """Rows between two progress updates."""
 
@@ -117,14 +117,20 @@ def _line_rows(path: Path) -> Iterator[Row]:
     """The rows of a line-based file: delimited text, JSON Lines or plain text."""
     suffix, origin, head = format_of(path), path_name(path), _read_head(path)
     delimited = suffix in (".csv", ".tsv")
-    newline = "" if delimited else "\n" if b"\n" in head else "\r"
-    with _open_binary(path) as file, io.TextIOWrapper(file, encoding_of(head), newline=newline) as lines:
+    encoding = encoding_of(head)
+    newline = "" if delimited else "\n" if _has_line_feed(path, encoding) else "\r"
+    with _open_binary(path) as file, io.TextIOWrapper(file, encoding, newline=newline) as lines:
         if delimited:
             yield from csv_rows(lines, origin, "\t" if suffix == ".tsv" else None)
         elif suffix == ".txt":
             yield from ({"text": line.removesuffix(newline).removesuffix("\r")} for line in lines)
         else:
             yield from json_line_rows(lines, origin)
+
+
+def _has_line_feed(path: Path, encoding: str) -> bool:
+    with _open_binary(path) as file, io.TextIOWrapper(file, encoding, newline="") as text:
+        return any("\n" in part for part in iter(lambda: text.read(HEAD_BYTES), ""))
 
 
 def _read_head(path: Path) -> bytes:
