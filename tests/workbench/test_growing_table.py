@@ -171,6 +171,20 @@ def test_a_run_without_answers_leaves_no_files(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_what_an_ended_run_left_behind_neither_replaces_its_file_nor_sets_the_next_threshold(tmp_path: Path) -> None:
+    output = tmp_path / "out.csv"
+    run(TEXTS[:2], output)
+    left = run_folder(output)
+    left.mkdir()
+    (left / "threshold.json").write_text('{"value": 0.999, "chosen": null}')
+    finished = output.read_bytes()
+    with pytest.raises(OutputError, match="exists already"):
+        run(TEXTS[2:4], output)
+    assert output.read_bytes() == finished
+    output.unlink()
+    assert run(TEXTS[2:4], output).threshold is None
+
+
 def test_two_runs_do_not_write_one_file(tmp_path: Path) -> None:
     class Second(ScriptedModel):
         def choose(self, chats: Sequence[Chat], options: Sequence[str]) -> list[Choice | Failure]:
