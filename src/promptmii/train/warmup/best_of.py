@@ -40,7 +40,7 @@ def best_of(
     resume: bool = False,
     progress: Progress = QUIET,
 ) -> Path:
-    """Write the pairs file of a run folder and return its path; see `run_stage`. Without a good draft, there is none."""
+    """Write the pairs file of a run folder and return its path; see `run_stage`. No good draft, no file."""
     style = style_of(settings)
     split = read_split(settings, progress)
     with ExitStack() as stack:
