@@ -155,6 +155,16 @@ def test_a_file_with_an_unbalanced_quote_is_not_truncated(tmp_path: Path) -> Non
     assert output.read_bytes() == edited
 
 
+def test_a_file_that_was_emptied_is_not_continued(tmp_path: Path) -> None:
+    output = tmp_path / "out.csv"
+    with pytest.raises(KeyboardInterrupt):
+        run(TEXTS, output, Dying(30))
+    output.write_bytes(b"")
+    with pytest.raises(OutputError, match="its header is gone"):
+        run(TEXTS, output)
+    assert output.read_bytes() == b""
+
+
 def test_the_input_is_not_overwritten(tmp_path: Path) -> None:
     table = tmp_path / "rows.csv"
     table.write_text("text,label\n" + "".join(f"{text},refund\n" for text in TEXTS))

@@ -114,6 +114,8 @@ class GrowingTable:
             end = row_end
             self.tally.count(row)
             self._answered.append(not row["failure"])
+        if path.stat().st_size < end:
+            raise self._changed("its header is gone")
         os.truncate(path, end)
         self.resumed = len(self._answered)
         """Rows in the file at the start."""
@@ -175,10 +177,13 @@ class GrowingTable:
                         raise ValueError("a row has no predicted_label or no failure")
                     yield row, end
         except (ValueError, KeyError, TypeError) as error:
-            raise OutputError(
-                f"{self.path} was changed during the run and is no longer readable: {error}. "
-                "Restore it, or start over with --force."
-            ) from error
+            raise self._changed(error) from error
+
+    def _changed(self, reason: object) -> OutputError:
+        return OutputError(
+            f"{self.path} was changed during the run and is no longer readable: {reason}. "
+            "Restore it, or start over with --force."
+        )
 
 
 def _retried_records(path: Path) -> Iterator[tuple[int, str]]:
