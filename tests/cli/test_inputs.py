@@ -282,7 +282,8 @@ def test_extend_says_that_it_keeps_lines_that_it_could_not_measure(
     tmp_path: Path, server: FaultyServer, instruction_file: Path
 ) -> None:
     (tmp_path / "more.csv").write_text("text,label\n" + "".join(f"so so {i},middling\n" for i in range(6)))
-    server.plan, server.default = ["say:middling: so so"], "context"
+    server.plan += ["say:middling: so so"]
+    server.default = "context"
     args = ["--generator", "openai:m", "--base-url", server.url, "-o", tmp_path / "new.json"]
     failed = run("extend", instruction_file, tmp_path / "more.csv", *args)
     assert failed.exit_code == 4, failed.stderr

@@ -43,7 +43,7 @@ class ModelSize:
 
     @classmethod
     def of(cls, reference: str) -> "ModelSize | None":
-        """The size from the model's configuration; None if it is not here or has other names."""
+        """The size from the model's configuration, or None if this machine lacks it or it names no such sizes."""
         try:
             location = weights_of(reference)
             if location is None:
