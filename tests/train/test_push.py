@@ -16,7 +16,7 @@ from tests.report.synthetic import write_run
 from tests.train.toys import write_model
 
 from promptmii.config import LoraSettings
-from promptmii.errors import ArtefactError
+from promptmii.errors import ArtefactError, EndpointError
 from promptmii.publish import push_weights
 from promptmii.records import Run
 from promptmii.train.loop import generator_card
@@ -124,3 +124,12 @@ def test_the_card_of_a_generator_names_no_address_and_no_path() -> None:
     assert "/home/me" not in text
     assert "(`openai:qwen`, `smol`, mode `generate`)" in text
     assert "1e-05" in text
+
+
+def test_a_push_without_an_evaluation_keeps_the_table_of_the_card(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    table = "# Mine\n\n## Evaluation\n\n| task | macro-F1 |\n"
+    (tmp_path / "README.md").write_text(table)
+    with pytest.raises(EndpointError, match="Expected owner/name"):
+        push_weights(tmp_path, "not//a name")
+    assert table in (tmp_path / "README.md").read_text()

@@ -158,6 +158,11 @@ class TestData:
         same = client.get("/new/columns", params={"data": data, "text": "body", "label_column": "body"}).text
         assert "they must differ" in same
 
+    def test_a_table_keeps_a_long_name_with_dots(self, tmp_path: Path) -> None:
+        store = Store(tmp_path / "home")
+        key = store.add(f"{'a' * 10}.{'b' * 115}.csv", b"text,label\n")
+        assert store.path(key).name == f"{'b' * 115}.csv"
+
     @pytest.mark.parametrize(
         ("name", "content", "message"),
         [
