@@ -35,8 +35,11 @@ def test_an_unknown_recipe_names_the_known_ones(tmp_path: Path) -> None:
     assert "poster" in done.stderr
 
 
-@pytest.mark.parametrize("command", [["train"], ["evaluate"], ["corpus", "build"]])
-def test_the_list_names_every_recipe(command: list[str]) -> None:
-    done = CliRunner().invoke(app, [*command, "--list"])
+@pytest.mark.parametrize("program", ["promptmii", "python -m promptmii"])
+@pytest.mark.parametrize("command", [["train"], ["launch"], ["evaluate"], ["corpus", "build"]])
+def test_the_list_names_every_recipe(command: list[str], program: str) -> None:
+    done = CliRunner().invoke(app, [*command, "--list"], prog_name=program)
     assert done.exit_code == 0
-    assert all(f"{name}: " in done.stdout for name in recipes(command[0]))
+    listed = recipes("train" if command == ["launch"] else command[0])
+    assert listed
+    assert all(f"{name}: " in done.stdout for name in listed)

@@ -153,13 +153,12 @@ def _describe(folder: Path, repository: str, base: _Origin, licence: str | None,
     data.base_model = base.repository or data.base_model
     data.pipeline_tag = "text-generation"
     data.tags = list(dict.fromkeys([*(data.tags or []), "promptmii", "text-classification"]))
-    card.text = _SECTION.sub("", card.text).rstrip("\n") + "\n" + _table(results)
+    if results:  # else an earlier table stays, as the files of results do
+        card.text = _SECTION.sub("", card.text).rstrip("\n") + "\n" + _table(results)
     card.save(path)
 
 
 def _table(results: Sequence[Result]) -> str:
-    if not results:
-        return ""
     header = ("task", "method", "n", "follower", "mode", "macro-F1", "seeds", "rows")
     rows = [(r.task, *r.setting, f"{r.macro_f1:.3f}", r.seeds, r.rows) for r in results]
     lines = [header, ["---"] * len(header), *rows]

@@ -264,6 +264,33 @@ def test_an_editor_without_a_change_leaves_the_file_alone(
     assert "name a table" in run("edit", instruction_file).stderr
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="the editor is a shell script")
+def test_the_path_of_an_editor_may_hold_spaces(
+    tmp_path: Path, instruction_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "rows.csv").write_text(PLAIN)
+    editor = tmp_path / "my editor"
+    editor.write_text("#!/bin/sh\nexit 0\n")
+    editor.chmod(0o755)
+    monkeypatch.setenv("VISUAL", str(editor))
+    done = run("edit", instruction_file, tmp_path / "rows.csv")
+    assert done.exit_code == 0, done.stderr
+    assert "The text is unchanged" in done.stderr
+
+
+def test_extend_says_that_it_keeps_lines_that_it_could_not_measure(
+    tmp_path: Path, server: FaultyServer, instruction_file: Path
+) -> None:
+    (tmp_path / "more.csv").write_text("text,label\n" + "".join(f"so so {i},middling\n" for i in range(6)))
+    server.plan += ["say:middling: so so"]
+    server.default = "context"
+    args = ["--generator", "openai:m", "--base-url", server.url, "-o", tmp_path / "new.json"]
+    failed = run("extend", instruction_file, tmp_path / "more.csv", *args)
+    assert failed.exit_code == 4, failed.stderr
+    assert "The new lines are saved in" in failed.stderr
+    assert json.loads((tmp_path / "new.json").read_text())["labels"] == ["good", "bad", "middling"]
+
+
 def test_extend_adds_a_line_and_measures_and_requires_a_new_label(
     tmp_path: Path, server: FaultyServer, instruction_file: Path
 ) -> None:

@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 
 from promptmii.cli import app
 from promptmii.configs import recipes
-from promptmii.errors import ConfigError
-from promptmii.train.launch import SCRIPT, Machines, check_processes, command, slurm
+from promptmii.errors import ConfigError, ModelError
+from promptmii.train.launch import SCRIPT, Machines, check_processes, command, run, slurm
 from promptmii.train.settings import TrainSettings, stage_of
 
 RECIPES = {name: path for name, path in recipes("train").items() if stage_of(path) == "rl"}
@@ -47,6 +47,14 @@ def test_wrong_number_of_processes_is_refused() -> None:
     check_processes(4, 4)
     with pytest.raises(ConfigError, match=r"is for 4 process.*, but 1 are running. Start it with promptmii launch"):
         check_processes(4, 1)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no signals")
+def test_a_killed_process_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "killed.py").write_text("import os\nos.kill(os.getpid(), 9)\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelError, match=r"SIGKILL ended process 0.*memory"):
+        run(["killed"])
 
 
 @pytest.mark.parametrize("name", RECIPES)

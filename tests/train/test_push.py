@@ -16,9 +16,11 @@ from tests.report.synthetic import write_run
 from tests.train.toys import write_model
 
 from promptmii.config import LoraSettings
-from promptmii.errors import ArtefactError
+from promptmii.errors import ArtefactError, EndpointError
 from promptmii.publish import push_weights
 from promptmii.records import Run
+from promptmii.train.loop import generator_card
+from promptmii.train.settings import TrainSettings
 from promptmii.tuning import TrainableModel
 from promptmii.tuning.lora import save_adapter
 
@@ -108,3 +110,26 @@ def test_licence_is_taken_from_the_base_model_on_the_hub(tmp_path: Path) -> None
     assert process.stdout == "hf:org/base+me/writer\n", process.stderr
     head = hub.repositories["me/writer"].card
     assert (head["license"], head["base_model"]) == ("llama3.1", "org/base")
+
+
+def test_the_card_of_a_generator_names_no_address_and_no_path() -> None:
+    settings = TrainSettings.of(
+        tasks=("/home/me/tasks",),
+        template="/home/me/template.txt",
+        reward={"followers": ("openai:qwen@http://10.0.0.7:8000/v1", "smol"), "serve": {"engine": "vllm"}},
+        trl={"vllm_server_base_url": "http://10.0.0.8:8000", "learning_rate": 1e-5},
+    )
+    text = generator_card(settings, "smol", {}, 3, {})
+    assert "10.0.0" not in text
+    assert "/home/me" not in text
+    assert "(`openai:qwen`, `smol`, mode `generate`)" in text
+    assert "1e-05" in text
+
+
+def test_a_push_without_an_evaluation_keeps_the_table_of_the_card(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    table = "# Mine\n\n## Evaluation\n\n| task | macro-F1 |\n"
+    (tmp_path / "README.md").write_text(table)
+    with pytest.raises(EndpointError, match="Expected owner/name"):
+        push_weights(tmp_path, "not//a name")
+    assert table in (tmp_path / "README.md").read_text()

@@ -103,6 +103,11 @@ class TestFences:
         assert "httponly" in done.headers["set-cookie"].lower()
         assert "samesite=strict" in done.headers["set-cookie"].lower()
 
+    def test_cookies_of_other_programs_on_this_machine_lock_nobody_out(self, client: TestClient) -> None:
+        own = "; ".join(f"{name}={value}" for name, value in client.cookies.items())
+        with TestClient(client.app, base_url=HOST) as other:
+            assert other.get("/", headers={"cookie": f'state={{"tab": 1}}; {own}'}).status_code == 200
+
     @pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example:8766", "192.168.0.7:8766", ""])
     def test_foreign_host_names_are_refused(self, client: TestClient, host: str) -> None:
         assert client.get("/", headers={"host": host}).status_code == 403
@@ -152,6 +157,11 @@ class TestData:
         assert re.findall(r'name="labels" value="(\w)"', other) == ["x", "y", "z"]
         same = client.get("/new/columns", params={"data": data, "text": "body", "label_column": "body"}).text
         assert "they must differ" in same
+
+    def test_a_table_keeps_a_long_name_with_dots(self, tmp_path: Path) -> None:
+        store = Store(tmp_path / "home")
+        key = store.add(f"{'a' * 10}.{'b' * 115}.csv", b"text,label\n")
+        assert store.path(key).name == f"{'b' * 115}.csv"
 
     @pytest.mark.parametrize(
         ("name", "content", "message"),

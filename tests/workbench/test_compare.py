@@ -77,6 +77,12 @@ def test_a_mapping_names_prompts_and_examples_may_be_a_table() -> None:
     assert all(row["text"] in comparison.rows[1].instruction.text for row in ROWS[:12])
 
 
+@pytest.mark.parametrize("n", [0, -1])
+def test_a_comparison_needs_at_least_one_example(n: int) -> None:
+    with pytest.raises(ConfigError, match=f"n is {n}; expected at least one"):
+        compare(["Look for it.", "naive"], ROWS, ScriptedModel(score=obedient), n=n)
+
+
 def test_texts_that_begin_alike_are_compared_under_different_names() -> None:
     texts = [f"Classify the support ticket by {what}." for what in ("team", "urgency")]
     comparison = compare(texts, ROWS, ScriptedModel(score=obedient))

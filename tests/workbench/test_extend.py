@@ -8,7 +8,7 @@ from tests.workbench.keyword import keyword
 
 import promptmii
 from promptmii import Example, Follower, Instruction, ScriptedModel, Support
-from promptmii.errors import ConfigError, EndpointError
+from promptmii.errors import ConfigError, DataError, EndpointError
 from promptmii.models.base import Failure, FailureKind
 from promptmii.workbench.edit import NO_OLD_ROWS, extend
 
@@ -93,3 +93,30 @@ def test_an_extended_instruction_can_be_saved_and_loaded(tmp_path) -> None:
     assert extended.instruction.text.endswith("- new: label: words")
     loaded = Instruction.load(extended.instruction.save(tmp_path / "a.json"))
     assert loaded == extended.instruction
+
+
+def test_a_row_in_both_tables_has_its_new_label() -> None:
+    relabelled = [Example(row.text, "billing") for row in OLD[:4] + OLD[12:16]]
+    extended = extend(made(), relabelled, model(), old=OLD)
+    measured = {row.text: row.label for row in extended.comparison.rows[0].scored.query}
+    assert {measured.get(row.text, "billing") for row in relabelled} == {"billing"}
+
+
+def test_a_new_label_without_a_usable_row_is_refused_before_any_call() -> None:
+    follower = model()
+    rows = [*NEW, Example("both", "login"), Example("both", "billing")]
+    with pytest.raises(DataError, match="shows login: each was empty or contradicted"):
+        extend(made(), rows, follower)
+    assert not follower.calls
+
+
+@pytest.mark.parametrize(
+    ("reply", "line"),
+    [
+        ('**Billing:** "late" invoices', '"late" invoices'),
+        ("billing：发票有错", "发票有错"),
+        ("Billing: ¿y mi factura?", "¿y mi factura?"),
+    ],
+)
+def test_a_line_keeps_its_own_punctuation(reply: str, line: str) -> None:
+    assert extend(made(), NEW, model(reply)).instruction.text == f"{TEXT}\n- billing: {line}"

@@ -155,6 +155,16 @@ def test_a_file_with_an_unbalanced_quote_is_not_truncated(tmp_path: Path) -> Non
     assert output.read_bytes() == edited
 
 
+def test_a_file_that_was_emptied_is_not_continued(tmp_path: Path) -> None:
+    output = tmp_path / "out.csv"
+    with pytest.raises(KeyboardInterrupt):
+        run(TEXTS, output, Dying(30))
+    output.write_bytes(b"")
+    with pytest.raises(OutputError, match="its header is gone"):
+        run(TEXTS, output)
+    assert output.read_bytes() == b""
+
+
 def test_the_input_is_not_overwritten(tmp_path: Path) -> None:
     table = tmp_path / "rows.csv"
     table.write_text("text,label\n" + "".join(f"{text},refund\n" for text in TEXTS))
@@ -169,6 +179,20 @@ def test_a_run_without_answers_leaves_no_files(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         run(TEXTS, tmp_path / "out.csv", Dying(0))
     assert not list(tmp_path.iterdir())
+
+
+def test_what_an_ended_run_left_behind_neither_replaces_its_file_nor_sets_the_next_threshold(tmp_path: Path) -> None:
+    output = tmp_path / "out.csv"
+    run(TEXTS[:2], output)
+    left = run_folder(output)
+    left.mkdir()
+    (left / "threshold.json").write_text('{"value": 0.999, "chosen": null}')
+    finished = output.read_bytes()
+    with pytest.raises(OutputError, match="exists already"):
+        run(TEXTS[2:4], output)
+    assert output.read_bytes() == finished
+    output.unlink()
+    assert run(TEXTS[2:4], output).threshold is None
 
 
 def test_two_runs_do_not_write_one_file(tmp_path: Path) -> None:

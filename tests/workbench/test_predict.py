@@ -6,7 +6,8 @@ import pytest
 from tests.workbench.keyword import keyword
 
 from promptmii import Follower, Naive, ScriptedModel, Support, workbench
-from promptmii.errors import DataError
+from promptmii.errors import DataError, EndpointError
+from promptmii.models.base import Failure, FailureKind
 
 
 def test_predict_keeps_rows_columns_and_order_and_skips_empty_texts(tmp_path) -> None:
@@ -35,3 +36,20 @@ def test_columns_of_the_input_are_not_overwritten() -> None:
     rows = [{"text": "a refund", "predicted_label": "delivery"}]
     with pytest.raises(DataError, match="already has a column 'predicted_label'"):
         workbench.predict(instruction, rows, Follower(ScriptedModel(score=keyword)))
+
+
+def test_rows_that_wait_for_a_batch_are_no_outage() -> None:
+    """The Batch API queues each row of a run before it answers any."""
+    waiting = Failure(FailureKind.UNANSWERED, "its batch is not finished")
+    instruction = Naive().induce(Support(("delivery", "refund"), ()))
+    texts = [f"a refund {i}" for i in range(300)]
+    result = workbench.predict(instruction, texts, Follower(ScriptedModel(score=lambda *_: waiting)))
+    assert result.n_failed == 300
+
+
+def test_empty_texts_do_not_hide_an_outage() -> None:
+    down = Failure(FailureKind.CONNECTION, "refused")
+    instruction = Naive().induce(Support(("delivery", "refund"), ()))
+    texts = ["" if i % 10 == 0 else f"a refund {i}" for i in range(600)]
+    with pytest.raises(EndpointError, match="answered none of the first 256 rows"):
+        workbench.predict(instruction, texts, Follower(ScriptedModel(score=lambda *_: down)))

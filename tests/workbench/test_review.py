@@ -1,12 +1,14 @@
 """Rows for a human to check."""
 
 import csv
+import math
 import random
 
 import pytest
 from tests.workbench.keyword import keyword
 
 from promptmii import Example, Follower, Naive, ScriptedModel, Support
+from promptmii.config import Columns
 from promptmii.errors import DataError
 from promptmii.models.base import Failure, FailureKind
 from promptmii.workbench.review import FAILED, LABEL_ERROR, UNSURE, WRONG, review
@@ -32,6 +34,30 @@ def test_swapped_labels_are_suspected_and_right_ones_are_not() -> None:
     assert {row.suggested_label for row in errors} == {rows[i].label for i in swapped}
     assert result.n == 90
     assert len(result.rows) == 10
+
+
+def test_a_label_that_the_instruction_lacks_is_wrong() -> None:
+    rows = [Example(f"a {label} {i}", label) for i in range(5) for label in (*LABELS, "login")]
+    result = review(MADE, rows, ScriptedModel(score=noisy), Columns(labels=(*LABELS, "login")))
+    assert {row.reason for row in result.rows if row.label == "login"} == {WRONG}
+
+
+def test_labels_off_the_shortlist_do_not_hide_label_errors() -> None:
+    """With many labels a follower compares a few per text, and the others have no probability."""
+    labels = tuple(f"label {k}" for k in range(12))
+
+    def shortlisted(chat, option):
+        number, asked = int(chat[-1]["content"].split()[-1].strip('"')), int(option.split()[-1])
+        noise = random.Random(f"{number} {asked}")
+        compared = asked == number % 12 or noise.random() < 0.4
+        return 3.0 * (asked == number % 12) + noise.gauss(0, 1) if compared else -math.inf
+
+    data = [Example(f"number {i}", labels[(i + (i % 25 == 0)) % 12]) for i in range(100)]
+    result = review(Naive().induce(Support(labels, ())), data, ScriptedModel(score=shortlisted), most=120)
+    errors = {row.text: row.suggested_label for row in result.rows if row.reason == LABEL_ERROR}
+    right = [errors.get(f"number {i}") == labels[i % 12] for i in range(0, 100, 25)]
+    assert sum(right) >= 3
+    assert len(errors) <= 5
 
 
 def test_wrong_rows_come_before_unsure_rows() -> None:

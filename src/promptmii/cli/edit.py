@@ -85,7 +85,8 @@ def _edited(text: str) -> str:
         file = Path(folder) / "instruction.txt"
         file.write_text(text, encoding="utf-8", newline="")
         try:
-            process = subprocess.run([*shlex.split(editor), str(file)], check=False)
+            words = [editor] if shutil.which(editor) else shlex.split(editor)  # a path may hold spaces or backslashes
+            process = subprocess.run([*words, str(file)], check=False)
         except (OSError, ValueError) as error:
             raise ConfigError(f"The editor {editor!r} cannot be started: {error}. Set EDITOR to another.") from error
         if process.returncode:
@@ -127,16 +128,22 @@ def extend(
     except ConfigError as error:
         old_rows = None
         say(f"{error} Without --old ROWS, nothing is calibrated.")
-    with answers.followers(quiet=json) as followers:
-        extended = add_labels(
-            before,
-            data,
-            followers,
-            rows.columns,
-            old=old_rows,
-            generator=generator,
-            keep=lambda new: new.save(path, force=force),
-        )
+    kept: list[Path] = []
+    try:
+        with answers.followers(quiet=json) as followers:
+            extended = add_labels(
+                before,
+                data,
+                followers,
+                rows.columns,
+                old=old_rows,
+                generator=generator,
+                keep=lambda new: kept.append(new.save(path, force=force)),
+            )
+    except (PromptMIIError, KeyboardInterrupt):
+        if kept:
+            say(f"The new lines are saved in {path} but not measured. Run: promptmii score {path} DATA --refit ROWS")
+        raise
     extended.instruction.save(path, force=True)
     if json:
         old_labels = asdict(extended.old_labels) if extended.old_labels else None

@@ -24,7 +24,10 @@ def _list_recipes(ctx: typer.Context, requested: bool) -> None:
         return
     from promptmii.configs import FOLDER, recipes, summary
 
-    command = ctx.command_path.split()[1]
+    top: Any = ctx
+    while top.parent.parent:  # `build` is below `corpus`, whose recipes it takes
+        top = top.parent
+    command = "train" if top.info_name == "launch" else str(top.info_name)
     for name, path in recipes(command).items():
         out.write_line(f"{name}: {summary(path)}")
     out.write_line(f"Copy and edit them: {FOLDER / command}")

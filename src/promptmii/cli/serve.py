@@ -15,7 +15,7 @@ from promptmii.models.references import WRITER
 
 @app.command()
 def ui(
-    port: Annotated[int, typer.Option(help="Local port; 0 picks a free one.")] = 8766,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Local port; 0 picks a free one.")] = 8766,
     home: Annotated[Path | None, typer.Option(help="Folder for history and tables; default: your data folder.")] = None,
     runs: Annotated[Path, typer.Option(help="Folder with runs of `promptmii evaluate`.")] = Path("runs"),
     browser: Annotated[bool, typer.Option(help="Open the page in your browser.")] = True,

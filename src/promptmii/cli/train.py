@@ -97,7 +97,8 @@ def run_training(
     if json:
         dump({"made": str(path)})
     else:
-        out.write_line(f"Made {path}. See the curves: promptmii report {path.parent}")
+        made = f"Made {path}. " if path.exists() else ""  # best-of may keep no draft
+        out.write_line(f"{made}See the curves: promptmii report {path.parent}")
 
 
 @app.command("launch")

@@ -80,7 +80,17 @@ def run(command_line: Sequence[str]) -> int:
         return subprocess.run(command_line, check=False).returncode
     if command_line[0] == "torchrun":
         return _torchrun(command_line[1:])
-    return subprocess.run([sys.executable, "-m", *command_line], check=False).returncode
+    code = subprocess.run([sys.executable, "-m", *command_line], check=False).returncode
+    if code < 0:  # on POSIX, the signal that ended it
+        raise _killed(signal.Signals(-code).name, 0)
+    return code
+
+
+def _killed(name: str, rank: int) -> ModelError:
+    return ModelError(
+        f"{name} ended process {rank}, so the run stopped. (The system often sends SIGKILL when memory runs out.) "
+        "The last checkpoint is valid: continue with --resume."
+    )
 
 
 def _torchrun(arguments: Sequence[str]) -> int:
@@ -110,10 +120,7 @@ def _torchrun(arguments: Sequence[str]) -> int:
         failure = error.failures[rank]
         if failure.exitcode > 0:
             return failure.exitcode
-        raise ModelError(
-            f"{failure.signal_name()} ended process {rank}, so the run stopped. (The system often sends SIGKILL "
-            "when memory runs out.) The last checkpoint is valid: continue with --resume."
-        ) from error
+        raise _killed(failure.signal_name(), rank) from error
     return 0
 
 

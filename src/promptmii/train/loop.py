@@ -17,6 +17,7 @@ from promptmii.curves import is_training_run, read_curves
 from promptmii.errors import ModelError, OutputError, PromptMIIError, counted
 from promptmii.files import atomic_folder
 from promptmii.models.hf.model import quiet
+from promptmii.models.http.config import ServerReference
 from promptmii.schema import Settings
 from promptmii.task import Task
 from promptmii.train.settings import TrainSettings
@@ -137,7 +138,13 @@ class Best:
             (new / "README.md").write_text(self.card(step, measured), encoding="utf-8")
 
 
-PRIVATE = {"stage", "model", "tasks", "only", "train", "bank", "pairs", "endpoint", "plan"}
+PRIVATE: Mapping[str, Any] = {
+    **dict.fromkeys(
+        ("stage", "model", "tasks", "only", "train", "bank", "pairs", "template", "endpoint", "plan"), True
+    ),
+    "reward": {"followers", "serve"},
+    "trl": {"vllm_server_base_url", "vllm_server_host"},
+}
 """Settings that a card omits: paths, addresses, and values that it gives elsewhere."""
 
 
@@ -154,7 +161,7 @@ def model_card(
 ) -> str:
     """A model card in Markdown. `paragraphs` introduce the model; `adapter` is False if all weights were trained."""
     base_note = " (SmolLM2-135M-Instruct, Apache-2.0)" if base == "smol" else ""
-    recipe = {"step": step, **settings.model_dump(mode="json", exclude=PRIVATE)}
+    recipe = {"step": step, **settings.model_dump(mode="json", exclude=dict(PRIVATE))}
     rows = [
         f"| {name} | {task.source.get('group', 'unstated')} | {task.source.get('licence', 'unstated')} |"
         for name, task in tasks.items()
@@ -189,7 +196,8 @@ def generator_card(
 ) -> str:
     """The model card of a reinforced generator."""
     reward = settings.reward
-    followers = ", ".join(f"`{name}`" for name in reward.followers)
+    servers = {name: ServerReference.parse(name) for name in reward.followers}
+    followers = ", ".join(f"`openai:{server.model}`" if server else f"`{name}`" for name, server in servers.items())
     paragraphs = (
         "Reads labelled examples of a text-classification task and writes an instruction for it. Trained from "
         f"`{settings.model}` with reinforcement learning (GRPO): the reward is how well a frozen model ({followers}, "

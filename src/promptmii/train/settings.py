@@ -192,7 +192,7 @@ class SftSettings(Settings):
     """Pairs per step."""
     labels: tuple[int, int] = (2, 8)
     """Minimum and maximum labels of a drawn pair."""
-    examples: tuple[int, ...] = (5, 8, 12, 20)
+    examples: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(5, 8, 12, 20), min_length=1)
     """Numbers of examples to draw from, one per pair."""
     hidden: float = Field(default=0.5, ge=0, le=1)
     """Share of drawn pairs with hidden label names, so that the instruction must describe the examples."""

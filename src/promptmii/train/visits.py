@@ -164,9 +164,15 @@ def _view(task: Task, n: int, settings: TrainSettings, seed: int) -> Task:
 
 
 def shortest_support(task: Task, settings: TrainSettings) -> tuple[Task, Support]:
-    """The task with as few labels as a visit may show, and its shortest example alone as the support."""
+    """The task with as few labels as a visit may show, and its shortest example alone as the support.
+
+    Raises `DataError` if a visit can show no example or too few labels.
+    """
     labels = task.labels if settings.few_labels is None else _test_labels(task)
-    example = min((row for row in task.train if row.label in labels), key=lambda row: len(row.text))
+    rows = [row for row in task.train if row.label in labels]
+    if not rows:
+        raise DataError("no training row has a label of the test rows, and few_labels shows no others")
+    example = min(rows, key=lambda row: len(row.text))
     if settings.few_labels is None:
         return task, Support(task.labels, (example,))
     others = [label for label in labels if label != example.label][: settings.few_labels[0] - 1]

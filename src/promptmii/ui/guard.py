@@ -6,10 +6,10 @@ There are three checks. The host name must be local (against DNS rebinding), the
 
 import hashlib
 import secrets
-from http.cookies import SimpleCookie
 from urllib.parse import urlsplit
 
 from starlette.datastructures import URL, Headers, MutableHeaders
+from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -48,7 +48,7 @@ class Guard:
             response.set_cookie(self._cookie, self._token, httponly=True, samesite="strict")
             await response(scope, receive, send)
             return
-        if not self._has_cookie(headers):
+        if not self._has_cookie(scope):
             message = "This page opens with the address that `promptmii ui` prints, which holds a key of its own."
             await PlainTextResponse(message, 403)(scope, receive, send)
             return
@@ -67,9 +67,10 @@ class Guard:
 
         await self._app(scope, receive, send_with_headers)
 
-    def _has_cookie(self, headers: Headers) -> bool:
-        cookie = SimpleCookie(headers.get("cookie", "")).get(self._cookie)
-        return cookie is not None and secrets.compare_digest(cookie.value.encode(), self._token.encode())
+    def _has_cookie(self, scope: Scope) -> bool:
+        # Not http.cookies, which reads none if another program on this machine has set one that it finds invalid.
+        cookie = HTTPConnection(scope).cookies.get(self._cookie, "")
+        return secrets.compare_digest(cookie.encode(), self._token.encode())
 
 
 def _refusal(method: str, headers: Headers) -> str:

@@ -105,7 +105,7 @@ class Store:
 
     def add(self, name: str, content: bytes) -> str:
         """Store an uploaded table and return its key, which depends on the name too: its suffix decides the format."""
-        safe_name = re.sub(r"[^\w.() -]", "_", Path(name.replace("\\", "/")).name).lstrip(". ")[-120:] or "data.csv"
+        safe_name = re.sub(r"[^\w.() -]", "_", Path(name.replace("\\", "/")).name)[-120:].lstrip(". ") or "data.csv"
         digest = hashlib.sha256(content)
         digest.update(safe_name.encode())
         key = digest.hexdigest()[:16]

@@ -96,8 +96,8 @@ def predict_by_batch(
 def _submit(run: FileRun, deferred: Deferred, max_cost: float | None, progress: Progress) -> Labelled | Pending:
     card, table = run.job.follower.model.card, run.table
     if not deferred.batches:
-        # This only queues the requests; it writes no rows.
-        run.job.run(lambda _rows, _predictions: None, progress, lacks=table.lacks, answered=table.answered)
+        # This only queues the requests: it writes no rows, and each row counts as not yet answered.
+        run.job.run(lambda _rows, _predictions: None, QUIET, lacks=table.lacks, answered=table.answered)
         if max_cost is not None:
             if card.price is None:
                 raise ConfigError(f"--max-cost needs the price of {card.reference}: give --price PROMPT,COMPLETION.")

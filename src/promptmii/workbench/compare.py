@@ -139,6 +139,8 @@ def compare(
     of `examples`, or the rows of `source` that a prompt was made from, or else `n` drawn rows if a prompt needs any. No
     example is a test row. Raises `ScoreRefusedError` if a call fails.
     """
+    if n is not None and n < 1:
+        raise ConfigError(f"n is {n}; expected at least one example.")
     entries = _entries(prompts)
     instructions = [entry for entry in entries.values() if isinstance(entry, Instruction)]
     first = instructions[0] if instructions else None

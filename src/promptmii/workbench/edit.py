@@ -12,7 +12,7 @@ from promptmii.data.columns import choose_columns
 from promptmii.data.labels import Spelling, label_text
 from promptmii.data.sample import stratified_sample
 from promptmii.data.table import LABEL_NAMES
-from promptmii.errors import ConfigError, DataError
+from promptmii.errors import ConfigError, DataError, listed
 from promptmii.inducers import Writer
 from promptmii.instruction import EDITED, Cost, Instruction
 from promptmii.models.base import Completion, LanguageModel, Message, Sampling, Usage
@@ -27,7 +27,7 @@ BY_HAND = "edited by hand"
 LINE_TOKENS = 120
 """Maximum length of a line."""
 EXAMPLES = 8
-"""Maximum rows per label that serve as examples; at least half of a label's rows are for measuring."""
+"""Maximum rows per label that serve as examples; the other half of a label's rows are for measuring."""
 NO_OLD_ROWS = "not calibrated: there are no rows of the old labels; give some (--old)"
 
 
@@ -115,7 +115,8 @@ def extend(
 
     Writes no file. `old` is a table of rows with old labels; without any, nothing is calibrated. `generator` is the
     model that writes the lines, by default the one that wrote the instruction. `keep` receives the new instruction
-    before it is measured. Raises `ConfigError` if no label is new, `EndpointError` if the model writes no line.
+    before it is measured. Raises `ConfigError` if no label is new, `DataError` if a new one has no usable row, and
+    `EndpointError` if the model writes no line.
     """
     instruction, columns, table = Instruction.of(instruction), columns or Columns(), read_table(more)
     column = _label_column(instruction, table, columns)
@@ -123,9 +124,12 @@ def extend(
     columns = columns.model_copy(update={"labels": (*instruction.labels, *new_labels)})
     tasks = [load_task_for(instruction, table, columns.model_copy(update={"label": column}))]
     if old is not None:
-        tasks.append(load_task_for(instruction, old, columns))
+        tasks.insert(0, load_task_for(instruction, old, columns))
+    # A row in both tables has its new label.
     rows = list({row_key(row.text): row for loaded in tasks for row in loaded.task.rows}.values())
     examples = _examples_by_label(instruction, rows)
+    if lacking := [label for label in new_labels if label not in examples]:
+        raise DataError(f"No row of {table.origin} shows {listed(lacking, 4)}: each was empty or contradicted.")
     with open_followers(follower, progress) as followers:
         writer = followers.writer(instruction, generator)
         followers.progress.step("Writing the new lines", len(new_labels), "drafts")
@@ -162,9 +166,9 @@ def _new_labels(instruction: Instruction, table: Table, column: str) -> tuple[st
 
 
 def _examples_by_label(instruction: Instruction, rows: Sequence[Example]) -> dict[str, tuple[Example, ...]]:
-    """Up to half of each label's rows, except for labels whose rows the instruction was made from."""
+    """Half of each label's rows, rounded up, except for old labels whose rows the instruction was made from."""
     made_from = set(instruction.provenance.support_rows)
-    used_labels = {row.label for row in rows if row_key(row.text) in made_from}
+    used_labels = {row.label for row in rows if row_key(row.text) in made_from}.intersection(instruction.labels)
     by_label: dict[str, list[Example]] = {}
     for row in rows:
         if row.label not in used_labels:
@@ -215,6 +219,6 @@ def _is_last_line(label: str, text: str) -> bool:
 def _description(label: str, text: str) -> str:
     """The label's description in a model's answer: the line that begins with the label, or else the first line."""
     lines = [line.strip(" -*•#\t") for line in text.splitlines() if line.strip(" -*•#\t")]
-    prefix = re.compile(rf"{re.escape(label)}\W*:\W*", re.IGNORECASE)
+    prefix = re.compile(rf"{re.escape(label)}\W*?[:：][\s*_]*", re.IGNORECASE)
     line = next((line for line in lines if prefix.match(line)), lines[0] if lines else text)
     return prefix.sub("", line, count=1).strip() or line

@@ -48,7 +48,7 @@ def run_folder(output: Path) -> Path:
 def check_output(output: Path, *, force: bool = False) -> None:
     """Raise `ConfigError` or `OutputError` if rows cannot be written there. An unfinished file may be resumed."""
     format_for(output, ())
-    check_writable(output, force=force or run_folder(output).is_dir())
+    check_writable(output, force=force or (run_folder(output) / INPUTS).is_file())
 
 
 def refuse_overwriting(output: Path, *inputs: object) -> None:
@@ -67,10 +67,10 @@ def locked_run_folder(output: Path, inputs: Mapping[str, Any], *, force: bool) -
     check_output(output, force=force)
     folder = run_folder(output)
     with locked(folder):
-        for old in folder.iterdir() if force else ():
+        path = folder / INPUTS
+        for old in folder.iterdir() if force or not path.exists() else ():  # also what an ended run may have left
             if old.name != LOCK:
                 old.unlink()
-        path = folder / INPUTS
         previous = json.loads(path.read_text("utf-8")) if path.exists() else None
         differing = [name for name, value in inputs.items() if previous and previous.get(name) != value]
         if differing:
@@ -114,6 +114,8 @@ class GrowingTable:
             end = row_end
             self.tally.count(row)
             self._answered.append(not row["failure"])
+        if path.stat().st_size < end:
+            raise self._changed("its header is gone")
         os.truncate(path, end)
         self.resumed = len(self._answered)
         """Rows in the file at the start."""
@@ -175,10 +177,13 @@ class GrowingTable:
                         raise ValueError("a row has no predicted_label or no failure")
                     yield row, end
         except (ValueError, KeyError, TypeError) as error:
-            raise OutputError(
-                f"{self.path} was changed during the run and is no longer readable: {error}. "
-                "Restore it, or start over with --force."
-            ) from error
+            raise self._changed(error) from error
+
+    def _changed(self, reason: object) -> OutputError:
+        return OutputError(
+            f"{self.path} was changed during the run and is no longer readable: {reason}. "
+            "Restore it, or start over with --force."
+        )
 
 
 def _retried_records(path: Path) -> Iterator[tuple[int, str]]:

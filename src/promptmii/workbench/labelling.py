@@ -123,11 +123,15 @@ class Labelling:
                 if failure and failure.kind not in reported:
                     reported.add(failure.kind)
                     progress.note(f"Row {row.position + 1} failed ({failure.kind}): {failure.message}")
-            failures = [p.failure for p in predictions]
+            failures = [prediction.failure for row, prediction in pairs if row.text.strip()]
             replied = replied or not all(failures)
-            is_outage = all(failure and (failure.kind in OUTAGES or not replied) for failure in failures)
+            # Rows that still wait for a Batch API are no outage.
+            is_outage = all(
+                failure and failure.kind != FailureKind.UNANSWERED and (failure.kind in OUTAGES or not replied)
+                for failure in failures
+            )
             outage_rows = outage_rows + len(failures) if is_outage else 0
-            if failures[-1] and outage_rows >= GIVE_UP:
+            if failures and failures[-1] and outage_rows >= GIVE_UP:
                 raise self._outage_error(failures[-1], replied=replied)
         return Cost.of(usage, self.follower.model.card.price)
 

@@ -120,11 +120,13 @@ def _label_errors(
     predictions: Sequence[Prediction], row_labels: Sequence[str], labels: Sequence[str]
 ) -> dict[int, tuple[str, float]]:
     """The suspected label errors by row index: the suggested label, and how much more probable it is than the row's."""
-    usable = [i for i, (p, label) in enumerate(zip(predictions, row_labels, strict=True)) if label and p.probabilities]
+    answers = enumerate(zip(predictions, row_labels, strict=True))
+    usable = [i for i, (prediction, label) in answers if label in labels and prediction.probabilities]
     if len(usable) < 2 * FOLDS:
         return {}
     gold = np.array([labels.index(row_labels[i]) for i in usable])
-    logp = np.log(np.maximum(np.array([predictions[i].probabilities for i in usable]), 1e-30))
+    with np.errstate(divide="ignore"):  # a label that was not on the shortlist has probability 0
+        logp = np.log(np.array([predictions[i].probabilities for i in usable]))
     fold = np.empty(len(usable), dtype=int)
     fold[np.argsort(gold, kind="stable")] = np.arange(len(usable)) % FOLDS
     probabilities = np.empty_like(logp)

@@ -10,7 +10,7 @@ pytest.importorskip("trl")
 
 from tests.models.faulty_server import FaultyServer, serving
 from tests.train.toys import settings as toy_settings
-from transformers import LlamaConfig
+from transformers import GPT2Config, LlamaConfig
 from typer.testing import CliRunner
 
 from promptmii.cli import app
@@ -53,6 +53,12 @@ def test_memory_of_the_papers_run_fits_80_gib_with_vllm(tmp_path: Path) -> None:
     assert "vLLM" not in without_vllm
     without_zero = terms(tmp_path, "llama-3.1-8b", deepspeed="")
     assert without_zero["weights in training"] == pytest.approx(8.03e9 * 18 / 2**30, abs=0.1)
+
+
+def test_memory_of_a_model_that_names_its_sizes_otherwise_is_unknown(tmp_path: Path) -> None:
+    GPT2Config(n_embd=32, n_layer=1, n_head=2).save_pretrained(tmp_path)
+    recipe = TrainSettings.read(recipes("train")["smol-cpu"], model=f"hf:{tmp_path}")
+    assert memory_terms(grpo_plan(recipe)) == ()
 
 
 def test_memory_of_an_adapter_run(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ pytest.importorskip("trl")
 import pyarrow as pa
 import pyarrow.parquet as pq
 from tests.train.toys import settings, writer_of
+from transformers import BloomConfig
 from typer.testing import CliRunner
 
 from promptmii import Example, ScriptedModel, Task
@@ -305,6 +306,11 @@ def test_task_without_a_fitting_example_is_named_by_the_dry_run(world: Path) -> 
         estimate(settings(world, longest_prompt=64), world / "run")
 
 
+def test_dry_run_takes_a_model_without_a_maximum_length(world: Path) -> None:
+    BloomConfig(hidden_size=32, n_layer=1, n_head=2).save_pretrained(world / "bloom")
+    assert estimate(settings(world, model=f"hf:{world / 'bloom'}"), world / "run").counted is False
+
+
 def test_dry_run_skips_unreadable_tasks(world: Path) -> None:
     long = "".join(json.dumps({"text": f"{'word ' * 500}{i}", "label": "ab"[i % 2]}) + "\n" for i in range(120))
     (world / "tasks" / "long.jsonl").write_text(long)
@@ -364,6 +370,17 @@ def test_few_labels_skips_a_task_with_one_label_in_its_test_rows(world: Path) ->
     task = Task("one", ("a", "b"), rows, tuple(row for row in rows if row.label == "a"))
     assert readable_tasks(task, settings(world)) == (task,)
     with pytest.raises(DataError, match="needs at least two"):
+        readable_tasks(task, settings(world, few_labels=(2, 3)))
+
+
+def test_few_labels_skips_a_task_whose_test_rows_share_no_label_with_its_training_rows(world: Path) -> None:
+    labels = ("red", "blue", "green", "grey")
+    train, test = (
+        tuple(Example(f"{label} {i}", label) for i in range(6) for label in half) for half in (labels[:2], labels[2:])
+    )
+    task = Task("colours", labels, train, test)
+    assert readable_tasks(task, settings(world)) == (task,)
+    with pytest.raises(DataError, match="colours: no training row has a label of the test rows"):
         readable_tasks(task, settings(world, few_labels=(2, 3)))
 
 

@@ -43,7 +43,9 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[LabellingServer]:
 
 def make_settings(folder: Path, server: LabellingServer, **changes: Any) -> BestOfSettings:
     rows = [
-        {"text": f"case {i}: the {words[i % 3]}", "label": label} for i in range(12) for label, words in WORDS.items()
+        {"text": f"case {i}:\u2028the {words[i % 3]}", "label": label}
+        for i in range(12)
+        for label, words in WORDS.items()
     ]
     (folder / "tasks").mkdir(exist_ok=True)
     (folder / "tasks" / "tickets.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -63,7 +65,7 @@ def make_settings(folder: Path, server: LabellingServer, **changes: Any) -> Best
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    return [json.loads(line) for line in path.read_text().split("\n") if line]
 
 
 def test_best_drafts_become_pairs(tmp_path: Path, server: LabellingServer) -> None:
@@ -81,8 +83,9 @@ def test_best_drafts_become_pairs(tmp_path: Path, server: LabellingServer) -> No
 
 
 def test_no_draft_is_kept_below_the_margin(tmp_path: Path, server: LabellingServer) -> None:
-    path = best_of(make_settings(tmp_path, server, margin=0.99), tmp_path / "run")
+    path = best_of(make_settings(tmp_path, server, margin=0.99), tmp_path / "run", progress=(recorder := Recorder()))
     assert not path.exists()
+    assert any("no pairs file. Lower margin" in note for note in recorder.notes)
 
 
 @pytest.mark.slow

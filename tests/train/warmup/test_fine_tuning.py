@@ -176,6 +176,9 @@ def test_invalid_settings_are_refused_before_the_first_step(world: Path) -> None
         fine_tune(make_settings(world, model="openai:m"), world / "other")
     with pytest.raises(ConfigError, match="ascending"):
         make_settings(world, labels=(1, 3))
+    for examples in ((), (0, 5)):
+        with pytest.raises(ConfigError, match="examples"):
+            make_settings(world, examples=examples)
 
 
 @pytest.mark.slow

@@ -43,7 +43,7 @@ class ModelSize:
 
     @classmethod
     def of(cls, reference: str) -> "ModelSize | None":
-        """The size from the model's configuration, or None if this machine does not have it."""
+        """The size from the model's configuration, or None if this machine lacks it or it names no such sizes."""
         try:
             location = weights_of(reference)
             if location is None:
@@ -51,9 +51,9 @@ class ModelSize:
             with quiet(), torch.device("meta"):
                 config: Any = AutoConfig.from_pretrained(location.source, local_files_only=True)
                 model: Any = AutoModelForCausalLM.from_config(config)
-        except (OSError, ValueError, UnknownModelError):
+            return cls(model.num_parameters(), config.num_hidden_layers, config.hidden_size, config.intermediate_size)
+        except (OSError, ValueError, AttributeError, UnknownModelError):
             return None
-        return cls(model.num_parameters(), config.num_hidden_layers, config.hidden_size, config.intermediate_size)
 
     def adapter(self, rank: int) -> float:
         """Number of weights in an adapter on all seven projections of each layer."""

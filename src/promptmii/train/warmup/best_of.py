@@ -40,7 +40,7 @@ def best_of(
     resume: bool = False,
     progress: Progress = QUIET,
 ) -> Path:
-    """Write the pairs file of a run folder and return its path; see `run_stage`."""
+    """Write the pairs file of a run folder and return its path; see `run_stage`. No good draft, no file."""
     style = style_of(settings)
     split = read_split(settings, progress)
     with ExitStack() as stack:
@@ -82,6 +82,8 @@ def best_of(
             for visit, visit_drafts in zip(batch, drafts, strict=True):
                 results = [(draft, next(judged)) for draft in visit_drafts]
                 progress.advance(1, _record(run, settings, visit, results))
+    if not (folder / PAIRS).exists():
+        progress.note("No draft was good enough to keep, so there is no pairs file. Lower margin or least")
     return folder / PAIRS
 
 
@@ -133,7 +135,7 @@ def _record(run: RunFolder, settings: BestOfSettings, visit: Visit, judged: Sequ
 def _recorded_visits(path: Path) -> set[int]:
     """Visits with a pair in the file. If the run was killed, the last one may not be logged as finished."""
     visits: set[int] = set()
-    for line in path.read_text("utf-8", "replace").splitlines() if path.exists() else ():
+    for line in path.read_bytes().split(b"\n") if path.exists() else ():
         with suppress(ValueError, KeyError, TypeError):  # a truncated line
             visits.add(int(json.loads(line)["visit"]))
     return visits

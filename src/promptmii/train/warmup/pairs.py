@@ -3,7 +3,7 @@
 import json
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,14 +42,8 @@ def read_pairs(path: Path) -> list[Pair]:
 
     Raises `DataError` with the line at fault.
     """
-    try:
-        lines = path.read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"The pairs file {path} cannot be read: {error}. Expected UTF-8 JSON lines.") from error
     pairs: list[Pair] = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
+    for number, line in _lines(path):
         try:
             row = _Line.model_validate_json(line)
         except ValidationError as error:
@@ -60,10 +54,23 @@ def read_pairs(path: Path) -> list[Pair]:
             ) from error
         if not row.instruction.strip():
             raise DataError(f"{path}, line {number}: the instruction is empty.")
-        pairs.append(Pair(Support(row.labels, row.examples), row.instruction.strip()))
+        try:
+            pairs.append(Pair(Support(row.labels, row.examples), row.instruction.strip()))
+        except DataError as error:
+            raise DataError(f"{path}, line {number}: {error}") from error
     if not pairs:
         raise DataError(f"The pairs file {path} holds no pair.")
     return pairs
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """The numbered lines of a file, without blank ones. Raises `DataError`."""
+    try:
+        # Texts may hold other line separators, such as U+2028, at which `splitlines` would split.
+        lines = path.read_text("utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read: {error}. Expected UTF-8 JSON lines.") from error
+    return ((number, line) for number, line in enumerate(lines, 1) if line.strip())
 
 
 def pair_line(pair: Pair, **source: str | int | float) -> bytes:
@@ -121,7 +128,7 @@ def read_bank(folder: Path) -> dict[str, Guide]:
 def _read(path: Path) -> Guide:
     sentence = ""
     descriptions: dict[str, tuple[str, ...]] = {}
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+    for number, line in _lines(path):
         try:
             row = _BANK_LINE.validate_json(line)
         except ValidationError as error:
