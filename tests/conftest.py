@@ -8,6 +8,8 @@ from hypothesis import settings
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # A slow example on a busy machine must not fail a property.
 settings.register_profile("busy", deadline=None)
+# For `make test-core`: fewer examples of each property. `make test` tries all.
+settings.register_profile("quick", settings.get_profile("busy"), max_examples=15)
 settings.load_profile("busy")
 # A shell's background job ignores Ctrl-C, and programs that the tests start and interrupt would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)

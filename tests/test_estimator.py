@@ -482,6 +482,7 @@ class OnRows(PromptClassifier):
         return tags
 
 
+@pytest.mark.slow
 @parametrize_with_checks(
     [
         OnRows(NearestExample(), method="icl", n=10, calibration="none"),

@@ -124,6 +124,7 @@ def test_errors_are_messages(server: LabellingServer, table: Path, tmp_path: Pat
     assert "Traceback" not in text(unknown)
 
 
+@pytest.mark.slow
 def test_a_server_named_only_in_a_file_gets_neither_text_nor_key(
     server: LabellingServer, table: Path, tmp_path: Path
 ) -> None:

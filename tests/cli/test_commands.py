@@ -126,6 +126,7 @@ def test_evaluate_lists_every_method() -> None:
     assert all(name in text for name in METHODS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_completes_commands(shell: str) -> None:
     environment = os.environ | {
@@ -140,6 +141,7 @@ def test_completion_completes_commands(shell: str) -> None:
     assert "evaluate" in done.stdout, done.stderr
 
 
+@pytest.mark.slow
 def test_help_is_quick_and_loads_nothing_heavy() -> None:
     code = (
         "import sys; from typer.testing import CliRunner; from promptmii.cli import app;"

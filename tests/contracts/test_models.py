@@ -231,6 +231,7 @@ def test_an_empty_batch_gives_an_empty_list(model: LanguageModel) -> None:
     assert model.choose([], OPTIONS) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampling", [GREEDY, SAMPLED], ids=["greedy", "seeded"])
 def test_equal_input_gives_equal_output(model: LanguageModel, sampling: Sampling) -> None:
     first, chosen = texts(model.generate(CHATS, sampling)), decisions(model.choose(CHATS, OPTIONS))
@@ -275,12 +276,14 @@ def test_inputs_are_not_changed(model: LanguageModel) -> None:
     assert (chats, options) == before
 
 
+@pytest.mark.slow
 def test_tuples_work_like_lists(model: LanguageModel) -> None:
     chats = tuple(tuple(messages) for messages in CHATS)
     assert texts(model.generate(chats, GREEDY)) == texts(model.generate(CHATS, GREEDY))
     assert decisions(model.choose(chats, tuple(OPTIONS))) == decisions(model.choose(CHATS, OPTIONS))
 
 
+@pytest.mark.slow
 def test_a_failed_chat_does_not_affect_the_others(model: LanguageModel) -> None:
     chats = [CHATS[0], TOO_LONG, CHATS[1], TOO_LONG]
     written, chosen = texts(model.generate(chats, GREEDY)), decisions(model.choose(chats, OPTIONS))

@@ -52,6 +52,7 @@ class TestSampling:
 
 
 class TestReadingInParts:
+    @pytest.mark.slow
     @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
     def test_a_large_sorted_file_is_read_in_spread_parts(self, tmp_path: Path, kind: str) -> None:
         content = [{"text": f"a text, number {i} " + "x" * 90, "label": f"label {i // 10_000}"} for i in range(50_000)]

@@ -47,6 +47,7 @@ def test_one_process_reads_good_and_bad_datasets(tmp_path: Path) -> None:
         reader.close()
 
 
+@pytest.mark.slow
 def test_a_bug_is_raised_instead_of_dropping_the_dataset(tmp_path: Path) -> None:
     settings = FetchSettings().model_copy(update={"rows": "many"})  # what validation would refuse
     reader = Reader(settings)
@@ -57,6 +58,7 @@ def test_a_bug_is_raised_instead_of_dropping_the_dataset(tmp_path: Path) -> None
         reader.close()
 
 
+@pytest.mark.slow
 def test_an_output_that_cannot_be_written_ends_the_build(tmp_path: Path) -> None:
     reader = Reader(FetchSettings())
     try:

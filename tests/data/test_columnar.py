@@ -162,6 +162,7 @@ class TestWorkbooks:
         book.save(path)
         return path
 
+    @pytest.mark.slow
     def test_the_first_non_empty_sheet_is_read(self, tmp_path: Path) -> None:
         body = [[text, label] for text, label in zip(TEXTS, LABELS, strict=True)]
         rows = [["Tickets of May"], [], ["text", "label", None], *body]

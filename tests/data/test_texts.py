@@ -54,6 +54,7 @@ def test_every_row_has_the_columns_of_later_rows(tmp_path: Path) -> None:
     assert [row for row, _ in read_texts(path)] == [{"text": "one", "note": None}, {"text": "two", "note": 1}]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [

@@ -243,6 +243,7 @@ def test_a_method_whose_packages_are_missing_is_refused_before_the_first_cell(
     assert server.bodies == []
 
 
+@pytest.mark.slow
 @NEEDS_MINILM
 def test_embeddings_generalize_beyond_words() -> None:
     query = (Example("refund the payment please", "money"), Example("my package has not come", "parcel"))

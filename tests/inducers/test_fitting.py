@@ -1,5 +1,6 @@
 """Selecting the examples that fit a prompt: long ones are dropped first, and a note counts what is left out."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -10,6 +11,7 @@ SHORT = tuple(Example(f"short text {i}", "ab"[i % 2]) for i in range(12))
 HUGE = Example("word " * 100_000, "a")
 
 
+@pytest.mark.slow
 def test_a_huge_example_displaces_no_other_at_any_position() -> None:
     for position in (0, 5, 12):
         support = Support(("a", "b"), (*SHORT[:position], HUGE, *SHORT[position:]))

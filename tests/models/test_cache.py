@@ -220,6 +220,7 @@ cached.close()
 """
 
 
+@pytest.mark.slow
 def test_two_processes_share_one_file_at_once(tmp_path: Path, remember) -> None:
     command = [sys.executable, "-W", "error", "-c", ASK, str(tmp_path / "cache")]
     started = [

@@ -205,6 +205,7 @@ def test_a_full_disk_keeps_the_partial_download(place: Place) -> None:
     assert hub.requests[-1].endswith(f"bytes={arrived}-")
 
 
+@pytest.mark.slow
 def test_a_model_larger_than_the_disk_is_not_downloaded(place: Place) -> None:
     line = place.fails(2, model=replace(TINY, size=10**16))
     assert "are free" in line

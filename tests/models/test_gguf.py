@@ -72,6 +72,7 @@ def test_a_gguf_file_scores_as_in_transformers(twins: Twins) -> None:
     assert scores(f"gguf:{twins.gguf}") == pytest.approx(scores(f"hf:{twins.hf}"), abs=CLOSE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"use_rslora": True, "r": 8}], ids=["plain", "rslora"])
 def test_a_peft_adapter_changes_scores_as_in_transformers(
     twins: Twins, tmp_path: Path, options: dict[str, object]
@@ -109,6 +110,7 @@ print(raised)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT for one process")
 def test_ctrl_c_while_a_model_loads_is_neither_lost_nor_printed_as_a_traceback(llama: Twins) -> None:
     done = subprocess.run(

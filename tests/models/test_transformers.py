@@ -200,6 +200,7 @@ def test_choose_between_150_labels(local: TransformersModel, plain: Any, tokeniz
     check(local, plain, tokenizer, [chat("12")], [f"label {i}" for i in range(150)])
 
 
+@pytest.mark.slow
 @settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     contents=st.lists(st.text(max_size=30), min_size=1, max_size=5),
@@ -296,6 +297,7 @@ def test_greedy_text_does_not_depend_on_other_chats(local: TransformersModel) ->
     ]
 
 
+@pytest.mark.slow
 def test_a_contrast_follows_the_formula(local: TransformersModel, plain: Any, tokenizer: Any) -> None:
     messages, against, strength = chat(TEXT[:40]), chat(TEXT[9:60]), 2.0
     (result,) = local.generate([messages], Sampling(24, contrast=Contrast(tuple(against), strength)))
@@ -321,6 +323,7 @@ def test_under_a_contrast_a_barred_token_gives_way_to_the_next_plausible_one() -
     assert written == [3] * 8 + [4] + [3] * 3
 
 
+@pytest.mark.slow
 def test_samples_differ_and_are_repeatable(local: TransformersModel) -> None:
     sampling = Sampling(12, temperature=1.5, top_p=0.95, seed=3)
     first = local.generate([chat("x")] * 4, sampling)
@@ -330,6 +333,7 @@ def test_samples_differ_and_are_repeatable(local: TransformersModel) -> None:
     assert local.generate([chat("x")] * 4, sampling._replace(seed=4)) != first
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("top_p", "expected"), [(1.0, (0.0, 0.5, 0.3, 0.15, 0.05)), (0.7, (0.0, 0.625, 0.375, 0.0, 0.0))]
 )

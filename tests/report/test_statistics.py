@@ -177,6 +177,7 @@ def test_a_single_task_has_the_interval_over_its_rows(tmp_path: Path) -> None:
     assert np.isnan(statistics.interval_of_mean(np.array([0.5]))).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tasks", [2, 6, 12, 40])
 def test_a_detectable_difference_is_detected_four_times_in_five(tasks: int) -> None:
     random = np.random.default_rng(1)

@@ -147,12 +147,14 @@ def test_an_answer_outside_the_options_is_a_failure() -> None:
         assert answer.kind is FailureKind.BAD_ANSWER
 
 
+@pytest.mark.slow
 def test_calls_wait_for_a_server_that_fails_for_a_while() -> None:
     with serving(FaultyServer(["500"] * 6)) as server, connect(server, patience=20.0) as model:
         assert isinstance(model.generate([CHAT], SAMPLING)[0], Completion)
         assert len([body for body in server.bodies if body["messages"] == CHAT]) == 7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chats", [CHATS, CHATS[1:2]], ids=["with others", "alone"])
 def test_a_text_that_makes_the_server_fail_is_not_retried_for_long(chats: list[Chat]) -> None:
     def fail_on_one(body: dict[str, Any]) -> Reply | None:
@@ -195,6 +197,7 @@ def test_later_calls_to_a_server_that_is_down_do_not_wait_again() -> None:
             assert minimum <= time.monotonic() - start < maximum
 
 
+@pytest.mark.slow
 def test_time_in_the_queue_does_not_count_as_patience() -> None:
     plan = ["slow", "slow", "slow", "500"]
     with serving(FaultyServer(plan)) as server, connect(server, patience=0.3, concurrency=1) as model:

@@ -236,6 +236,7 @@ class TestErrorsUnderHttp200:
         assert minimum <= len(server.bodies) <= maximum
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("depth", [20, 500, 900])
 @pytest.mark.parametrize(
     ("body", "opening", "closing"),

@@ -127,6 +127,7 @@ def test_dry_run_needs_no_weights_and_writes_nothing(world: Path) -> None:
     assert not (world / "run").exists()
 
 
+@pytest.mark.slow
 def test_update_hours_count_every_iteration_over_a_rollout(world: Path) -> None:
     rates = {"writes": 100, "reads": 1000, "learns": 500}
     once, twice = (

@@ -61,6 +61,7 @@ def test_every_override_is_listed() -> None:
     assert {name for name in own if hasattr(GRPOTrainer, name)} == set(OVERRIDDEN)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", USED)
 def test_used_names_still_exist(name: str) -> None:
     assert f"self.{name}" in inspect.getsource(GRPOTrainer), f"TRL {version('trl')} has no {name} any more"
