@@ -10,8 +10,7 @@ from promptmii import Example, Follower, Instruction, MetaInducer, ScriptedModel
 from promptmii.calibrate import held_out
 from promptmii.errors import ConfigError
 from promptmii.evaluation.plan import EvaluateSettings, grid_tasks, plan, references
-from promptmii.inducers import Kit, method_named
-from promptmii.inducers.fixed import InContext
+from promptmii.inducers import InContext, Kit, method_named
 from promptmii.prompts import FRAME_SLOTS, META_SLOTS, Template, induction_prompt
 from promptmii.styles import FILES, OURS, PLAIN, Style, import_styles, read_style, split_style, style_for, style_names
 from promptmii.task import Task

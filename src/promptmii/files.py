@@ -53,7 +53,8 @@ def check_writable(path: Path, *, force: bool = False) -> None:
         raise OutputError(f"{path} exists already. Choose another name, or replace it with --force.")
     if not os.path.isdir(folder):
         raise OutputError(f"The folder {folder} does not exist. Create it first.")
-    if not os.access(path if os.path.exists(path) else folder, os.W_OK):
+    # The new file is written beside the old one and replaces it, so its folder must be writable too.
+    if not os.access(folder, os.W_OK) or (os.path.exists(path) and not os.access(path, os.W_OK)):
         raise OutputError(f"{path} cannot be written: permission denied.")
 
 

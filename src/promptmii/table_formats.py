@@ -1,4 +1,4 @@
-"""The file formats of tables. The help lists them, and must not import their readers (`data.load`)."""
+"""The file formats of tables. The help lists them, and must not import their readers (`data.readers`)."""
 
 TABLES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet", ".xlsx")
 """File endings of tables; each may be followed by `.gz`. A `.txt` file is a list of texts."""

@@ -25,7 +25,7 @@ from promptmii.corpus.split import TaskName, assign
 from promptmii.data import read_table
 from promptmii.data.columns import ChosenColumns
 from promptmii.data.corpus_files import write_split
-from promptmii.data.load import Table
+from promptmii.data.readers import Table
 from promptmii.errors import ConfigError, DataError, EndpointError, OutputError
 from promptmii.models.base import Failure, FailureKind
 
@@ -291,6 +291,13 @@ class TestCleaning:
         settings = CleanSettings(least_train=5, least_test=2, personal="mask")
         masked, _ = clean_task(table(tokenised), columns, self.candidate, settings)
         assert all(example.text.endswith("call [personal] or [personal]") for example in masked.train)
+
+    @pytest.mark.parametrize("date", ["2024-05-06 12:30", "06.05.2024", "5/6/2024", "1999-12-31T23:59"])
+    def test_dates_are_not_personal(self, date: str) -> None:
+        raw_rows = [row | {"text": f"{row['text']} on {date}"} for row in rows("dated", ["a", "b"], 40)]
+        masked, dropped = self.cleaned(raw_rows, personal="mask")
+        assert all(example.text.endswith(f" on {date}") for example in masked.train)
+        assert self.cleaned(raw_rows, personal="drop")[1] == dropped
 
     @pytest.mark.parametrize(
         "number", ["010-1234-5678", "6222 0212 3456 7890", "192.168.1.20", "DE12 5001 0517 0648 4898"]

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from promptmii.data import load_task
-from promptmii.data.load import SUFFIXES
+from promptmii.data.readers import SUFFIXES
 from promptmii.errors import DataError
 from promptmii.table_formats import TABLES
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from promptmii import Example, MetaInducer, ScriptedModel, Support, Writer
 from promptmii.errors import ConfigError
 from promptmii.inducers import Keeping, marked_lines
-from promptmii.inducers.fixed import with_lines
+from promptmii.inducers.keeping import with_lines
 
 SUPPORT = Support(("delivery", "refund"), (Example("a refund", "refund"), Example("a delivery", "delivery")))
 START = "Tickets of a shop.\nrefund: money back, never vouchers\ndelivery: parcels"

@@ -48,6 +48,12 @@ def test_an_adapter_folder_without_a_base_model_is_refused(tmp_path: Path, conte
         default_follower(f"hf:{tmp_path}")
 
 
+def test_an_adapter_folder_that_names_itself_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(tmp_path)}))
+    with pytest.raises(UnknownModelError, match="names its own folder"):
+        default_follower(f"hf:{tmp_path}")
+
+
 def test_an_adapter_folder_may_have_a_colon_in_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (folder := Path("C:tuned")).mkdir()

@@ -90,6 +90,14 @@ def test_texts_that_begin_alike_are_compared_under_different_names() -> None:
     assert [row.instruction.text for row in comparison.rows] == texts
 
 
+def test_no_prompt_takes_the_name_of_a_column() -> None:
+    model = ScriptedModel(score=obedient)
+    comparison = compare({"mine": "Look for it.", "other": "always refund."}, ROWS, model)
+    assert {row["label"] for row in csv.DictReader(comparison.csv().splitlines())} == {"delivery"}
+    with pytest.raises(ConfigError, match="cannot be named 'label'"):
+        compare({"mine": "Look for it.", "label": "always refund."}, ROWS, model)
+
+
 def test_an_uncalibrated_text_beside_a_calibrated_instruction_is_noted() -> None:
     comparison = compare([made(4), "Look for it."], ROWS[8:], ScriptedModel(score=obedient))
     assert any("not calibrated, as others are: Look for it." in note for note in comparison.notes)

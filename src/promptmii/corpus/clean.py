@@ -15,7 +15,8 @@ from promptmii.corpus.listing import Candidate
 from promptmii.corpus.settings import CleanSettings
 from promptmii.data.clean import clean
 from promptmii.data.columns import PAIRS, ChosenColumns, cell_text, choose_columns, could_be_label, why_no_label
-from promptmii.data.sample import assemble, stratified_sample
+from promptmii.data.load import assemble
+from promptmii.data.sample import stratified_sample
 from promptmii.data.table import Table
 from promptmii.errors import DataError, EndpointError, MissingDependencyError, counted
 from promptmii.models.base import Failure, LanguageModel, Sampling
@@ -80,7 +81,9 @@ _BROKEN = re.compile("[\ufffd\x00-\x08\x0e-\x1f\x7f-\x9f\ue000-\uf8ff]")
 """Replacement marks, control and private characters."""
 _START, _END = r"(?<![A-Za-z_\d])", r"(?![A-Za-z_\d])"
 """Where a number may start and end; unlike \\b, also next to a letter of a script without spaces or with suffixes."""
+_DATE = r"(?:(?:19|20)\d\d(?P<a>[-/.])\d{1,2}(?P=a)\d{1,2}|\d{1,2}(?P<b>[-/.])\d{1,2}(?P=b)(?:19|20)\d\d)"
 _PERSONAL = re.compile(
+    rf"(?P<date>{_START}{_DATE}(?!\d))|"  # no personal data, but it looks like a phone number
     r"[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,4}"  # e-mail
     rf"|{_START}\d{{1,3}}(?:\.\d{{1,3}}){{3}}{_END}"  # IP address
     rf"|{_START}[A-Z]{{2}}\d{{2}}(?: ?[A-Z0-9]{{4}}){{3,7}}{_END}"  # account number (IBAN)
@@ -160,7 +163,7 @@ def _clean_rows(table: Table, columns: ChosenColumns, settings: CleanSettings) -
             continue
         if settings.personal == "mask":
             filled = [name for name in columns.text if row[name] is not None]
-            row = row | {name: _PERSONAL.sub(MASK, cell_text(name, row[name])) for name in filled}
+            row = row | {name: mask_personal(cell_text(name, row[name])) for name in filled}
         rows.append(row)
         split.append(table.split[number] if table.split else "")
     return replace(table, rows=tuple(rows), split=tuple(split) if table.split else None), dropped
@@ -174,11 +177,16 @@ def _defect(text: str, settings: CleanSettings) -> str | None:
         return "only markup, links or punctuation"
     if settings.quality and _is_broken(text):
         return "broken encoding, or nearly all one character"
-    if settings.personal == "drop" and _PERSONAL.search(text):
+    if settings.personal == "drop" and mask_personal(text) != text:
         return "personal data"
     if settings.languages and not may_be_in(text, settings.languages):
         return f"not in {', '.join(settings.languages)}"
     return None
+
+
+def mask_personal(text: str) -> str:
+    """The text with a mark in place of e-mail and IP addresses, phone, card and account numbers. Dates stay."""
+    return _PERSONAL.sub(lambda match: match["date"] or MASK, text)
 
 
 def _is_broken(text: str) -> bool:

@@ -20,7 +20,7 @@ from typing import Any
 from promptmii.corpus.listing import Candidate
 from promptmii.corpus.rows import MIB, READABLE, Reading, read_rows
 from promptmii.corpus.settings import FetchSettings
-from promptmii.data.load import read_table
+from promptmii.data.readers import read_table
 from promptmii.data.table import Row, Table, class_name
 from promptmii.errors import ArtefactError, DataError, counted
 from promptmii.files import atomic_file

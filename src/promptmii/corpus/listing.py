@@ -9,7 +9,7 @@ from typing import Any
 from promptmii.corpus.journal import Entry
 from promptmii.corpus.settings import ListSettings
 from promptmii.data.decoding import path_name
-from promptmii.data.load import SUFFIXES
+from promptmii.data.readers import SUFFIXES
 from promptmii.data.sources import is_data_file, is_hidden, read_index, task_name
 from promptmii.errors import DataError, MissingDependencyError
 from promptmii.schema import Frozen

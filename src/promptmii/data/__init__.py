@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from promptmii.data.load import Source, read_table
-from promptmii.data.sample import LoadedTask, draw_notes, draw_query, draw_support, load_task, sample
+from promptmii.data.load import LoadedTask, load_task
+from promptmii.data.readers import Source, read_table
+from promptmii.data.sample import draw_notes, draw_query, draw_support, sample
 from promptmii.data.sources import bundled_folder, find_tasks, read_tasks
 from promptmii.data.table import Table
 from promptmii.data.texts import Texts, read_texts

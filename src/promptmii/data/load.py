@@ -1,159 +1,111 @@
-"""Reads files, folders, hub references and in-memory data into a `Table`."""
+"""Turns a source into a task: reads it, chooses its columns, cleans its rows and splits them by content and seed."""
 
-import csv
-import gzip
-import zlib
-from collections.abc import Callable, Generator, Iterable, Mapping
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, TypeAlias
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from promptmii.data.columnar import arrow_table, datasets_table, read_hub, read_parquet, read_saved_dataset
-from promptmii.data.decoding import decode, path_name, split_lines
-from promptmii.data.delimited import read_delimited
-from promptmii.data.json_tables import nested_table, read_json, read_json_lines
-from promptmii.data.spreadsheet import read_workbook
-from promptmii.data.table import Table, make_table, require_rows
-from promptmii.errors import DataError, first_line
+from promptmii.data.clean import CleanedRows, clean
+from promptmii.data.columns import ChosenColumns, choose_columns
+from promptmii.data.labels import one_line
+from promptmii.data.readers import Source, read_table
+from promptmii.data.sample import by_label, missing_labels
+from promptmii.data.table import TEST_NAMES, TRAIN_NAMES, Table, is_number
+from promptmii.errors import counted
+from promptmii.task import Example, Task, normalise_text
 
-Source: TypeAlias = Any
-"""A path, `hub:owner/name[:config][@revision]`, a DataFrame (pandas, polars), an Arrow table, a `Dataset` or
-`DatasetDict` of `datasets`, a mapping of columns or of splits, or a sequence of dicts, (text, label) pairs, `Example`s
-or texts."""
+TEST_SHARE = 0.4
 
 
-def _read_lines(text: str, origin: str) -> Table:
-    return make_table([{"text": line} for line in split_lines(text)], origin)
+@dataclass(frozen=True)
+class LoadedTask:
+    """A task, its source columns, and notes on how it was read."""
 
+    task: Task
+    columns: ChosenColumns
+    notes: tuple[str, ...]
 
-TEXT_READERS: Mapping[str, Callable[[str, str], Table]] = {
-    ".csv": read_delimited,
-    ".tsv": lambda text, origin: read_delimited(text, origin, "\t"),
-    ".json": read_json,
-    ".jsonl": read_json_lines,
-    ".ndjson": read_json_lines,
-    ".txt": _read_lines,
-}
-"""Readers of text formats by file ending; each takes the text and its origin."""
-BINARY_READERS: Mapping[str, Callable[[bytes, str], Table]] = {".parquet": read_parquet, ".xlsx": read_workbook}
-SUFFIXES = (*TEXT_READERS, *BINARY_READERS)
-
-
-def read_table(source: Source) -> Table:
-    """Read any `Source`. Raises `DataError` if it cannot be read or holds no rows."""
-    return source if isinstance(source, Table) else require_rows(_read(source))
-
-
-def _read(source: Source) -> Table:
-    if isinstance(source, str) and source.startswith("hub:"):
-        return read_hub(source)
-    if isinstance(source, str | Path):
-        return _read_path(Path(source))
-    return _read_memory(source)
-
-
-def _read_memory(source: Any) -> Table:
-    if hasattr(source, "collect_schema"):  # polars; checked first because `columns` of a lazy frame is expensive
-        source = source.collect() if hasattr(source, "collect") else source
-        return make_table(source.to_dicts(), "a DataFrame")
-    if hasattr(source, "to_pylist") and hasattr(source, "schema"):
-        return arrow_table(source, "an Arrow table")
-    if hasattr(source, "to_dict") and hasattr(source, "columns"):
-        return _pandas_table(source)
-    if hasattr(source, "column_names") and not isinstance(source, Mapping):
-        return datasets_table({"": source}, "a dataset")
-    if isinstance(source, Mapping):
-        if source and all(hasattr(part, "column_names") for part in source.values()):
-            return datasets_table(source, "a dataset")
-        if source and all(hasattr(part, "columns") for part in source.values()):
-            source = {name: list(_read_memory(part).rows) for name, part in source.items()}
-        return nested_table(source, "columns in memory")
-    if hasattr(source, "tolist"):
-        source = source.tolist()
-    if hasattr(source, "read"):
-        raise DataError("An open file cannot be read as data, because its format is unknown; give its path.")
-    if isinstance(source, Iterable) and not isinstance(source, bytes):
-        return nested_table(list(source), "a list")
-    raise DataError(
-        f"A {type(source).__name__} cannot be read as data; expected a path, hub:..., a DataFrame, a Dataset, or a "
-        "list of dicts or (text, label) pairs."
-    )
-
-
-def _pandas_table(frame: Any) -> Table:
-    index_names = getattr(frame.index, "names", ())
-    named_levels = [name for name in index_names if name is not None and name not in frame.columns]
-    if named_levels:
-        frame = frame.reset_index(named_levels)
-    columns = [str(name) for name in frame.columns]
-    if len(set(columns)) < len(columns):
-        raise DataError(f"The DataFrame has two columns {max(columns, key=columns.count)!r}. Rename one.")
-    return make_table(frame.to_dict("records"), "a DataFrame")
-
-
-def format_of(path: Path) -> str:
-    """The file ending that determines the format, without `.gz`; empty if the file has none."""
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    if len(suffixes) > 1 and suffixes[-1] == ".gz":
-        return suffixes[-2]
-    return suffixes[-1] if suffixes else ""
-
-
-def _read_path(path: Path) -> Table:
-    with data_errors(path):
-        return _read_file(path)
-
-
-@contextmanager
-def data_errors(path: Path) -> Generator[None]:
-    """Convert the errors of readers and their libraries to a `DataError` that names the file."""
-    import pyarrow as pa
-
-    try:
-        yield
-    except DataError:
-        raise
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise DataError(f"{path} is not a whole gzip file: {error}.") from error
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or first_line(error)}.") from error
-    except (ValueError, ArithmeticError, RecursionError, MemoryError, csv.Error, pa.ArrowException) as error:
-        kind = format_of(path) or "data"
-        raise DataError(
-            f"{path} is not a readable {kind} file: {first_line(error)}. Save or export it again."
-        ) from error
-
-
-def supported_format(path: Path) -> str:
-    """The format of an existing file. Raises `DataError` for a missing file or an unknown ending."""
-    if not path.exists():
-        raise DataError(
-            f"The file {path} does not exist. Expected a path to {', '.join(SUFFIXES)} (also .gz), or hub:owner/name."
+    @property
+    def split_notes(self) -> tuple[str, ...]:
+        """Notes on the split, for callers that hold rows back rather than use them all."""
+        train, test, labels = self.task.train, self.task.test, self.task.labels
+        return (
+            f"{len(train)} training and {counted(len(test), 'held-back row')}, {counted(len(labels), 'label')}",
+            *(missing_labels("held-back row", labels, test) if test else ()),
         )
-    suffix = format_of(path)
-    if suffix not in SUFFIXES:
-        raise DataError(
-            f"{path} has the ending {suffix or '(none)'!r}; expected one of {', '.join(SUFFIXES)}, also with .gz."
-        )
-    return suffix
 
 
-def read_decompressed(path: Path) -> bytes:
-    """The content of a file, decompressed if it ends in `.gz`."""
-    content = path.read_bytes()
-    return gzip.decompress(content) if path.suffix.lower() == ".gz" else content
+def load_task(
+    source: Source,
+    *,
+    text: str | Sequence[str] | None = None,
+    label: str | None = None,
+    labels: Sequence[str] | None = None,
+    seed: int = 0,
+) -> LoadedTask:
+    """Read a source, choose its columns, clean its rows and split them. Raises `DataError`."""
+    table = read_table(source)
+    columns = choose_columns(table, text, label)
+    return assemble(table, columns, clean(table, columns, labels), labels=labels, seed=seed)
 
 
-def _read_file(path: Path) -> Table:
-    if path.is_dir():
-        return read_saved_dataset(path)
-    suffix, origin = supported_format(path), path_name(path)
-    content = read_decompressed(path)
-    if not content.strip():
-        raise DataError(f"{path} is empty.")
-    if suffix in BINARY_READERS:
-        return BINARY_READERS[suffix](content, origin)
-    text = decode(content, origin)
-    if not text.strip():
-        raise DataError(f"{path} is empty.")
-    return TEXT_READERS[suffix](text, origin)
+def assemble(
+    table: Table,
+    columns: ChosenColumns,
+    cleaned: CleanedRows,
+    *,
+    labels: Sequence[str] | None = None,
+    seed: int = 0,
+    test_share: float = TEST_SHARE,
+) -> LoadedTask:
+    """Split cleaned rows into a training and a test part. Raises `DataError` if they do not make a task."""
+    train, test = _train_and_test(cleaned, seed, test_share)
+    unused = _unused_split_notes(cleaned, train, test)
+    label_set = tuple(labels) if labels else _label_order(table, columns, train)
+    known = set(label_set)
+    learnable = [example for example in test if example.label in known]
+    source = {"origin": table.origin, "text": ", ".join(columns.text), "label": columns.label or ""}
+    task = Task(table.origin, label_set, tuple(train), tuple(learnable), table.instruction, source)
+    notes = [*table.notes, *columns.notes, *cleaned.lines(), *unused]
+    if dropped := len(test) - len(learnable):
+        notes.append(f"{counted(dropped, 'test row')} dropped: their labels do not occur in the training part")
+    return LoadedTask(task, columns, tuple(notes))
+
+
+def _unused_split_notes(cleaned: CleanedRows, train: Sequence[Example], test: Sequence[Example]) -> tuple[str, ...]:
+    used = {id(example) for example in (*train, *test)}
+    rows = zip(cleaned.split or (), cleaned.examples, strict=False)
+    unused = Counter(split for split, example in rows if id(example) not in used)
+    return tuple(f"the split {split!r} is not used ({counted(n, 'row')})" for split, n in unused.items())
+
+
+def _train_and_test(cleaned: CleanedRows, seed: int, test_share: float) -> tuple[list[Example], list[Example]]:
+    """The source's own train and test splits if it has both, else a stratified split by content."""
+    splits = [name.casefold() for name in cleaned.split or ()]
+    train_name = next((name for name in TRAIN_NAMES if name in splits), None)
+    test_name = next((name for name in TEST_NAMES if name in splits), None)
+    if train_name and test_name:
+        rows = list(zip(cleaned.examples, splits, strict=True))
+        return [e for e, split in rows if split == train_name], [e for e, split in rows if split == test_name]
+    train: list[Example] = []
+    test: list[Example] = []
+    for group in by_label(cleaned.examples).values():
+        shuffled = sorted(group, key=lambda example: _random_rank(example, seed))
+        n_test = min(round(len(shuffled) * test_share), len(shuffled) - 1)
+        test += shuffled[:n_test]
+        train += shuffled[n_test:]
+    return train, test
+
+
+def _random_rank(example: Example, seed: int) -> str:
+    """A hash of seed and content: the order is random, but does not depend on the order of the rows."""
+    return hashlib.sha256(f"{seed}\0{normalise_text(example.text)}".encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _label_order(table: Table, columns: ChosenColumns, train: Sequence[Example]) -> tuple[str, ...]:
+    """The label set of the training part: in the schema's order if it has one, else numbers by value, then names."""
+    present = {example.label for example in train}
+    declared = [one_line(name) for name in table.classes.get(columns.label or "", ())]
+    if declared and present <= set(declared):
+        return tuple(dict.fromkeys(name for name in declared if name in present))
+    return tuple(sorted(present, key=lambda name: (not is_number(name), float(name) if is_number(name) else 0.0, name)))

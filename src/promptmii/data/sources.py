@@ -12,8 +12,8 @@ from pathlib import Path
 from promptmii.data.columnar import is_saved_dataset
 from promptmii.data.corpus_files import Split, Tasks, corpus_reference, corpus_splits, read_corpus
 from promptmii.data.decoding import path_name
-from promptmii.data.load import format_of, read_table
-from promptmii.data.sample import LoadedTask, load_task
+from promptmii.data.load import LoadedTask, load_task
+from promptmii.data.readers import format_of, read_table
 from promptmii.errors import DataError, nearest
 from promptmii.table_formats import TABLES
 from promptmii.task import Task

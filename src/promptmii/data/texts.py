@@ -14,7 +14,7 @@ from promptmii.data.columns import ChosenColumns, choose_columns
 from promptmii.data.decoding import check_is_text, decode, encoding_of, path_name
 from promptmii.data.delimited import csv_rows
 from promptmii.data.json_tables import json_line_rows
-from promptmii.data.load import Source, data_errors, format_of, read_decompressed, read_table, supported_format
+from promptmii.data.readers import Source, data_errors, format_of, read_decompressed, read_table, supported_format
 from promptmii.data.table import Row, clean_row, make_table, require_rows
 from promptmii.errors import DataError
 from promptmii.progress import QUIET, Progress

@@ -10,17 +10,10 @@ from promptmii.errors import ConfigError, nearest
 from promptmii.inducers.ape import APE, APEMethod
 from promptmii.inducers.classifiers import EmbedMethod, SetFitMethod, TfidfAllMethod, TfidfMethod
 from promptmii.inducers.controls import KeywordsMethod, OtherTaskMethod, ShuffledMethod
-from promptmii.inducers.fixed import (
-    FixedInstruction,
-    HumanMethod,
-    ICLMethod,
-    InContext,
-    Keeping,
-    Naive,
-    NaiveMethod,
-    marked_lines,
-)
+from promptmii.inducers.fixed import FixedInstruction, HumanMethod, Naive, NaiveMethod
 from promptmii.inducers.gepa import GEPA, GEPAMethod
+from promptmii.inducers.icl import ICLMethod, InContext
+from promptmii.inducers.keeping import Keeping, marked_lines
 from promptmii.inducers.meta import BestOf, BestOfMethod, MetaInducer, MIIMethod, ZeroMethod
 from promptmii.inducers.method import Expected, Kit, Method, Role, WrittenBy
 from promptmii.inducers.neighbours import NearestMethod

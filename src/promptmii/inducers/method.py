@@ -10,11 +10,14 @@ from enum import Enum
 from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple
 
+from pydantic import Field
+
 from promptmii.follower import Follower, Predictor
 from promptmii.inducers.writing import Writer
 from promptmii.instruction import Inducer
-from promptmii.prompts import Template
+from promptmii.prompts import FRAME_SLOTS, Template
 from promptmii.schema import Settings
+from promptmii.styles import OURS, read_style
 from promptmii.task import Support
 
 
@@ -109,3 +112,15 @@ class Method(Settings):
     def templates(self) -> tuple[Template, ...]:
         """The method's own templates, which are part of the key of a result."""
         return ()
+
+
+class StyledMethod(Method):
+    """A method whose prompt can use the layout of a style."""
+
+    style: str = Field(default=OURS, description="of the prompt, as `promptmii styles list` names them")
+
+    def check(self) -> None:
+        read_style(self.style)
+
+    def templates(self) -> tuple[Template, ...]:
+        return () if self.style == OURS else (Template(read_style(self.style).frame, FRAME_SLOTS),)

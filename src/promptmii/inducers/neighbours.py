@@ -13,7 +13,8 @@ import numpy as np
 from pydantic import Field, PrivateAttr, field_validator
 
 from promptmii.follower import Follower, Prediction, Predictor
-from promptmii.inducers.fixed import NoInstruction, max_example_tokens
+from promptmii.inducers.fixed import NoInstruction
+from promptmii.inducers.icl import max_example_tokens
 from promptmii.inducers.method import Kit, Method, Role
 from promptmii.instruction import Instruction, Similarity
 from promptmii.models import sentences

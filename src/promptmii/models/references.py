@@ -157,4 +157,6 @@ def base_of_adapter(folder: Path) -> str | None:
             f"{path} does not name the model that the adapter belongs to: its base_model_name_or_path is {name!r}. "
             "Write it there, or name the model and the adapter as MODEL+ADAPTER."
         )
+    if Path(name).resolve() == folder.resolve():
+        raise UnknownModelError(f"{path} names its own folder as the model that the adapter belongs to.")
     return name

@@ -106,7 +106,7 @@ def parallel(work: Callable[[T], R], items: Sequence[T], threads: int) -> Genera
     def loop() -> None:
         _current.set(group)
         while not group.stopped and (position := next(positions)) < len(items):
-            outcome = _outcome(work, items[position])
+            outcome = _outcome(lambda: work(items[position]))
             group.inbox.put(lambda position=position, outcome=outcome: (position, outcome.result()))
 
     workers = [threading.Thread(target=loop, daemon=True) for _ in range(min(threads, len(items)))]
@@ -128,10 +128,10 @@ def parallel(work: Callable[[T], R], items: Sequence[T], threads: int) -> Genera
                     worker.join(max(0.0, deadline - time.monotonic()))
 
 
-def _outcome(work: Callable[[T], R], item: T) -> Future[R]:
+def _outcome(work: Callable[[], R]) -> Future[R]:
     future: Future[R] = Future()
     try:
-        future.set_result(work(item))
+        future.set_result(work())
     except BaseException as error:
         future.set_exception(error)
     return future

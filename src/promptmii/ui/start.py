@@ -15,7 +15,7 @@ from starlette.responses import Response
 from promptmii.calibration_kinds import FixedCalibration
 from promptmii.config import InduceSettings
 from promptmii.data import LoadedTask
-from promptmii.data.load import SUFFIXES
+from promptmii.data.readers import SUFFIXES
 from promptmii.errors import ConfigError, DataError, PromptMIIError
 from promptmii.models.embedded import Embedded, install
 from promptmii.models.references import WRITERS

@@ -34,6 +34,8 @@ COMPARABLE = [
     if kind.written_by is WrittenBy.NOBODY and not (kind.needs_human or kind.reads_all or kind is SFTMethod)
 ]
 """Methods that need nothing but examples and a follower."""
+ROW_COLUMNS = ("text", "label")
+"""Columns of a disagreement before those of the prompts, which therefore cannot have these names."""
 EXAMPLES = 20
 """Examples to draw for a comparison, unless a prompt was made from more."""
 
@@ -108,7 +110,7 @@ class Comparison:
 
     def csv(self) -> str:
         """The disagreements as CSV with a header."""
-        return csv_text(["text", "label", *(row.name for row in self.rows)], self.disagreements)
+        return csv_text([*ROW_COLUMNS, *(row.name for row in self.rows)], self.disagreements)
 
 
 def junit(checks: Sequence[Check]) -> str:
@@ -190,12 +192,14 @@ def _entries(prompts: Sequence[Prompt] | Mapping[str, Prompt]) -> dict[str, _Ent
             f"Nothing is given to compare; expected instruction files, texts, or {', '.join(COMPARABLE)}."
         )
     if isinstance(prompts, Mapping):
+        if reserved := [name for name in prompts if name in ROW_COLUMNS]:
+            raise ConfigError(f"A prompt cannot be named {reserved[0]!r}: a column of the results has that name.")
         return {name: _entry(prompt) for name, prompt in prompts.items()}
     entries: dict[str, _Entry] = {}
     for prompt in prompts:
         name, entry = prompt_name(prompt), _entry(prompt)
-        while name in entries:
-            if entries[name] == entry and not isinstance(prompt, Instruction):
+        while name in entries or name in ROW_COLUMNS:
+            if entries.get(name) == entry and not isinstance(prompt, Instruction):
                 raise ConfigError(f"{prompt_name(prompt)!r} is given twice; name each once.")
             name += "'"
         entries[name] = entry

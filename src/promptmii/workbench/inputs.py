@@ -14,7 +14,7 @@ from typing import TypeAlias
 from promptmii.config import Columns
 from promptmii.data import LoadedTask, Source, Table, draw_support, load_task, read_table
 from promptmii.data.decoding import decode, path_name
-from promptmii.data.load import SUFFIXES, format_of
+from promptmii.data.readers import SUFFIXES, format_of
 from promptmii.data.sample import stratified_sample
 from promptmii.errors import ArtefactError, DataError, counted
 from promptmii.inducers import FixedInstruction
