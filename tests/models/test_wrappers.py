@@ -6,11 +6,12 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
 from tests.recorder import Recorder
 
 from promptmii import ScriptedModel
-from promptmii.models.base import Chat, Completion, Failure, Sampling
-from promptmii.models.wrappers import ROWS, watched
+from promptmii.models.base import Chat, Completion, Failure, LanguageModel, Sampling
+from promptmii.models.wrappers import ROWS, Wrapper, for_threads, watched
 from promptmii.progress import QUIET, Quiet, token_written
 
 
@@ -93,3 +94,36 @@ def test_models_that_share_a_progress_report_in_turn() -> None:
         for model, tokens in ((writer, 100), (writer, 100), (follower, 8)):
             pool.submit(model.generate, CHATS[:1], Sampling(max_tokens=tokens))
     assert not progress.overlapped
+
+
+class Recording(Wrapper):
+    """A model that records the number of chats of each call; its first call waits until `release` is set."""
+
+    def __init__(self, model: LanguageModel) -> None:
+        super().__init__(model)
+        self.sizes: list[int] = []
+        self.release = threading.Event()
+
+    def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Completion | Failure]:
+        self.sizes.append(len(chats))
+        self.release.wait(10)
+        return super().generate(chats, sampling)
+
+
+@pytest.mark.parametrize(("temperature", "batched_together"), [(0.0, True), (1.0, False)])
+def test_greedy_calls_of_any_seed_share_a_batch(temperature: float, batched_together: bool) -> None:
+    model = Recording(scripted())
+    batched = for_threads(model)
+    with ThreadPoolExecutor(4) as pool:
+        first = pool.submit(batched.generate, CHATS[:1], Sampling(8, temperature, seed=9))
+        while not model.sizes:
+            time.sleep(0.001)
+        others = [
+            pool.submit(batched.generate, CHATS[seed : seed + 1], Sampling(8, temperature, seed=seed))
+            for seed in (1, 2, 3)
+        ]
+        time.sleep(0.2)
+        model.release.set()
+        assert all(len(future.result()) == 1 for future in (first, *others))
+    assert sum(model.sizes) == 4
+    assert (len(model.sizes) < 4) is batched_together
