@@ -111,11 +111,16 @@ class Writer:
         limit = longest_prompt - TEMPLATE_MARGIN - frame
         examples, notes = fit_examples(support.examples, lengths, limit, "the generator's context")
         if not examples:
-            raise ConfigError(
-                f"Not one of {len(lengths)} examples fits the prompt of {card.reference} (context "
-                f"{card.context_length} tokens). Give shorter texts, or another generator."
-            )
+            raise self.none_fits(len(lengths))
         return examples, notes
+
+    def none_fits(self, count: int) -> ConfigError:
+        """The error if none of `count` examples fits the generator's context."""
+        card = self.model.card
+        return ConfigError(
+            f"Not one of {count} examples fits the prompt of {card.reference} (context {card.context_length} tokens). "
+            "Give shorter texts, or another generator."
+        )
 
     def text(self, answer: Completion | Failure) -> str:
         """The text of an answer without the model's thoughts, and without repeated list items if the style drops them.
