@@ -56,7 +56,7 @@ class GEPA:
             adapter=adapter,
             reflection_lm=reflection,
             max_metric_calls=self.calls,
-            stop_callbacks=lambda _state: reflection.error is not None,
+            stop_callbacks=reflection.failed,
             seed=seed,
             logger=_NoLog(),
         )
@@ -130,6 +130,10 @@ class _Reflection:
         except Exception as error:  # also a spending limit: without it, an unfinished search would get a score
             self.error = self.error or error
             raise
+
+    def failed(self, gepa_state: object) -> bool:  # noqa: ARG002  the package gives it by name
+        """Whether a call raised, so that the search should stop."""
+        return self.error is not None
 
 
 class _NoLog:
