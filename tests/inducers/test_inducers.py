@@ -216,6 +216,13 @@ def test_best_of_k_picks_the_draft_with_the_best_score_on_held_back_examples() -
     assert instruction.cost.calls == 3 + 2 * 2  # three drafts; the two different ones are scored on two examples each
 
 
+def test_a_search_notes_that_the_chosen_draft_was_cut_at_its_token_limit() -> None:
+    endless = writer(f"{GOOD} {'word ' * 3000}")
+    searches = BestOf(endless, follower(), k=2), APE(endless, follower(), calls=6, rounds=0)
+    for search, limit in zip(searches, (1024, 256), strict=True):
+        assert f"cut at {limit} tokens; the generator had not finished" in search.induce(SUPPORT).provenance.notes
+
+
 def test_a_search_notes_a_trim_only_if_it_affects_the_chosen_draft() -> None:
     long = "\n".join(f"line {i} of five words" for i in range(6))
     notes = BestOf(writer(long, budget=12), follower(), k=2).induce(SUPPORT).provenance.notes

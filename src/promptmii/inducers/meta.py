@@ -43,7 +43,7 @@ class MetaInducer:
             text = writer.text(answer) or text  # an empty second draft is no reason to lose the first
         text, trim_notes = writer.trim(text)
         cost = Cost.of(meter.usage, meter.card.price)
-        notes = (*notes, *(trim_notes or writer.truncation_note(answer, support.labels)))
+        notes = (*notes, *(trim_notes or writer.truncation_note(answer, sampling)))
         return writer.instruction(text, support, self.name, n=len(examples), seed=seed, cost=cost, notes=notes)
 
 

@@ -142,10 +142,10 @@ class Writer:
             )
         return text
 
-    def truncation_note(self, answer: Completion | Failure, labels: Sequence[str]) -> tuple[str, ...]:
+    def truncation_note(self, answer: Completion | Failure, sampling: Sampling) -> tuple[str, ...]:
         """A note if the draft was cut off at its token limit."""
         truncated = isinstance(answer, Completion) and answer.truncated
-        return (f"cut at {self.max_tokens(labels)} tokens; the generator had not finished",) if truncated else ()
+        return (f"cut at {sampling.max_tokens} tokens; the generator had not finished",) if truncated else ()
 
     def within_budget(self, text: str) -> bool:
         """True if the text is within the budget, or there is no budget."""
