@@ -13,7 +13,7 @@ from promptmii.inducers import APE, GEPA, copied_runs
 from promptmii.inducers.gepa import SEED_INSTRUCTION
 from promptmii.inducers.search import inner_split
 from promptmii.instruction import CalibrationKind
-from promptmii.models.base import Chat, Failure, FailureKind, Sampling
+from promptmii.models.base import Chat, Failure, FailureKind, Sampling, Usage
 from promptmii.styles import read_style
 
 SUPPORT = Support(
@@ -221,6 +221,19 @@ def test_a_search_notes_that_the_chosen_draft_was_cut_at_its_token_limit() -> No
     searches = BestOf(endless, follower(), k=2), APE(endless, follower(), calls=6, rounds=0)
     for search, limit in zip(searches, (1024, 256), strict=True):
         assert f"cut at {limit} tokens; the generator had not finished" in search.induce(SUPPORT).provenance.notes
+
+
+class OneRequest(ScriptedModel):
+    """Writes all answers of a batch in one call, like a server that supports several samples."""
+
+    def generate(self, chats, sampling):
+        first, *others = super().generate(chats, sampling)
+        return [first, *(replace(answer, usage=Usage(0, 0, 2)) for answer in others)]
+
+
+def test_a_search_counts_the_texts_it_wrote_not_the_requests() -> None:
+    notes = BestOf(Writer(OneRequest([BAD, GOOD])), follower(), k=4).induce(SUPPORT).provenance.notes
+    assert "4 texts written, 4 metric calls" in notes
 
 
 def test_a_search_notes_a_trim_only_if_it_affects_the_chosen_draft() -> None:

@@ -126,6 +126,7 @@ class _Reflection:
         sampling = Sampling(max_tokens, temperature=1.0, seed=self._seed)
         try:
             answer = self._search.generator.generate([[{"role": "user", "content": content}]], sampling)[0]
+            self._search.written += 1
             return self._search.writer.text(answer)
         except Exception as error:  # also a spending limit: without it, an unfinished search would get a score
             self.error = self.error or error

@@ -54,6 +54,8 @@ class Search:
         self.shown, self.held = inner_split(support)
         self.generator = Metered(writer.model)
         self.writer = writer.with_model(self.generator)
+        self.written = 0
+        """Texts that the writer wrote; one call to a server may write several."""
         self._scoring, self._calibrating = Metered(follower.model), Metered(follower.model)
         self._follower = replace(follower, model=self._scoring)
         self._calibrator = replace(follower, model=self._calibrating)
@@ -91,6 +93,7 @@ class Search:
         Raises `EndpointError` if a call failed or all texts are empty.
         """
         answers = self.generator.generate(chats, sampling)
+        self.written += len(answers)
         texts = [self.writer.text(answer) for answer in answers]
         self.writer.require_text(max(texts, key=len, default=""))
         cuts = [self.writer.truncation_note(answer, sampling) for answer in answers]
@@ -105,7 +108,7 @@ class Search:
     def result(self, text: str, method: str, *, n: int, seed: int, notes: Sequence[str] = ()) -> Instruction:
         """The instruction with the chosen text and the cost of the whole search."""
         meters = (self.generator, self._scoring, self._calibrating)
-        calls = f"{self.generator.usage.calls} texts written, {self._scoring.usage.calls} metric calls"
+        calls = f"{self.written} texts written, {self._scoring.usage.calls} metric calls"
         if self._calibrating.usage.calls:
             calls += f", {self._calibrating.usage.calls} calls to calibrate candidates"
         cost = sum((Cost.of(meter.usage, meter.card.price) for meter in meters), Cost())
