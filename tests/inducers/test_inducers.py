@@ -3,16 +3,17 @@
 
 import re
 from dataclasses import replace
+from itertools import count
 
 import pytest
 
 from promptmii import BestOf, Example, Follower, InContext, MetaInducer, Naive, ScriptedModel, Support, Writer
-from promptmii.errors import ConfigError, EndpointError
+from promptmii.errors import ConfigError, EndpointError, SpendingLimitError
 from promptmii.inducers import APE, GEPA, copied_runs
 from promptmii.inducers.gepa import SEED_INSTRUCTION
 from promptmii.inducers.search import inner_split
 from promptmii.instruction import CalibrationKind
-from promptmii.models.base import Chat, Failure, FailureKind, Sampling
+from promptmii.models.base import Chat, Failure, FailureKind, Sampling, Usage
 from promptmii.styles import read_style
 
 SUPPORT = Support(
@@ -170,6 +171,13 @@ def test_a_second_draft_over_the_budget_is_trimmed_at_a_line_end_with_a_note() -
     assert any("trimmed to the budget of 12" in note for note in instruction.provenance.notes)
 
 
+def test_an_empty_second_draft_does_not_lose_the_first() -> None:
+    model = ScriptedModel(lambda chat, _: "<think>Shorter?</think>" if len(chat) == 3 else "line one\nline two")
+    instruction = MetaInducer(Writer(model, budget=2)).induce(SUPPORT)
+    assert instruction.text == "line one"
+    assert instruction.cost.calls == 2
+
+
 def test_a_note_says_that_a_draft_was_cut_at_its_token_limit() -> None:
     endless = MetaInducer(writer("word " * 3000)).induce(SUPPORT)
     assert any("cut at 1024 tokens" in note for note in endless.provenance.notes)
@@ -206,6 +214,26 @@ def test_best_of_k_picks_the_draft_with_the_best_score_on_held_back_examples() -
     instruction = BestOf(writer(BAD, GOOD, BAD), follower(), k=3).induce(SUPPORT)
     assert instruction.text == GOOD
     assert instruction.cost.calls == 3 + 2 * 2  # three drafts; the two different ones are scored on two examples each
+
+
+def test_a_search_notes_that_the_chosen_draft_was_cut_at_its_token_limit() -> None:
+    endless = writer(f"{GOOD} {'word ' * 3000}")
+    searches = BestOf(endless, follower(), k=2), APE(endless, follower(), calls=6, rounds=0)
+    for search, limit in zip(searches, (1024, 256), strict=True):
+        assert f"cut at {limit} tokens; the generator had not finished" in search.induce(SUPPORT).provenance.notes
+
+
+class OneRequest(ScriptedModel):
+    """Writes all answers of a batch in one call, like a server that supports several samples."""
+
+    def generate(self, chats, sampling):
+        first, *others = super().generate(chats, sampling)
+        return [first, *(replace(answer, usage=Usage(0, 0, 2)) for answer in others)]
+
+
+def test_a_search_counts_the_texts_it_wrote_not_the_requests() -> None:
+    notes = BestOf(Writer(OneRequest([BAD, GOOD])), follower(), k=4).induce(SUPPORT).provenance.notes
+    assert "4 texts written, 4 metric calls" in notes
 
 
 def test_a_search_notes_a_trim_only_if_it_affects_the_chosen_draft() -> None:
@@ -281,6 +309,39 @@ def test_gepa_labels_the_held_back_rows_of_a_candidate_once() -> None:
     for example in held.examples:
         with_seed = [prompt for prompt in prompts if SEED_INSTRUCTION in prompt and example.text in prompt]
         assert len(with_seed) == 1
+
+
+@pytest.mark.parametrize("error", [EndpointError("no server"), SpendingLimitError("no money")])
+def test_gepa_stops_and_raises_if_its_writer_raises(error: Exception) -> None:
+    """As a server does that refuses the key, and a model whose spending limit is reached."""
+
+    def fail(*_: object) -> str:
+        raise error
+
+    scoring = follower()
+    with pytest.raises(type(error), match=str(error)):
+        GEPA(Writer(ScriptedModel(fail)), scoring, calls=60).induce(SUPPORT)
+    assert len(scoring.model.calls) < 10  # without a rewritten candidate, more scores would be paid for nothing
+
+
+def test_ape_proposes_from_the_examples_that_fit_the_context() -> None:
+    long = tuple(replace(example, text=f"{example.text} {'long ' * 400}") for example in SUPPORT.examples)
+    model = ScriptedModel(lambda _, i: f"Draft {i}", context_length=2048)
+    APE(Writer(model), follower(), calls=30, rounds=0).induce(replace(SUPPORT, examples=long))
+    prompts = [chat[-1]["content"] for chat in model.calls]
+    assert max(model.count_tokens(prompts)) < 2048 - 256
+    assert {prompt.count("Input:") for prompt in prompts} == {4}
+    tiny = Writer(ScriptedModel(context_length=512))
+    with pytest.raises(ConfigError, match="Not one of 6 examples fits"):
+        APE(tiny, follower(), calls=30).induce(replace(SUPPORT, examples=long))
+
+
+@pytest.mark.parametrize("rounds", [0, 1, 3])
+def test_ape_uses_its_calls_with_any_number_of_rounds(rounds: int) -> None:
+    numbers = count()
+    w = Writer(ScriptedModel(lambda *_: f"Draft {next(numbers)}"))
+    instruction = APE(w, follower(), calls=60, rounds=rounds).induce(SUPPORT)
+    assert 54 <= instruction.cost.calls <= 60
 
 
 @pytest.mark.parametrize("calibration", ["none", "support"])

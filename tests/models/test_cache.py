@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,13 @@ class TestCached:
         for _ in range(2):
             assert [answer.truncated for answer in cached.generate([chat("a"), chat("b")], GREEDY)] == [True, False]
         assert model.calls == [chat("a"), chat("b"), chat("a")]
+
+    def test_a_truncated_sample_is_cached_so_that_a_search_continues_from_it(self, remember) -> None:
+        drawn = count()
+        model = ScriptedModel(lambda _, i: f"draft {next(drawn)}" + " and so on" * i)
+        drafts = remember(model).generate([chat("a")] * 3, SAMPLED)
+        assert [answer.truncated for answer in drafts] == [False, False, True]
+        assert remember(model).generate([chat("a")] * 3, SAMPLED) == drafts
 
     def test_a_damaged_answer_is_requested_again(self, remember, tmp_path: Path) -> None:
         model = ScriptedModel(echo)

@@ -16,7 +16,7 @@ from promptmii import ScriptedModel
 from promptmii.cli import app
 from promptmii.errors import SpendingLimitError
 from promptmii.instruction import Instruction
-from promptmii.models.base import Chat, Completion, Price, Sampling
+from promptmii.models.base import Chat, Completion, Failure, FailureKind, Price, Sampling, Usage
 from promptmii.models.cache import Cached
 from promptmii.models.spending import Limited, SpendingLimit
 
@@ -170,6 +170,18 @@ def test_the_limit_covers_all_samples_of_one_call() -> None:
     assert isinstance(model.generate([chat("word")], Sampling(max_tokens=2))[0], Completion)
     with pytest.raises(SpendingLimitError, match="Answers in a cache or an output file are kept"):
         model.generate([chat("word")] * 5, Sampling(max_tokens=2))
+
+
+def test_a_failure_without_usage_is_charged_its_reservation_and_does_not_end_the_run() -> None:
+    withheld = Failure(FailureKind.REQUEST, "a content filter withheld the answer", Usage(1, None, None))
+    model = Limited(
+        ScriptedModel(lambda messages, _: withheld if messages == chat("bad") else "a"), PRICE, SpendingLimit(160)
+    )
+    assert model.generate([chat("bad")], Sampling(max_tokens=2)) == [withheld]
+    assert isinstance(model.generate([chat("word")], Sampling(max_tokens=2))[0], Completion)
+    model.generate([chat("bad")], Sampling(max_tokens=2))
+    with pytest.raises(SpendingLimitError, match="Stopped at --max-cost 160"):
+        model.generate([chat("bad")], Sampling(max_tokens=2))
 
 
 def test_the_limit_covers_the_longest_answer_that_a_choice_allows() -> None:

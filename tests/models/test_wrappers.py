@@ -10,8 +10,8 @@ import pytest
 from tests.recorder import Recorder
 
 from promptmii import ScriptedModel
-from promptmii.models.base import Chat, Completion, Failure, LanguageModel, Sampling
-from promptmii.models.wrappers import ROWS, Wrapper, for_threads, watched
+from promptmii.models.base import Chat, Completion, Failure, LanguageModel, Price, Sampling
+from promptmii.models.wrappers import ROWS, Priced, Wrapper, for_threads, watched
 from promptmii.progress import QUIET, Quiet, token_written
 
 
@@ -70,6 +70,13 @@ def test_the_tokens_of_a_long_text_are_a_step_of_their_own() -> None:
     assert progress.counts == [0, 8], "an engine that reports no tokens advances once per answer"
     watched(TokenReporting(), progress).generate(CHATS[:2], Sampling(max_tokens=8))
     assert progress.counts == [0, 10], "labels are counted by row"
+
+
+def test_the_cost_of_a_written_text_is_reported() -> None:
+    progress = Recorder()
+    writer = watched(Priced(scripted(), Price(prompt=1e6, completion=0)), progress)
+    writer.generate(CHATS[:1], Sampling(max_tokens=100))
+    assert progress.money == len(CHATS[0][0]["content"].split())
 
 
 class OneAtATime(Quiet):

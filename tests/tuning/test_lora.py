@@ -11,7 +11,8 @@ from tests.train.toys import write_model  # noqa: E402
 from transformers import AutoModelForCausalLM  # noqa: E402
 
 from promptmii.config import LoraSettings  # noqa: E402
-from promptmii.tuning.lora import add_adapter, merged, save_adapter  # noqa: E402
+from promptmii.errors import ConfigError  # noqa: E402
+from promptmii.tuning.lora import add_adapter, continue_adapter, merged, save_adapter  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # from within transformers
 TOKENS = torch.tensor([[3, 7, 5, 9, 4], [8, 3, 3, 6, 10]])
@@ -59,6 +60,17 @@ def test_the_lean_adapter_equals_that_of_peft(tmp_path: Path, bias: bool) -> Non
 
         loaded: Any = load_model(f"hf:{tmp_path / 'tiny'}+{tmp_path / 'adapter'}")
         torch.testing.assert_close(scores(loaded.model).detach(), lean, atol=0.05, rtol=0.01)
+
+
+def test_an_adapter_of_another_rank_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(write_model(tmp_path / "tiny"))
+    tuned = add_adapter(model, LoraSettings(rank=4))
+    (tmp_path / "adapter_config.json").write_text('{"r": 8}')
+    with pytest.raises(ConfigError, match=r"^The adapter \S+ has r = 8; .* Make them equal\.$"):
+        continue_adapter(tuned, tmp_path)
+    (tmp_path / "adapter_config.json").write_text("[]")
+    with pytest.raises(ConfigError, match=r"cannot be trained on"):
+        continue_adapter(tuned, tmp_path)
 
 
 def test_merging_an_adapter_changes_no_results_and_is_undone(tmp_path: Path) -> None:

@@ -14,10 +14,10 @@ from pydantic import Field
 from promptmii.follower import Follower
 from promptmii.inducers.method import Expected, Kit, Method, WrittenBy
 from promptmii.inducers.search import Search, held_back
-from promptmii.inducers.writing import Writer
+from promptmii.inducers.writing import TEMPLATE_MARGIN, Writer, fitting_positions
 from promptmii.instruction import Instruction
 from promptmii.models.base import Chat, Sampling
-from promptmii.prompts import META_SLOTS, Template, ape_propose, ape_vary, bundled
+from promptmii.prompts import META_SLOTS, Template, ape_propose, ape_vary, bundled, example_lines
 from promptmii.styles import Style
 from promptmii.task import Support
 
@@ -39,26 +39,27 @@ class APE:
     calls: int = 2000
     """Maximum instructions written plus rows labelled; each round writes at least one instruction."""
     rounds: int = 3
-    """Rounds of variations. They share half of the calls; the proposals use the other half."""
+    """Rounds of variations. They share half of the calls; the proposals use the rest."""
     name: str = "ape"
 
     def induce(self, support: Support, *, seed: int = 0) -> Instruction:
         """The best instruction.
 
-        Raises `EndpointError`, `ScoreRefusedError`, and `ConfigError` if the support is too small to split.
+        Raises `EndpointError`, `ScoreRefusedError`, and `ConfigError` if the support is too small to split or no
+        example fits the writer's context.
         """
         search = Search(replace(self.writer, style=Style()), self.follower, support)
+        max_tokens = min(MAX_TOKENS, search.writer.max_tokens(support.labels))
+        proposals = _Proposals(search, max_tokens)
         rng = random.Random(seed)
         scores: dict[str, float] = {}
         for number in range(self.rounds + 1):
-            calls = self.calls / 2 if number == 0 else self.calls / 2 / self.rounds
-            count = max(1, int(calls // (1 + len(search.held.examples))))
+            count = max(1, int(self._calls_in(number) // (1 + len(search.held.examples))))
             if number == 0:
-                chats = [self._proposal(search, rng) for _ in range(count)]
+                chats = [proposals.request(rng) for _ in range(count)]
             else:
                 parents = _best(scores, PARENTS)
                 chats = [_variation(parents, rng) for _ in range(count)]
-            max_tokens = min(MAX_TOKENS, search.writer.max_tokens(support.labels))
             sampling = Sampling(max_tokens, temperature=1.0, seed=seed * 100 + number)
             for text in dict.fromkeys(search.write(chats, sampling)):
                 scores[text] = search.macro_f1(text)
@@ -66,10 +67,34 @@ class APE:
         note = f"best of {len(scores)} instructions on {len(search.held.examples)} held-back examples"
         return search.result(best, self.name, n=len(search.shown.examples), seed=seed, notes=(note,))
 
-    def _proposal(self, search: Search, rng: random.Random) -> Chat:
-        available = search.shown.examples
-        examples = rng.sample(available, min(EXAMPLES_SHOWN, len(available)))
-        return [{"role": "user", "content": ape_propose(search.support.labels, examples, self.writer.budget)}]
+    def _calls_in(self, number: int) -> float:
+        """The calls of a round. Without variations, the proposals get all of them."""
+        if self.rounds == 0:
+            return self.calls
+        return self.calls / 2 if number == 0 else self.calls / 2 / self.rounds
+
+
+class _Proposals:
+    """Requests for an instruction, each from a random subset of the examples that fits the writer's context."""
+
+    def __init__(self, search: Search, max_tokens: int) -> None:
+        """`max_tokens` is the limit of an answer. Raises `ConfigError` if no example fits."""
+        self._labels, self._budget = search.support.labels, search.writer.budget
+        model, examples = search.writer.model, search.shown.examples
+        blocks = [example_lines([example]) + "\n\n" for example in examples]
+        frame, *lengths = model.count_tokens([ape_propose(self._labels, (), self._budget), *blocks])
+        self._room = model.card.context_length - max_tokens - TEMPLATE_MARGIN - frame
+        fitting = zip(examples, lengths, strict=True)
+        self._available = [(example, length) for example, length in fitting if length <= self._room]
+        if not self._available:
+            raise search.writer.none_fits(len(examples))
+
+    def request(self, rng: random.Random) -> Chat:
+        """A request with a new random subset."""
+        drawn = rng.sample(self._available, min(EXAMPLES_SHOWN, len(self._available)))
+        positions = fitting_positions([length for _, length in drawn], self._room)
+        examples = [drawn[position][0] for position in positions]
+        return [{"role": "user", "content": ape_propose(self._labels, examples, self._budget)}]
 
 
 def _variation(parents: list[str], rng: random.Random) -> Chat:

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import Field
 
-from promptmii.errors import EndpointError, MissingDependencyError
+from promptmii.errors import MissingDependencyError
 from promptmii.follower import Follower, Prediction
 from promptmii.inducers.method import Expected, Kit, Method, WrittenBy
 from promptmii.inducers.search import Search, held_back
@@ -39,7 +39,8 @@ class GEPA:
     def induce(self, support: Support, *, seed: int = 0) -> Instruction:
         """The best instruction.
 
-        Raises `EndpointError`, `ScoreRefusedError`, and `ConfigError` if the support is too small to split.
+        Raises `EndpointError`, `ScoreRefusedError`, `SpendingLimitError`, and `ConfigError` if the support is too small
+        to split.
         """
         try:
             from gepa.api import optimize
@@ -55,6 +56,7 @@ class GEPA:
             adapter=adapter,
             reflection_lm=reflection,
             max_metric_calls=self.calls,
+            stop_callbacks=reflection.failed,
             seed=seed,
             logger=_NoLog(),
         )
@@ -114,20 +116,25 @@ class _Reflection:
     def __init__(self, search: Search, seed: int) -> None:
         self._search = search
         self._seed = seed * 1000
-        self.error: EndpointError | None = None
-        """The last failed call. The package ignores it; `GEPA.induce` raises it."""
+        self.error: Exception | None = None
+        """The first error of a call. The package ignores it; `GEPA.induce` raises it."""
 
     def __call__(self, prompt: str | list[dict[str, Any]]) -> str:
         self._seed += 1
         content = prompt if isinstance(prompt, str) else str(prompt)
         max_tokens = self._search.writer.max_tokens(self._search.support.labels)
         sampling = Sampling(max_tokens, temperature=1.0, seed=self._seed)
-        answer = self._search.generator.generate([[{"role": "user", "content": content}]], sampling)[0]
         try:
+            answer = self._search.generator.generate([[{"role": "user", "content": content}]], sampling)[0]
+            self._search.written += 1
             return self._search.writer.text(answer)
-        except EndpointError as error:
-            self.error = error
+        except Exception as error:  # also a spending limit: without it, an unfinished search would get a score
+            self.error = self.error or error
             raise
+
+    def failed(self, gepa_state: object) -> bool:  # noqa: ARG002  the package gives it by name
+        """Whether a call raised, so that the search should stop."""
+        return self.error is not None
 
 
 class _NoLog:

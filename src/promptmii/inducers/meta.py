@@ -40,10 +40,10 @@ class MetaInducer:
         if not writer.within_budget(text):
             retry: list[Message] = [*chat, {"role": "assistant", "content": text}, writer.shorter_request()]
             answer = meter.generate([retry], writer.sampling(support.labels, seed))[0]
-            text = writer.require_text(writer.text(answer))
+            text = writer.text(answer) or text  # an empty second draft is no reason to lose the first
         text, trim_notes = writer.trim(text)
         cost = Cost.of(meter.usage, meter.card.price)
-        notes = (*notes, *(trim_notes or writer.truncation_note(answer, support.labels)))
+        notes = (*notes, *(trim_notes or writer.truncation_note(answer, sampling)))
         return writer.instruction(text, support, self.name, n=len(examples), seed=seed, cost=cost, notes=notes)
 
 

@@ -54,12 +54,14 @@ class Search:
         self.shown, self.held = inner_split(support)
         self.generator = Metered(writer.model)
         self.writer = writer.with_model(self.generator)
+        self.written = 0
+        """Texts that the writer wrote; one call to a server may write several."""
         self._scoring, self._calibrating = Metered(follower.model), Metered(follower.model)
         self._follower = replace(follower, model=self._scoring)
         self._calibrator = replace(follower, model=self._calibrating)
         self._prepared: dict[str, Instruction] = {}
         self._held_scores: dict[str, Scored] = {}
-        self._trim_notes: dict[str, tuple[str, ...]] = {}
+        self._cut_notes: dict[str, tuple[str, ...]] = {}
 
     def macro_f1(self, text: str) -> float:
         """The candidate's score on the held-back rows. Raises `ScoreRefusedError` if a call failed."""
@@ -90,22 +92,25 @@ class Search:
 
         Raises `EndpointError` if a call failed or all texts are empty.
         """
-        texts = [self.writer.text(answer) for answer in self.generator.generate(chats, sampling)]
+        answers = self.generator.generate(chats, sampling)
+        self.written += len(answers)
+        texts = [self.writer.text(answer) for answer in answers]
         self.writer.require_text(max(texts, key=len, default=""))
-        return [self.trim(text) for text in texts if text]
+        cuts = [self.writer.truncation_note(answer, sampling) for answer in answers]
+        return [self.trim(text, cut) for text, cut in zip(texts, cuts, strict=True) if text]
 
-    def trim(self, text: str) -> str:
-        """The text cut to the budget. If it is chosen, `result` notes the cut."""
+    def trim(self, text: str, cut: tuple[str, ...] = ()) -> str:
+        """The text cut to the budget. If it is chosen, `result` notes that, or else `cut`, a note of its own."""
         trimmed, notes = self.writer.trim(text)
-        self._trim_notes.setdefault(trimmed, notes)
+        self._cut_notes.setdefault(trimmed, notes or cut)
         return trimmed
 
     def result(self, text: str, method: str, *, n: int, seed: int, notes: Sequence[str] = ()) -> Instruction:
         """The instruction with the chosen text and the cost of the whole search."""
         meters = (self.generator, self._scoring, self._calibrating)
-        calls = f"{self.generator.usage.calls} texts written, {self._scoring.usage.calls} metric calls"
+        calls = f"{self.written} texts written, {self._scoring.usage.calls} metric calls"
         if self._calibrating.usage.calls:
             calls += f", {self._calibrating.usage.calls} calls to calibrate candidates"
         cost = sum((Cost.of(meter.usage, meter.card.price) for meter in meters), Cost())
-        notes = (*notes, calls, *self._trim_notes.get(text, ()))
+        notes = (*notes, calls, *self._cut_notes.get(text, ()))
         return self.writer.instruction(text, self.support, method, n=n, seed=seed, cost=cost, notes=notes)

@@ -111,11 +111,16 @@ class Writer:
         limit = longest_prompt - TEMPLATE_MARGIN - frame
         examples, notes = fit_examples(support.examples, lengths, limit, "the generator's context")
         if not examples:
-            raise ConfigError(
-                f"Not one of {len(lengths)} examples fits the prompt of {card.reference} (context "
-                f"{card.context_length} tokens). Give shorter texts, or another generator."
-            )
+            raise self.none_fits(len(lengths))
         return examples, notes
+
+    def none_fits(self, count: int) -> ConfigError:
+        """The error if none of `count` examples fits the generator's context."""
+        card = self.model.card
+        return ConfigError(
+            f"Not one of {count} examples fits the prompt of {card.reference} (context {card.context_length} tokens). "
+            "Give shorter texts, or another generator."
+        )
 
     def text(self, answer: Completion | Failure) -> str:
         """The text of an answer without the model's thoughts, and without repeated list items if the style drops them.
@@ -137,10 +142,10 @@ class Writer:
             )
         return text
 
-    def truncation_note(self, answer: Completion | Failure, labels: Sequence[str]) -> tuple[str, ...]:
+    def truncation_note(self, answer: Completion | Failure, sampling: Sampling) -> tuple[str, ...]:
         """A note if the draft was cut off at its token limit."""
         truncated = isinstance(answer, Completion) and answer.truncated
-        return (f"cut at {self.max_tokens(labels)} tokens; the generator had not finished",) if truncated else ()
+        return (f"cut at {sampling.max_tokens} tokens; the generator had not finished",) if truncated else ()
 
     def within_budget(self, text: str) -> bool:
         """True if the text is within the budget, or there is no budget."""

@@ -28,9 +28,10 @@ _COMPLETION, _CHOICE = TypeAdapter(Completion), TypeAdapter(Choice)
 class Cached(Wrapper):
     """A model whose answers are cached in an SQLite file, so that none is paid for twice. Thread- and process-safe.
 
-    Failures and truncated answers are not cached. A cached answer keeps the usage of the original call, so costs do not
-    depend on earlier runs. The key consists of the model's reference and revision, the whole chat, the options or all
-    sampling parameters, and the position among equal chats of a batch, so that k samples of one chat remain distinct.
+    Failures are not cached, and truncated answers only if they are samples: new ones would differ, and a search could
+    not continue where it was killed. A cached answer keeps the usage of the original call, so costs do not depend on
+    earlier runs. The key consists of the model's reference and revision, the whole chat, the options or all sampling
+    parameters, and the position among equal chats of a batch, so that k samples of one chat remain distinct.
     """
 
     def __init__(self, model: LanguageModel, folder: Path) -> None:
@@ -52,9 +53,12 @@ class Cached(Wrapper):
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Completion | Failure]:
         # Samples of equal chats must come from one batch: take all of them from the cache, or draw all again.
-        whole = sampling.temperature > 0 and len({content_key(list(chat)) for chat in chats}) < len(chats)
+        sampled = sampling.temperature > 0
+        whole = sampled and len({content_key(list(chat)) for chat in chats}) < len(chats)
         request: list[object] = ["generate", *(value for value in sampling if value is not None)]
-        return self._answers(chats, request, lambda batch: self._model.generate(batch, sampling), _COMPLETION, whole)
+        return self._answers(
+            chats, request, lambda batch: self._model.generate(batch, sampling), _COMPLETION, whole, truncated=sampled
+        )
 
     def choose(self, chats: Sequence[Chat], options: Sequence[str]) -> list[Choice | Failure]:
         # A local model serves one thread at a time. Waiting here lets other threads find equal questions in the cache.
@@ -68,8 +72,13 @@ class Cached(Wrapper):
         ask: Callable[[Sequence[Chat]], list[Answer | Failure]],
         kind: TypeAdapter[Answer],
         whole: bool = False,
+        *,
+        truncated: bool = False,
     ) -> list[Answer | Failure]:
-        """Take answers from the cache and get the others from `ask`; if `whole`, get all of them if any is missing."""
+        """Take answers from the cache and get the others from `ask`; if `whole`, get all of them if any is missing.
+
+        `truncated` caches truncated answers too.
+        """
         keys = self._keys(chats, request)
         cached = self._lookup(keys, kind)
         missing = [i for i, key in enumerate(keys) if key not in cached]
@@ -82,7 +91,8 @@ class Cached(Wrapper):
         def answer(batch: Sequence[int]) -> list[Answer | Failure]:
             """Ask and store at once, so that a killed process loses only the requests in flight."""
             answers = [_divide_time(answer, threads) for answer in ask([chats[i] for i in batch])]
-            self._store([(keys[i], answer) for i, answer in zip(batch, answers, strict=True)])
+            pairs = zip((keys[i] for i in batch), answers, strict=True)
+            self._store([(key, answer) for key, answer in pairs if _is_final(answer, truncated=truncated)])
             return answers
 
         fresh: dict[int, Answer | Failure] = {}
@@ -116,7 +126,7 @@ class Cached(Wrapper):
         return {key: answer for key, answer in answers.items() if answer}
 
     def _store(self, answers: Sequence[tuple[str, Answer | Failure]]) -> None:
-        rows = [(key, json.dumps(asdict(answer))) for key, answer in answers if _is_complete(answer)]
+        rows = [(key, json.dumps(asdict(answer))) for key, answer in answers]
         try:
             with self._lock:
                 self._db.executemany("INSERT OR REPLACE INTO answers VALUES (?, ?)", rows)
@@ -150,8 +160,8 @@ def _open(path: Path) -> sqlite3.Connection:
             time.sleep(0.05)
 
 
-def _is_complete(answer: Completion | Choice | Failure) -> bool:
-    return not isinstance(answer, Failure) and not (isinstance(answer, Completion) and answer.truncated)
+def _is_final(answer: Completion | Choice | Failure, *, truncated: bool) -> bool:
+    return not isinstance(answer, Failure) and (truncated or not (isinstance(answer, Completion) and answer.truncated))
 
 
 def _parse(stored: str, kind: TypeAdapter[Answer]) -> Answer | None:

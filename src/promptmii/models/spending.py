@@ -98,7 +98,14 @@ class Limited(Priced):
         paid: float | None = 0.0
         try:
             answers = call()
-            paid = self._price.of(sum((answer.usage for answer in answers), Usage()))
+            paid = self._paid(answers, reserved)
         finally:
             self._limit.settle(reserved, paid, self._model.card.reference)
         return answers
+
+    def _paid(self, answers: Sequence[Completion | Choice | Failure], reserved: float) -> float | None:
+        """The cost of the answers: `None` if one has no usage. A failure without usage costs all that was reserved."""
+        unknown = [isinstance(answer, Failure) and self._price.of(answer.usage) is None for answer in answers]
+        known = [answer.usage for answer, missing in zip(answers, unknown, strict=True) if not missing]
+        paid = self._price.of(sum(known, Usage()))
+        return paid if paid is None or not any(unknown) else max(paid, reserved)

@@ -122,7 +122,7 @@ class Watched(Wrapper):
             answers = self._model.generate(chats, sampling)
         if not started:
             with _reporting:
-                self._progress.advance()
+                self._progress.advance(money=self._cost(answers))
         return answers
 
     def choose(self, chats: Sequence[Chat], options: Sequence[str]) -> list[Choice | Failure]:
@@ -135,14 +135,16 @@ class Watched(Wrapper):
         self, call: Callable[[Sequence[Chat]], list[Answer | Failure]], chats: Sequence[Chat], size: int
     ) -> list[Answer | Failure]:
         answers: list[Answer | Failure] = []
-        price = self._model.card.price
         for start in range(0, len(chats), max(size, 1)):
             batch = call(chats[start : start + size])
             answers += batch
-            cost = price.of(sum((answer.usage for answer in batch), Usage())) if price else None
             with _reporting:
-                self._progress.advance(len(batch), money=cost)
+                self._progress.advance(len(batch), money=self._cost(batch))
         return answers
+
+    def _cost(self, answers: Sequence[Completion | Choice | Failure]) -> float | None:
+        price = self._model.card.price
+        return price.of(sum((answer.usage for answer in answers), Usage())) if price else None
 
 
 LINGER = 0.05

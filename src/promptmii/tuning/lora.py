@@ -130,7 +130,9 @@ def continue_adapter(tuned: Any, folder: Path) -> None:
                 f"The adapter {folder} has {', '.join(differences)}; the settings ask for another. Make them equal."
             )
         loaded = set_peft_model_state_dict(tuned, load_file(folder / "adapter_model.safetensors"))
-    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
+    except ConfigError:
+        raise
+    except (OSError, RuntimeError, ValueError, AttributeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[-1].strip()
         raise ConfigError(
             f"The adapter {folder} cannot be trained on: {reason} Expected a LoRA folder of the same model and rank."

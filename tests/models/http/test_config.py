@@ -28,7 +28,9 @@ def test_a_reference_names_a_model_and_optionally_its_server(
     assert ServerReference.parse(reference) == expected
 
 
-@pytest.mark.parametrize("address", ["localhost", "localhost:8000/v1", "10.0.0.1/v1", "gpu-3.lab:8000"])
+@pytest.mark.parametrize(
+    "address", ["localhost", "localhost:8000/v1", "10.0.0.1/v1", "gpu-3.lab:8000", "gpu-3/v1", "HTTP://gpu-3/v1"]
+)
 def test_an_address_without_a_scheme_is_not_part_of_the_model(address: str) -> None:
     with pytest.raises(ConfigError, match="lacks http://"):
         ServerReference.parse(f"openai:m@{address}")

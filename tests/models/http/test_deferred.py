@@ -32,6 +32,17 @@ def test_all_answers_of_a_file_are_stored_in_one_transaction(tmp_path: Path) -> 
     deferred.close()
 
 
+def test_a_request_that_cannot_be_stored_is_one_error(tmp_path: Path) -> None:
+    deferred = Deferred()
+    with serving(BatchServer()) as server, connect(server, deferred=deferred) as model:
+        model.generate(CHATS[:1], Sampling(9))
+        deferred.begin(tmp_path)
+        (tmp_path / "requests-1.jsonl").mkdir()
+        with pytest.raises(OutputError, match=r"The batches cannot be kept in .*: (Is a directory|Operation not perm)"):
+            model.generate(CHATS, Sampling(9))
+    deferred.close()
+
+
 def test_a_damaged_file_of_answers_is_named(tmp_path: Path) -> None:
     (tmp_path / "answers.sqlite").write_text("no database " * 100)
     with pytest.raises(OutputError, match=r"answers\.sqlite: file is not a database"):

@@ -12,6 +12,7 @@ from tests.models.faulty_server import KEY, FaultyServer, Reply, Step, completio
 
 from promptmii.errors import EndpointError
 from promptmii.models.base import Chat, Choice, Completion, Failure, FailureKind, Sampling, Usage
+from promptmii.models.http.answers import check_whole_prompt
 from promptmii.models.http.client import HttpModel
 from promptmii.models.http.config import HttpConfig
 
@@ -420,6 +421,10 @@ class TestTruncatedPrompts:
     def test_a_prompt_that_fits_is_answered(self) -> None:
         with serving(FaultyServer(default=self.truncating(8192), context=None)) as server, connect(server) as model:
             assert isinstance(model.generate([LONG], SAMPLING)[0], Completion)
+
+    def test_a_long_dividing_line_of_few_tokens_is_no_truncated_prompt(self) -> None:
+        usage = Usage(1, prompt_tokens=700, completion_tokens=1)
+        check_whole_prompt([{"role": "user", "content": "Dear team\n" + 9 * (1000 * "-" + "\n" + 1000 * "=")}], usage)
 
 
 class TestPauses:

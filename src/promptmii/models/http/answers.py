@@ -19,6 +19,7 @@ WITHHELD = re.compile(
 BROKEN = re.compile(r"error|abort|network|insufficient|malformed|cancel|fail|timeout", re.IGNORECASE)
 THOUGHT = re.compile(r"reason|think|thought")
 """Matches the names of message fields that contain a model's reasoning."""
+RUN = re.compile(r"(.)\1{3,}")
 CHECKED_PROMPT = 1000
 """Only longer prompts, in tokens, are compared with the server's count."""
 
@@ -144,8 +145,11 @@ def check_whole_prompt(chat: Chat, usage: Usage) -> None:
 
 
 def _minimum_tokens(text: str) -> int:
-    """A lower bound for any tokenizer: one token per six characters, with a run of white space as one character."""
-    return len(" ".join(text.split())) // 6
+    """A lower bound for any tokenizer: one token per six characters, with a run of one character counted once.
+
+    Such a run, as in a dividing line, may be a single token, and so may a run of white space.
+    """
+    return len(RUN.sub(r"\1", " ".join(text.split()))) // 6
 
 
 def as_count(value: Any) -> int | None:

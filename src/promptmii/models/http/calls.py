@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import CancelledError, Future, wait
 from typing import Any, TypeVar
 
-from promptmii.errors import EndpointError
+from promptmii.errors import EndpointError, PromptMIIError
 from promptmii.models.base import Chat, Failure, FailureKind
 from promptmii.models.http.config import CHAT, HttpConfig
 from promptmii.models.http.refusals import RefusedError
@@ -70,11 +70,11 @@ class Calls:
         return self.run(self.gather(call, items))
 
     async def gather(self, call: Callable[[S], Coroutine[Any, Any, T]], items: Sequence[S]) -> list[T]:
-        """The results of concurrent calls, in order. The first `EndpointError` cancels the other calls."""
+        """The results of concurrent calls, in order. The first `PromptMIIError` cancels the other calls."""
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(call(item)) for item in items]
-        except* EndpointError as errors:
+        except* PromptMIIError as errors:
             raise errors.exceptions[0] from None
         return [task.result() for task in tasks]
 

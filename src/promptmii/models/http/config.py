@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from promptmii.models.http.deferred import Deferred
 
 _SECRET = re.compile(r"(key|token|secret|password|pwd|credential|auth|code|sig)[^=&]*=", re.IGNORECASE)
-_NO_SCHEME = re.compile(r"@(localhost|(?:\d+\.){3}\d+|[\w.-]+:\d+)(?:/|$)")
+_NO_SCHEME = re.compile(r"@(localhost|(?:\d+\.){3}\d+|[\w.-]+:\d+|[\w.-]+(?=/v1/?$)|\w+://[^/]+)(?:/|$)")
 """An address without http://, which would pass for a part of the model's name."""
 CHAT = "/chat/completions"
 HOSTED = "https://api.openai.com/v1"

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from promptmii.errors import EndpointError, OutputError, UnsupportedError
+from promptmii.errors import EndpointError, OutputError, PromptMIIError, UnsupportedError
 from promptmii.files import private_file, write_text
 from promptmii.models.base import Failure, FailureKind, Price, Usage, most_tokens
 from promptmii.models.http.config import CHAT
@@ -92,13 +92,17 @@ class Deferred:
         return self._db is not None and path == CHAT
 
     def answer(self, body: Mapping[str, Any]) -> Any:
-        """The answer to a chat completion request. If there is none yet, collect the request; raise `RefusedError`."""
+        """The answer to a chat completion request. If there is none yet, collect the request; raise `RefusedError`.
+
+        Raises `OutputError` if the request cannot be stored.
+        """
         assert self._db
         key = content_key(body)[:40]
-        row = self._db.execute("SELECT status, body FROM answers WHERE key = ?", (key,)).fetchone()
-        if row is None:
-            if self._db.execute("INSERT OR IGNORE INTO collected VALUES (?)", (key,)).rowcount:
+        with self._storage_errors():
+            row = self._db.execute("SELECT status, body FROM answers WHERE key = ?", (key,)).fetchone()
+            if row is None and self._db.execute("INSERT OR IGNORE INTO collected VALUES (?)", (key,)).rowcount:
                 self._collect(key, body)
+        if row is None:
             raise RefusedError(FailureKind.UNANSWERED, "its batch is not finished", lasting=True)
         status, text = row
         answer = json.loads(text)
@@ -209,7 +213,8 @@ class Deferred:
     def _fetch(self, file_id: str) -> None:
         assert self._db
         path = self._folder / "fetched.jsonl"
-        self._call(lambda server: server.download(f"/files/{file_id}/content", path))
+        with self._storage_errors():
+            self._call(lambda server: server.download(f"/files/{file_id}/content", path))
         with self._storage_errors(), self._db:
             self._db.execute("BEGIN")  # or else each of up to 50,000 answers is flushed to disk on its own
             self._db.executemany("INSERT OR REPLACE INTO answers VALUES (?, ?, ?)", _answers(path))
@@ -223,6 +228,13 @@ class Deferred:
             raise OutputError(
                 f"The answers of the batches cannot be kept in {self._folder / ANSWERS}: {error}. Make room, or delete "
                 "the file if it is damaged, and run the same command again."
+            ) from error
+        except PromptMIIError:
+            raise
+        except OSError as error:
+            raise OutputError(
+                f"The batches cannot be kept in {self._folder}: {error.strerror or error}. Make room, and run the same "
+                "command again."
             ) from error
 
     def forget(self) -> None:
