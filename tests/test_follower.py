@@ -129,6 +129,15 @@ def test_choose_distinguishes_all_labels(labels: list[str]) -> None:
     assert [p.label for p in Follower(model).predict(instruction, [f"={label}=" for label in clean])] == clean
 
 
+@pytest.mark.parametrize("likelihood", [math.nan, -math.inf])
+def test_likelihoods_that_name_no_likeliest_label_are_a_failure(likelihood: float) -> None:
+    follower = Follower(ScriptedModel(score=lambda chat, _: likelihood if "odd" in chat[-1]["content"] else -1.0))
+    odd, even = follower.predict(Naive().induce(SUPPORT), ["odd", "even"])
+    assert odd.label is None
+    assert (odd.failure and odd.failure.kind) is FailureKind.BAD_ANSWER
+    assert even.label == "a"
+
+
 def test_a_failure_prevents_a_score() -> None:
     def flaky(chat, option):
         return Failure(FailureKind.SERVER, "down") if "query b 1" in chat[-1]["content"] else biased(chat, option)

@@ -151,6 +151,14 @@ def test_numbers_as_labels_have_their_own_lines() -> None:
     assert descriptions(text, ("7", "17", "27")) == ("7 late", "17 lost", "27 7 days 117: none")
 
 
+def test_labels_without_a_letter_can_be_told_apart() -> None:
+    assert descriptions("\U0001f600: joy\n- \U0001f622: grief", ("\U0001f600", "\U0001f622", "+")) == (
+        "\U0001f600 joy",
+        "\U0001f622 grief",
+        "+",
+    )
+
+
 def test_no_texts_need_no_shortlist() -> None:
     assert Follower(Counting()).predict(prepared(), []) == []
 

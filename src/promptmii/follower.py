@@ -198,7 +198,7 @@ class Follower(Predictor):
 
         answers: dict[int, Choice | Failure] = {}
         for number, group_answers in parallel(ask, option_sets, self.model.card.concurrency):
-            answers |= zip(groups[option_sets[number]], group_answers, strict=True)
+            answers |= zip(groups[option_sets[number]], map(_with_a_likeliest, group_answers), strict=True)
         return [answers[position] for position in range(len(requests))]
 
     def own(self, instruction: Instruction) -> Instruction:
@@ -256,6 +256,17 @@ class Follower(Predictor):
                 counts[i] = count
             too_long = [i for i in too_long if counts[i] > room and length[i] > 0]
         return fitted
+
+
+def _with_a_likeliest(answer: Choice | Failure) -> Choice | Failure:
+    """The answer, or a failure if its likelihoods name no likeliest label: the first would be made up."""
+    if isinstance(answer, Failure) or answer.scores is None or np.isfinite(np.max(answer.scores)):
+        return answer
+    message = (
+        "The model gave likelihoods that are not finite numbers, as weights do that overflow in float16. Use another "
+        "precision, or another model."
+    )
+    return Failure(FailureKind.BAD_ANSWER, message, answer.usage)
 
 
 def _without_notes(instruction: Instruction) -> Instruction:

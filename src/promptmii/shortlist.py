@@ -123,5 +123,5 @@ def _heading(labels: Collection[str]) -> re.Pattern[str]:
 
 
 def _in_words(label: str) -> str:
-    """Split a label such as `card_fee` or `cardFee` into words."""
-    return re.sub(r"[\W_]+|(?<=[a-z])(?=[A-Z])", " ", label).strip()
+    """Split a label such as `card_fee` or `cardFee` into words. A label of symbols alone stays as it is."""
+    return re.sub(r"[\W_]+|(?<=[a-z])(?=[A-Z])", " ", label).strip() or label
