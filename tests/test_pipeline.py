@@ -1,5 +1,6 @@
 """The pipeline on real files, with a server on loopback or a scripted model."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,12 @@ def test_unknown_setting_of_a_table_names_the_nearest_in_that_table() -> None:
 
 @pytest.mark.parametrize(
     ("values", "words"),
-    [({"n": 0}, "n = 0"), ({"endpoint": {"context_length": 0}}, "endpoint.context_length = 0")],
+    [
+        ({"n": 0}, "n = 0"),
+        ({"endpoint": {"context_length": 0}}, "endpoint.context_length = 0"),
+        ({"endpoint": {"prices": {"openai:m": (math.nan, 1.0)}}}, r"The price of openai:m is \(nan, "),
+        ({"endpoint": {"prices": {"*": (1.0, -1.0)}}}, r"The price of \* is \(1\.0, -1\.0, "),
+    ],
 )
 def test_refused_value_is_named(values: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
