@@ -56,6 +56,8 @@ def test_the_summary_in_words() -> None:
         "In money: 0.0024 once, 3.5 saved per 1,000 queries, uncached."
     )
     assert str(break_even(icl, ours, PRICE)).endswith("it saves nothing: 1,750 more tokens per query.")
+    same = PromptCost(FREE, 300.0, 250)
+    assert str(break_even(same, same, PRICE)).endswith("it saves nothing: 0 more tokens per query.")
 
 
 def test_a_cache_without_effect_is_mentioned_once() -> None:

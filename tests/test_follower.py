@@ -92,6 +92,21 @@ def test_a_note_says_that_batch_calibration_is_not_stored() -> None:
     assert any("batch" in note for note in instruction.provenance.notes)
 
 
+def test_a_note_on_a_calibration_goes_with_it() -> None:
+    batch = Follower(ScriptedModel(score=biased), "choose", "batch").prepare(Naive().induce(SUPPORT), SUPPORT)
+    refitted = Follower(ScriptedModel(score=biased), "choose", "support").prepare(batch, SUPPORT)
+    assert not refitted.provenance.notes
+
+
+def test_a_calibration_does_not_depend_on_the_order_of_the_labels_in_the_support() -> None:
+    follower = Follower(ScriptedModel(score=biased), "choose", "supervised")
+    instruction = Naive().induce(SUPPORT)
+    reversed_labels = Support(SUPPORT.labels[::-1], SUPPORT.examples)
+    assert follower.prepare(instruction, reversed_labels).calibration == (
+        follower.prepare(instruction, SUPPORT).calibration
+    )
+
+
 def test_calibration_needs_likelihoods() -> None:
     with pytest.raises(UnsupportedError):
         Follower(ScriptedModel(score=biased, gives_scores=False), "choose", "support")
@@ -112,6 +127,15 @@ def test_choose_distinguishes_all_labels(labels: list[str]) -> None:
     model = ScriptedModel(score=lambda chat, option: float(f"={option}=" in chat[-1]["content"].splitlines()[-1]))
     instruction = Naive().induce(Support(tuple(clean), ()))
     assert [p.label for p in Follower(model).predict(instruction, [f"={label}=" for label in clean])] == clean
+
+
+@pytest.mark.parametrize("likelihood", [math.nan, -math.inf])
+def test_likelihoods_that_name_no_likeliest_label_are_a_failure(likelihood: float) -> None:
+    follower = Follower(ScriptedModel(score=lambda chat, _: likelihood if "odd" in chat[-1]["content"] else -1.0))
+    odd, even = follower.predict(Naive().induce(SUPPORT), ["odd", "even"])
+    assert odd.label is None
+    assert (odd.failure and odd.failure.kind) is FailureKind.BAD_ANSWER
+    assert even.label == "a"
 
 
 def test_a_failure_prevents_a_score() -> None:

@@ -108,6 +108,18 @@ def test_half_of_a_character_in_a_file_does_not_prevent_saving(tmp_path: Path) -
     assert Instruction.load(loaded.save(path, force=True)) == loaded
 
 
+def test_a_path_that_is_not_valid_unicode_does_not_prevent_saving(tmp_path: Path) -> None:
+    path = PLAIN.model_copy(update={"generator": "gguf:b\udcfccher.gguf"}).save(tmp_path / "i.json")
+    assert Instruction.load(path).generator == "gguf:b?cher.gguf"
+
+
+def test_a_frame_without_a_slot_for_the_text_is_refused_when_the_file_is_read(tmp_path: Path) -> None:
+    path = PLAIN.save(tmp_path / "i.json")
+    path.write_text(path.read_text("utf-8").replace("{{text}}", ""), "utf-8")
+    with pytest.raises(ArtefactError, match=r"i\.json is not an instruction file.*expected each of .*\{\{text\}\}"):
+        Instruction.load(path)
+
+
 @pytest.mark.parametrize(
     ("change", "matters"),
     [

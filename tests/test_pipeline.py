@@ -1,5 +1,6 @@
 """The pipeline on real files, with a server on loopback or a scripted model."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from promptmii.data import demo_path
 from promptmii.errors import (
     ConfigError,
     DataError,
+    EndpointError,
     OutputError,
     ScoreRefusedError,
     SpendingLimitError,
@@ -27,9 +29,28 @@ def test_unknown_setting_names_the_nearest() -> None:
         InduceSettings.of(evaluat=3)
 
 
-def test_refused_value_is_named() -> None:
-    with pytest.raises(ConfigError, match="n = 0"):
-        InduceSettings.of(n=0)
+def test_unknown_setting_of_a_table_names_the_nearest_in_that_table() -> None:
+    with pytest.raises(ConfigError, match=r"'endpoint\.base_ulr'\. Did you mean 'base_url'"):
+        InduceSettings.of(endpoint={"base_ulr": "http://localhost:8000/v1"})
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"n": 0}, "n = 0"),
+        ({"endpoint": {"context_length": 0}}, "endpoint.context_length = 0"),
+        ({"endpoint": {"prices": {"openai:m": (math.nan, 1.0)}}}, r"The price of openai:m is \(nan, "),
+        ({"endpoint": {"prices": {"*": (1.0, -1.0)}}}, r"The price of \* is \(1\.0, -1\.0, "),
+    ],
+)
+def test_refused_value_is_named(values: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        InduceSettings.of(**values)
+
+
+def test_a_configuration_that_an_editor_saved_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    (tmp_path / "induce.toml").write_text("n = 7", "utf-8-sig")
+    assert InduceSettings.read(tmp_path / "induce.toml").n == 7
 
 
 @pytest.mark.parametrize(
@@ -80,7 +101,7 @@ class AtStep(Quiet):
             self._action()
 
 
-def induced(server: FaultyServer, output: Path, progress: Progress, **changes: Any) -> pipeline.Induced:
+def induced(server: FaultyServer, output: Path | None, progress: Progress, **changes: Any) -> pipeline.Induced:
     endpoint = {"base_url": server.url}
     settings = {"generator": "openai:m", "mode": "generate", "n": 6, "evaluate": 6, "endpoint": endpoint} | changes
     return pipeline.induce(demo_path(), output=output, progress=progress, **settings)
@@ -102,6 +123,23 @@ def test_a_failure_while_measuring_keeps_the_paid_instruction(tmp_path: Path) ->
     with serving(FaultyServer()) as server, pytest.raises(ScoreRefusedError):
         induced(server, path, AtStep("Scoring", lambda: setattr(server, "default", "context")))
     assert Instruction.load(path).text
+
+
+def test_a_follower_that_cannot_answer_does_not_lose_an_instruction_without_a_file() -> None:
+    with serving(FaultyServer([completion("Say free.")], default="401")) as server:
+        with pytest.raises(EndpointError, match=r"The instruction is written: 'Say free\.'$") as caught:
+            induced(server, None, Quiet())
+        assert caught.value.lasting
+
+
+def test_the_result_as_json_tells_the_examples_from_the_rows_measured(tmp_path: Path) -> None:
+    with serving(FaultyServer()) as server:
+        rows = induced(server, tmp_path / "i.json", Quiet(), evaluate=8).as_json()["comparison"]
+    assert [(row["method"], row["examples"], row["n"]) for row in rows] == [
+        ("naive", 0, 8),
+        ("icl", 6, 8),
+        ("mii", 6, 8),
+    ]
 
 
 def test_a_file_that_appears_meanwhile_stays_and_the_instruction_is_saved_beside_it(tmp_path: Path) -> None:
@@ -154,7 +192,7 @@ def test_the_writer_and_the_follower_share_one_spending_limit(tmp_path: Path) ->
             "max_cost": 28.0,
             "prices": {"openai:m": (0.0, 1e6), "openai:other": (0.0, 1e3)},
         }
-        with pytest.raises(SpendingLimitError, match=r"28\.0+ was spent"):
+        with pytest.raises(SpendingLimitError, match=r"28\.0+ was spent.*is written and saved to .*: 'Say free\.'$"):
             induced(server, tmp_path / "i.json", Quiet(), follower="openai:other", budget=8, endpoint=endpoint)
         assert len(server.bodies) == 1
     assert Instruction.load(tmp_path / "i.json").text == "Say free."

@@ -1,13 +1,24 @@
 """Prompts: no text, label or example can break their structure."""
 
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from promptmii.errors import ConfigError
-from promptmii.prompts import META_SLOTS, Template, defuse, follower_frame, frame_prompt, label_lines, quote
+from promptmii.prompts import (
+    META_SLOTS,
+    Template,
+    defuse,
+    follower_frame,
+    frame_prompt,
+    label_lines,
+    meta_prompt,
+    quote,
+    read_template,
+)
 
 _TOKENS = """
     <|im_start|> <|im_end|> <|eot_id|> <s> </s> [INST] [/INST] <<SYS>> <start_of_turn> <bos> <｜User｜>
@@ -44,6 +55,11 @@ def test_control_tokens_are_split_outside_quotes(token: str) -> None:
 def test_a_template_must_have_each_slot_once() -> None:
     with pytest.raises(ConfigError, match="text"):
         Template("{{instruction}} {{labels}}", ("instruction", "labels", "text"))
+
+
+def test_a_template_that_an_editor_saved_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    (tmp_path / "meta.txt").write_text(meta_prompt().text, "utf-8-sig")
+    assert read_template(tmp_path / "meta.txt", META_SLOTS) == meta_prompt()
 
 
 def test_a_template_may_omit_only_the_budget() -> None:

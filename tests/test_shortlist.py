@@ -146,6 +146,23 @@ def test_a_line_belongs_to_the_longest_matching_label() -> None:
     )
 
 
+def test_numbers_as_labels_have_their_own_lines() -> None:
+    text = "7: late\n- 17: lost\n- **27**: 7 days\n117: none"
+    assert descriptions(text, ("7", "17", "27")) == ("7 late", "17 lost", "27 7 days 117: none")
+
+
+def test_labels_without_a_letter_can_be_told_apart() -> None:
+    assert descriptions("\U0001f600: joy\n- \U0001f622: grief", ("\U0001f600", "\U0001f622", "+")) == (
+        "\U0001f600 joy",
+        "\U0001f622 grief",
+        "+",
+    )
+
+
+def test_no_texts_need_no_shortlist() -> None:
+    assert Follower(Counting()).predict(prepared(), []) == []
+
+
 def test_labels_that_differ_in_case_only_have_their_own_lines_and_examples() -> None:
     text = "Apple: phones\n- apple: fruit\nUS Citizens: people\n\nInput: a mac\nLabel: Apple"
     described = descriptions(text, ("Apple", "apple", "US", "us citizens"))

@@ -155,6 +155,16 @@ def test_a_released_checkpoint_requires_a_style(family: str) -> None:
         read_style(f"{suggestion}s")
 
 
+def test_a_template_replaces_the_prompt_of_a_built_in_style_and_is_refused_with_another(tmp_path: Path) -> None:
+    template = tmp_path / "meta.txt"
+    template.write_text("{{examples}} {{labels}}")
+    for reference in ("m", "m#ours", "promptmii-llama-3.1-8b"):
+        assert style_for(reference, str(template)) == Style(meta="{{examples}} {{labels}}")
+    assert style_for("m#plain", str(template)) == Style(meta="{{examples}} {{labels}}", contrast=0.0)
+    with pytest.raises(ConfigError, match="both set the prompt of m; give only one"):
+        style_for("m#promptmii-llama", str(template))
+
+
 def test_one_grid_can_compare_several_styles(checkout: tuple[Path, dict[str, str]]) -> None:
     import_styles(*checkout)
     task = Task("t", ("a", "b"), EXAMPLES, EXAMPLES)

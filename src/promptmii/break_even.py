@@ -58,7 +58,9 @@ class BreakEven:
     def __str__(self) -> str:
         saved = self.saved_tokens_per_query
         if self.uncached.queries is None:
-            return f"Against the examples in the prompt (ICL) it saves nothing: {-saved:,.0f} more tokens per query."
+            return (
+                f"Against the examples in the prompt (ICL) it saves nothing: {abs(saved):,.0f} more tokens per query."
+            )
         same = self.cached == self.uncached
         text = (
             f"Against the examples in the prompt (ICL) it saves {saved:,.0f} tokens per query: they cost "

@@ -1,6 +1,7 @@
 """Settings shared by several commands."""
 
 from contextlib import AbstractAsyncContextManager
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -38,7 +39,7 @@ class Endpoint(Settings):
     """Concurrent requests, over all servers."""
     patience: float = Field(default=300.0, ge=0)
     """Seconds that a call waits for a server that is down, busy or failing, before the call fails."""
-    context_length: int | None = None
+    context_length: int | None = Field(default=None, ge=1)
     """Context length in tokens; default: as the server reports."""
     cache: str | None = None
     """Folder of the answer cache; default: no cache."""
@@ -55,6 +56,14 @@ class Endpoint(Settings):
     @classmethod
     def _check_addresses(cls, base_url: str | None) -> str | None:
         return ",".join(addresses(base_url)) if base_url else None
+
+    @field_validator("prices")
+    @classmethod
+    def _check_prices(cls, prices: dict[str, Price]) -> dict[str, Price]:
+        for reference, price in prices.items():
+            if not all(term is None or 0 <= term < inf for term in price):  # a limit stops no call of such a price
+                raise ConfigError(f"The price of {reference} is {tuple(price)}; expected finite numbers from 0 on.")
+        return prices
 
     def limit(self) -> "SpendingLimit | None":
         """A spending limit to share between all models of a run."""

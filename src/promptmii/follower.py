@@ -114,7 +114,7 @@ class Follower(Predictor):
         No text is scored under a prompt that shows it (`calibrate.held_out`). Query rows are never seen. Raises
         `EndpointError` if the follower fails on a text, and `UnsupportedError` if there are no examples to fit on.
         """
-        uncalibrated = instruction.fitted_on(support).model_copy(
+        uncalibrated = _without_notes(instruction.fitted_on(support)).model_copy(
             update={"follower": self.model.card.reference, "mode": self.mode, "calibration": None}
         )
         if self.mode == "choose" and self.model.card.gives_scores:  # without likelihoods, a shortlist saves nothing
@@ -135,7 +135,7 @@ class Follower(Predictor):
         else:
             groups = list(calibrate.held_out(uncalibrated, support.examples))
             parts = [(prompt, tuple(example.text for example in examples)) for prompt, examples in groups]
-            gold = [support.labels.index(example.label) for _, examples in groups for example in examples]
+            gold = [instruction.labels.index(example.label) for _, examples in groups for example in examples]
         if not parts:
             return uncalibrated.noted(QUOTED_NOTE)
         choices = self._choose(parts)
@@ -198,7 +198,7 @@ class Follower(Predictor):
 
         answers: dict[int, Choice | Failure] = {}
         for number, group_answers in parallel(ask, option_sets, self.model.card.concurrency):
-            answers |= zip(groups[option_sets[number]], group_answers, strict=True)
+            answers |= zip(groups[option_sets[number]], map(_with_a_likeliest, group_answers), strict=True)
         return [answers[position] for position in range(len(requests))]
 
     def own(self, instruction: Instruction) -> Instruction:
@@ -256,6 +256,24 @@ class Follower(Predictor):
                 counts[i] = count
             too_long = [i for i in too_long if counts[i] > room and length[i] > 0]
         return fitted
+
+
+def _with_a_likeliest(answer: Choice | Failure) -> Choice | Failure:
+    """The answer, or a failure if its likelihoods name no likeliest label: the first would be made up."""
+    if isinstance(answer, Failure) or answer.scores is None or np.isfinite(np.max(answer.scores)):
+        return answer
+    message = (
+        "The model gave likelihoods that are not finite numbers, as weights do that overflow in float16. Use another "
+        "precision, or another model."
+    )
+    return Failure(FailureKind.BAD_ANSWER, message, answer.usage)
+
+
+def _without_notes(instruction: Instruction) -> Instruction:
+    """The instruction without what an earlier calibration noted, which need not be true of the next."""
+    provenance = instruction.provenance
+    notes = tuple(note for note in provenance.notes if note not in (BATCH_NOTE, QUOTED_NOTE))
+    return instruction.model_copy(update={"provenance": provenance.model_copy(update={"notes": notes})})
 
 
 def _read(parser: LabelParser, answer: Completion | Failure, was_cut: bool, limited: bool) -> Prediction:

@@ -209,6 +209,7 @@ class Instruction(Frozen):
     @model_validator(mode="after")
     def _check_shapes(self) -> Self:
         check_labels(self.labels, "The instruction")
+        _frame(self.frame)  # raises `ConfigError` unless it has each slot once
         if self.calibration and {len(self.calibration.scale), len(self.calibration.offset)} != {len(self.labels)}:
             raise ValueError(
                 f"the calibration must have one scale and one offset for each of {len(self.labels)} labels"
@@ -317,9 +318,8 @@ class Instruction(Frozen):
 
     def save(self, path: str | os.PathLike[str], *, force: bool = False) -> Path:
         """Write to one JSON file, atomically. Raises `OutputError` if it exists (unless `force`)."""
-        return write_text(
-            Path(path), json.dumps(self.model_dump(mode="json"), ensure_ascii=False, indent=2) + "\n", force=force
-        )
+        content = json.dumps(self.model_dump(mode="json"), ensure_ascii=False, indent=2) + "\n"
+        return write_text(Path(path), storable(content), force=force)  # a model's path need not be valid Unicode
 
     @classmethod
     def of(cls, source: "Instruction | str | os.PathLike[str]") -> "Instruction":

@@ -15,7 +15,7 @@ from promptmii import metrics
 from promptmii.break_even import BreakEven, PromptCost, break_even
 from promptmii.config import Columns, InduceSettings
 from promptmii.data import LoadedTask, Source, draw_notes, load_task, sample
-from promptmii.errors import OutputError, ScoreRefusedError
+from promptmii.errors import ModelError, OutputError, ScoreRefusedError, SpendingLimitError
 from promptmii.files import check_writable, free_name
 from promptmii.follower import Follower, resolve_calibration
 from promptmii.inducers import BestOf, FixedInstruction, InContext, Keeping, MetaInducer, Naive, Writer, marked_lines
@@ -84,7 +84,7 @@ class Induced:
             "comparison": [
                 {
                     "method": row.instruction.method,
-                    "n": row.instruction.provenance.n,
+                    "examples": row.instruction.provenance.n,
                     "seconds": row.scored.usage.seconds,
                     **(row.instruction.measured.model_dump() if row.instruction.measured else {}),
                     "cost": row.instruction.cost.model_dump(),
@@ -166,11 +166,14 @@ class _OutputFile:
         if path:
             check_writable(path, force=force)
         self.path = path
+        self.written: Instruction | None = None
+        """What the generator wrote, also if there is no file."""
         self._force = force
         self._progress = progress
 
     def __call__(self, instruction: Instruction) -> None:
         """Save the instruction. If that fails, raises `OutputError` with the text, so that it is not lost."""
+        self.written = instruction
         if self.path is None:
             return
         try:
@@ -190,7 +193,26 @@ def _induced(
     output_file: _OutputFile,
     progress: Progress,
 ) -> Induced:
-    """The instruction of the last inducer, measured beside the others if there are query rows."""
+    """The instruction of the last inducer, measured beside the others if there are query rows.
+
+    An error after it was written holds its text, so that it is not lost.
+    """
+    try:
+        return _written_and_measured(inducers, follower, drawn, output_file, progress)
+    except (ModelError, ScoreRefusedError, SpendingLimitError) as error:
+        if written := output_file.written:
+            where = f" and saved to {output_file.path}" if output_file.path else ""
+            error.args = (f"{error} The instruction is written{where}: {written.text!r}",)
+        raise
+
+
+def _written_and_measured(
+    inducers: Sequence[Inducer],
+    follower: Follower,
+    drawn: _Drawn,
+    output_file: _OutputFile,
+    progress: Progress,
+) -> Induced:
     *baselines, inducer = inducers
     episode, loaded = drawn.episode, drawn.loaded
     notes = (*loaded.notes, *loaded.split_notes, *draw_notes(loaded.task, episode))
@@ -200,15 +222,10 @@ def _induced(
         notes = (*notes, f"compared for each text: {instruction.shortlist}")
     if not episode.query:
         return Induced(instruction, (), {}, None, notes, output_file.path)
-    try:
-        rows = [
-            _measure(_prepared(baseline, follower, drawn, progress), follower, episode, progress)
-            for baseline in baselines
-        ]
-        rows.append(_measure(instruction, follower, episode, progress))
-    except ScoreRefusedError as error:
-        where = f" and saved to {output_file.path}" if output_file.path else ""
-        raise ScoreRefusedError(f"{error} The instruction is written{where}: {instruction.text!r}") from error
+    rows = [
+        _measure(_prepared(baseline, follower, drawn, progress), follower, episode, progress) for baseline in baselines
+    ]
+    rows.append(_measure(instruction, follower, episode, progress))
     output_file(rows[-1].instruction)
     gold, predicted = rows[-1].scored.gold, rows[-1].scored.labels
     differences = {

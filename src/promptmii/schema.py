@@ -1,9 +1,9 @@
 """Base classes of everything read from or written to a file: frozen, validated, without unknown fields."""
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -39,7 +39,9 @@ class Settings(Frozen):
                 raise reason from error
             name = ".".join(str(part) for part in first["loc"])
             if first["type"] == "extra_forbidden":
-                raise ConfigError(f"Unknown setting {name!r}. {nearest(name, cls.model_fields)}") from error
+                *table, unknown = first["loc"]
+                known = _settings_in(cls, table)
+                raise ConfigError(f"Unknown setting {name!r}. {nearest(str(unknown), known)}") from error
             if first["type"] == "value_error" and isinstance(first["input"], Mapping):  # contradictory settings
                 place = f" of {name}" if name else ""
                 raise ConfigError(f"The settings{place} are refused: {reason}.") from error
@@ -51,13 +53,27 @@ class Settings(Frozen):
         if path is None:
             return cls.of(**merged({}, changes))
         try:
-            content = tomllib.loads(path.read_text("utf-8"))
+            content = tomllib.loads(path.read_text("utf-8-sig"))
         except (OSError, ValueError, RecursionError) as error:
             raise ConfigError(f"The configuration {path} cannot be read: {error}. Expected a TOML file.") from error
         try:
             return cls.of(**merged(content, changes))
         except ConfigError as error:
             raise ConfigError(f"{path}: {error}") from error
+
+
+def _settings_in(model: type[BaseModel], path: Sequence[int | str]) -> Iterable[str]:
+    """Names of the settings in the nested table at `path`, or of the closest table around it that has one type."""
+    for part in path:
+        if isinstance(part, int):
+            continue
+        annotation = model.model_fields[part].annotation if part in model.model_fields else None
+        types = [kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type)]
+        tables = [kind for kind in types if issubclass(kind, BaseModel)]
+        if len(tables) != 1:
+            break
+        model = tables[0]
+    return model.model_fields
 
 
 def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

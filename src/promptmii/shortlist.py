@@ -59,7 +59,7 @@ def shortlisted(instruction: Instruction, support: Support, kind: ShortlistKind)
 
 def candidates(instruction: Instruction, texts: Sequence[str]) -> list[tuple[int, ...]] | None:
     """For each text, the sorted positions of the labels to compare; `None` for all labels."""
-    if instruction.shortlist is None or not instruction.shortlists:
+    if instruction.shortlist is None or not instruction.shortlists or not texts:
         return None
     scores = _similarities(instruction, texts, instruction.shortlist.by)
     best = np.argsort(-scores, axis=1, kind="stable")[:, : instruction.shortlist.size]
@@ -114,11 +114,14 @@ def descriptions(text: str, labels: Sequence[str]) -> tuple[str, ...]:
 
 
 def _heading(labels: Collection[str]) -> re.Pattern[str]:
-    """Matches a line that begins with a label, the longest first, perhaps after a bullet."""
+    """Matches a line that begins with a label, the longest first, perhaps after a bullet.
+
+    The first whole label in the line counts: "17: 7 days" belongs to the label "17", not to "7".
+    """
     names = "|".join(map(re.escape, sorted(labels, key=len, reverse=True)))
-    return re.compile(rf"[\W\d_]*({names})(?!\w)\W*")
+    return re.compile(rf"[\W\d_]*?(?<![^\W_])({names})(?!\w)\W*")
 
 
 def _in_words(label: str) -> str:
-    """Split a label such as `card_fee` or `cardFee` into words."""
-    return re.sub(r"[\W_]+|(?<=[a-z])(?=[A-Z])", " ", label).strip()
+    """Split a label such as `card_fee` or `cardFee` into words. A label of symbols alone stays as it is."""
+    return re.sub(r"[\W_]+|(?<=[a-z])(?=[A-Z])", " ", label).strip() or label

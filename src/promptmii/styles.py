@@ -14,7 +14,7 @@ from platformdirs import user_data_path
 from pydantic import Field, ValidationError, model_validator
 
 from promptmii.errors import ConfigError, nearest
-from promptmii.files import write_text
+from promptmii.files import private_folder, write_text
 from promptmii.prompts import FRAME_SLOTS, META_SLOTS, Template, follower_frame, meta_prompt, read_template
 from promptmii.schema import Frozen
 from promptmii.task import content_key
@@ -112,20 +112,26 @@ def split_style(reference: str) -> tuple[str, str | None]:
 def style_for(reference: str, template: str | None = None) -> Style:
     """The style that a model reference names, or else `ours`; a template file replaces its prompt for the generator.
 
-    Raises `ConfigError` for an unknown style, and for one of the paper's checkpoints without a style.
+    Raises `ConfigError` for an unknown style, for an imported style with a template, and for one of the paper's
+    checkpoints without either.
     """
     model, name = split_style(reference)
-    if name:
-        return read_style(name)
+    if template and name not in (None, *BUILT_IN):
+        raise ConfigError(
+            f"The style {name!r} and the template {template} both set the prompt of {model}; give only one."
+        )
+    style = read_style(name) if name else Style()
     if template:
-        return Style(meta=read_template(Path(template), META_SLOTS).text)
+        return style.model_copy(update={"meta": read_template(Path(template), META_SLOTS).text})
+    if name:
+        return style
     if released := RELEASED.search(model):
         suggestion = f"promptmii-{released[1].lower()}"
         raise ConfigError(
             f"{model} was trained with its own prompts. Write {model}#{suggestion} for the paper's evaluation "
             f"(-train for its training), or {model}#{OURS} for promptmii's."
         )
-    return Style()
+    return style
 
 
 def style_names() -> list[str]:
@@ -153,7 +159,8 @@ def read_style(name: str) -> Style:
 def import_styles(checkout: Path, hashes: dict[str, str] = FILES) -> dict[str, Style]:
     """Read the authors' prompts from a checkout of their repository, and save them for this user.
 
-    The files are parsed, never run. Raises `ConfigError` if one is missing or has a different hash.
+    The files are parsed, never run. Raises `ConfigError` if one is missing or has a different hash, and `OutputError`
+    if the styles cannot be saved.
     """
     modules = {name: ast.parse(_read_verified(checkout / name, sha256)) for name, sha256 in hashes.items()}
     frame = _follower_prompt(_string_in(modules["promptmii.py"], "custom_line", "run"))
@@ -171,7 +178,7 @@ def import_styles(checkout: Path, hashes: dict[str, str] = FILES) -> dict[str, S
     for name, (function, variable) in _BASELINES.items():
         frame = _follower_prompt(_string_in(modules[_EVALUATION_FILE], variable, function))
         styles[name] = Style(frame=frame, contrast=0.0, listed_once=False, answer=10)
-    _folder().mkdir(parents=True, exist_ok=True)
+    private_folder(_folder())
     for name, style in styles.items():
         write_text(_folder() / f"{name}.json", style.model_dump_json(indent=2) + "\n", force=True)
     return styles

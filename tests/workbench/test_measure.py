@@ -84,6 +84,19 @@ def test_rows_that_calibrate_nothing_may_still_measure() -> None:
         workbench.score(fitted, rows, compares)
 
 
+def test_a_label_that_only_the_rows_have_is_in_the_tables() -> None:
+    made = Naive().induce(Support(("delivery", "refund"), ()))
+    rows = [("a delivery", "delivery"), ("a refund", "refund"), ("a delivery of praise", "praise")]
+    columns = Columns(labels=("delivery", "refund", "praise"))
+    result = workbench.score(made, rows, Follower(ScriptedModel(score=keyword)), columns).as_json()
+    assert [(row["label"], row["support"]) for row in result["labels"]] == [
+        ("delivery", 1),
+        ("refund", 1),
+        ("praise", 1),
+    ]
+    assert result["confusion"] == [[1, 0, 0, 0], [0, 1, 0, 0], [1, 0, 0, 0]]
+
+
 def test_labels_are_recognized_in_every_spelling() -> None:
     made = Naive().induce(Support(("0", "1", "refund"), ()))
     rows = [{"text": f"text {i}", "label": label} for i, label in enumerate(["0.0", "1.0", " Refund", "REFUND"])]

@@ -68,7 +68,7 @@ def score(
 def _show(result: "Measured") -> None:
     from promptmii import metrics
 
-    labels, scored = result.instruction.labels, result.scored
+    labels, scored = result.labels, result.scored
     measured = scored.measurement()
     notes(result.notes)
     out.write_line(

@@ -197,7 +197,7 @@ def meta_prompt() -> Template:
 def read_template(path: Path, slots: tuple[str, ...]) -> Template:
     """Read a user's template file. Raises `ConfigError`."""
     try:
-        return Template(path.read_text(encoding="utf-8"), slots)
+        return Template(path.read_text(encoding="utf-8-sig"), slots)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"The template file {path} cannot be read: {error}. Expected UTF-8 text with the slots {', '.join(slots)}."

@@ -47,6 +47,11 @@ class Measured:
         """`None` if any call failed."""
         return self.scored.macro_f1
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels of the instruction, then those that only the rows have: each of their rows is a miss."""
+        return tuple(dict.fromkeys((*self.instruction.labels, *self.scored.gold)))
+
     def __repr__(self) -> str:
         return f"<Measured {self.name}: {self.scored!r}>"
 
@@ -55,7 +60,7 @@ class Measured:
 
     def as_json(self) -> dict[str, Any]:
         """The score as JSON values. Raises `ScoreRefusedError` if a call failed."""
-        gold, predicted, labels = self.scored.gold, self.scored.labels, self.instruction.labels
+        gold, predicted, labels = self.scored.gold, self.scored.labels, self.labels
         return {
             "measured": self.scored.measurement().model_dump(),
             "labels": [asdict(label) for label in metrics.per_label(gold, predicted, labels)],
