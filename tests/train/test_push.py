@@ -17,7 +17,7 @@ from tests.train.toys import write_model
 
 from promptmii.config import LoraSettings
 from promptmii.errors import ArtefactError, EndpointError
-from promptmii.publish import push_weights
+from promptmii.publish import measured, push_weights
 from promptmii.records import Run
 from promptmii.train.loop import generator_card
 from promptmii.train.settings import TrainSettings
@@ -44,7 +44,9 @@ def test_only_weights_and_results_are_pushed_and_they_load_from_the_hub(tmp_path
     policy = TrainableModel.load(f"hf:{tiny}", LoraSettings(rank=2), 0)
     save_adapter(policy.trained, tmp_path / "best", policy.below.stored_name)
     (tmp_path / "best" / "README.md").write_text("# A writer\n")
-    (tmp_path / "best" / "optimizer.pt").write_text("not to be pushed")
+    for name in ("optimizer.pt", "trainer_state.json", "checkpoint-1/trainer_state.json", "checkpoint-1/m.safetensors"):
+        (tmp_path / "best" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "best" / name).write_text("not to be pushed")
     local = f"hf:{tiny}+{tmp_path / 'best'}"
     run = write_run(tmp_path / "eval", 2, ["naive", "mii"], [5, 20], 3, generators=("qwen", local))
     records = run / "records.jsonl"
@@ -90,6 +92,23 @@ def test_evaluation_of_other_weights_is_refused(tmp_path: Path) -> None:
     run = write_run(tmp_path / "eval", 1, ["naive", "mii"], [5], 1, generators=("qwen",))
     with pytest.raises(ArtefactError, match=r"measured nothing that .*best wrote\. Its generators: qwen\."):
         push_weights(tmp_path / "best", "me/nothing", evaluation=run)
+
+
+def test_scores_name_no_address_and_no_folder_and_keep_styles_apart(tmp_path: Path) -> None:
+    best = tmp_path / "best"
+    writers = (f"hf:{best}@cpu#plain", f"smol+{best}")
+    run = write_run(tmp_path / "eval", 1, ["mii"], [5], 1, generators=writers)
+    records = run / "records.jsonl"
+    for follower, public in (
+        ("openai:m@http://10.0.0.7:8000/v1", "openai:m"),
+        ("gguf:/home/me/m.gguf+/home/me/lora", "gguf:m.gguf+lora"),
+        ("hf:owner/name+runs/best", "hf:owner/name+runs/best"),
+    ):
+        records.write_text(records.read_text().replace('"follower":"smol"', f'"follower":"{follower}"'))
+        results = measured(best, run)
+        assert {result.setting.follower for result in results} == {public}
+        assert {result.setting.method for result in results} == {"mii#plain", "mii"}
+        records.write_text(records.read_text().replace(f'"follower":"{follower}"', '"follower":"smol"'))
 
 
 @pytest.mark.slow
