@@ -38,7 +38,7 @@ class Endpoint(Settings):
     """Concurrent requests, over all servers."""
     patience: float = Field(default=300.0, ge=0)
     """Seconds that a call waits for a server that is down, busy or failing, before the call fails."""
-    context_length: int | None = None
+    context_length: int | None = Field(default=None, ge=1)
     """Context length in tokens; default: as the server reports."""
     cache: str | None = None
     """Folder of the answer cache; default: no cache."""

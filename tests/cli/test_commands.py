@@ -231,6 +231,8 @@ def test_show_prints_an_instruction_without_models(tmp_path: Path) -> None:
         (["show", demo_path()], 2, "not an instruction file"),
         (["induce"], 2, "Missing argument"),
         (["doctor", "hf:/no/such/folder"], 3, "cannot be loaded"),
+        (["doctor", "smol", "--context-length", "0"], 2, "context_length = 0 is refused"),
+        (["compare", "naive", "--data", demo_path(), "-o", "a.csv", "--junit", "./a.csv"], 2, "both name a.csv"),
     ],
 )
 def test_bad_input_is_one_clear_error_and_an_exit_code(arguments, code: int, words: str) -> None:
@@ -238,6 +240,13 @@ def test_bad_input_is_one_clear_error_and_an_exit_code(arguments, code: int, wor
     assert done.exit_code == code
     assert words in " ".join((done.stderr + done.stdout).replace("│", " ").split())
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("options", [["--copies", "2"], ["--gpus", "1"], ["--ray"]])
+def test_options_of_servers_need_servers(instruction_file: Path, options: list[str]) -> None:
+    done = run("predict", instruction_file, "a text", *options)
+    assert done.exit_code == 2
+    assert "Add --serve ENGINE" in done.stderr
 
 
 def test_an_existing_output_is_kept_without_force(instruction_file: Path) -> None:
