@@ -155,7 +155,9 @@ def _hub_model(base: str | None) -> _Origin:
 
     try:
         data = HfApi().model_info(name).card_data
-    except (HfHubHTTPError, HFValidationError, OSError, ValueError):  # the card then omits the licence
+    except HFValidationError:  # a folder on another machine
+        return _Origin(None, None)
+    except (HfHubHTTPError, OSError, ValueError):  # the card then omits the licence
         return _Origin(name, None)
     return _Origin(name, data.license if data and isinstance(data.license, str) else None)
 

@@ -145,6 +145,14 @@ def test_the_card_of_a_generator_names_no_address_and_no_path() -> None:
     assert "1e-05" in text
 
 
+def test_the_card_names_no_base_model_that_is_a_folder_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "/home/me/base"}')
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"")
+    with pytest.raises(EndpointError, match="Expected owner/name"):
+        push_weights(tmp_path, "not//a name")
+    assert "/home/me" not in (tmp_path / "README.md").read_text()
+
+
 def test_a_push_without_an_evaluation_keeps_the_table_of_the_card(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"")
     table = "# Mine\n\n## Evaluation\n\n| task | macro-F1 |\n"
