@@ -242,6 +242,17 @@ def test_bad_input_is_one_clear_error_and_an_exit_code(arguments, code: int, wor
     assert "Traceback" not in done.stderr
 
 
+def test_edit_refuses_what_cannot_work_before_it_opens_the_editor(
+    instruction_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VISUAL", "no-such-editor")
+    before = instruction_file.read_bytes()
+    assert "--mode is 'foo'" in run("edit", instruction_file, demo_path(), "--mode", "foo").stderr
+    instruction_file.with_name("made.json~").mkdir()
+    assert "made.json~ is a folder" in run("edit", instruction_file, demo_path()).stderr
+    assert instruction_file.read_bytes() == before
+
+
 @pytest.mark.parametrize("options", [["--copies", "2"], ["--gpus", "1"], ["--ray"]])
 def test_options_of_servers_need_servers(instruction_file: Path, options: list[str]) -> None:
     done = run("predict", instruction_file, "a text", *options)
