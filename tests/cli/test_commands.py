@@ -253,6 +253,17 @@ def test_edit_refuses_what_cannot_work_before_it_opens_the_editor(
     assert instruction_file.read_bytes() == before
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
+def test_a_full_disk_behind_standard_output_is_not_blamed_on_the_input(instruction_file: Path) -> None:
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "promptmii", "show", str(instruction_file)]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 2
+    assert "output cannot be written" in done.stderr
+    assert "made.json" not in done.stderr
+
+
 @pytest.mark.parametrize("options", [["--copies", "2"], ["--gpus", "1"], ["--ray"]])
 def test_options_of_servers_need_servers(instruction_file: Path, options: list[str]) -> None:
     done = run("predict", instruction_file, "a text", *options)
