@@ -4,10 +4,12 @@ The card names the base model and the licence, and has a table of all scores. `.
 hub datasets, in the format that the hub reads.
 """
 
+import glob
 import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal, NamedTuple
@@ -16,13 +18,16 @@ from promptmii.data.nameless import is_nameless
 from promptmii.errors import ArtefactError, EndpointError, MissingDependencyError, counted, first_line, listed
 from promptmii.files import private_folder, write_text
 from promptmii.models.embedded import EMBEDDED
-from promptmii.models.references import WRITERS, base_of_adapter
+from promptmii.models.http.config import ServerReference
+from promptmii.models.references import WRITERS, base_of_adapter, split_device
 from promptmii.records import Record, Run
 from promptmii.styles import split_style
 
 RESULTS = ".eval_results"
 WEIGHTS = ("README.md", "*.json", "*.safetensors", "*.jinja", "*.txt", "*.model", f"{RESULTS}/*.yaml")
-"""Files to upload: card, configuration, tokenizer, weights and results, but no checkpoints or logs."""
+"""Files to upload: card, configuration, tokenizer, weights and results, but nothing in other folders below."""
+NOT_WEIGHTS = {"trainer_state.json"}
+"""A checkpoint's log, with paths of this machine."""
 _HUB = re.compile(r"([\w.-]+/[\w.-]+)(?::([\w.-]+))?(?:@([0-9a-f]{40}))?")
 _SECTION = re.compile(r"\n## Evaluation\n.*?(?=\n## |\Z)", re.DOTALL)
 
@@ -31,8 +36,10 @@ class Setup(NamedTuple):
     """How the instructions were written and followed."""
 
     method: str
+    """The method, and the style of its writer if that has one."""
     n: int
     follower: str
+    """The follower, without addresses and folders of the machine that measured."""
     mode: str
 
 
@@ -58,8 +65,9 @@ def push_weights(
 
     `licence` defaults to the base model's; `evaluation` is a run folder of `promptmii evaluate`. Writes the card and
     the results into the folder first. Raises `EndpointError`; `ArtefactError` if the folder has no weights or the
-    run did not measure them; and `UnknownModelError` if its adapter names no base model.
+    run did not measure them; `UnknownModelError` if its adapter names no base model; and `MissingDependencyError`.
     """
+    _require_hub()
     if not list(folder.glob("*.safetensors")):
         raise ArtefactError(
             f"{folder} holds no weights; expected a folder with .safetensors files, such as runs/mine/best."
@@ -69,7 +77,10 @@ def push_weights(
     _describe(folder, repository, _hub_model(base), licence, results)
     for setting in {result.setting for result in results}:
         _write_results(folder, setting, [result for result in results if result.setting == setting])
-    upload(folder, repository, kind="model", patterns=WEIGHTS, private=private, message="Weights")
+    # The hub's patterns would also match in subfolders, such as older checkpoints.
+    files = [path for pattern in WEIGHTS for path in folder.glob(pattern) if path.name not in NOT_WEIGHTS]
+    names = [glob.escape(path.relative_to(folder).as_posix()) for path in files]
+    upload(folder, repository, kind="model", patterns=names, private=private, message="Weights")
     return f"{base}+{repository}" if base else f"hf:{repository}"
 
 
@@ -82,7 +93,9 @@ def measured(folder: Path, evaluation: Path) -> list[Result]:
         if record.status == "done" and cell.generator:
             writers.add(cell.generator)
             if _refers_to(cell.generator, folder):
-                groups[Setup(cell.method, cell.n, cell.follower, cell.mode), cell.task].append(record)
+                _, style = split_style(cell.generator)
+                method = f"{cell.method}#{style}" if style else cell.method
+                groups[Setup(method, cell.n, _public(cell.follower), cell.mode), cell.task].append(record)
     if not groups:
         raise ArtefactError(
             f"{evaluation} measured nothing that {folder} wrote. Its generators: {listed(sorted(writers)) or 'none'}."
@@ -103,8 +116,17 @@ def _result(setting: Setup, task: str, records: Sequence[Record]) -> Result:
 
 def _refers_to(generator: str, folder: Path) -> bool:
     """True if a reference includes the weights in the folder."""
-    parts = re.split(r"\+|^hf:", split_style(generator)[0])
+    first, *adapters = split_style(generator)[0].split("+")
+    parts = (split_device(first)[0].removeprefix("hf:"), *adapters)
     return any(part and Path(part).resolve() == folder.resolve() for part in parts)
+
+
+def _public(reference: str) -> str:
+    """A model reference without a server's address, and with only the name of an absolute path."""
+    if server := ServerReference.parse(reference):
+        return f"openai:{server.model}"
+    kind, colon, rest = reference.partition(":")
+    return kind + colon + "+".join(Path(part).name if Path(part).is_absolute() else part for part in rest.split("+"))
 
 
 def _base(folder: Path) -> str | None:
@@ -128,14 +150,14 @@ def _hub_model(base: str | None) -> _Origin:
         return _Origin(embedded.repository, embedded.licence.lower())
     if not base or Path(name).exists():
         return _Origin(None, None)
-    try:
-        from huggingface_hub import HfApi
-        from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-    except ImportError as error:
-        raise MissingDependencyError("Uploading", "hub") from error
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
     try:
         data = HfApi().model_info(name).card_data
-    except (HfHubHTTPError, HFValidationError, OSError, ValueError):  # the card then omits the licence
+    except HFValidationError:  # a folder on another machine
+        return _Origin(None, None)
+    except (HfHubHTTPError, OSError, ValueError):  # the card then omits the licence
         return _Origin(name, None)
     return _Origin(name, data.license if data and isinstance(data.license, str) else None)
 
@@ -191,6 +213,14 @@ def _write_results(folder: Path, setting: Setup, results: Sequence[Result]) -> N
         write_text(folder / RESULTS / f"{name}.yaml", text, force=True)
 
 
+def _require_hub() -> None:
+    """Raise `MissingDependencyError` if the hub's package is missing."""
+    try:
+        import_module("huggingface_hub")
+    except ImportError as error:
+        raise MissingDependencyError("Uploading", "hub") from error
+
+
 def upload(
     folder: Path,
     repository: str,
@@ -204,11 +234,10 @@ def upload(
 
     Raises `EndpointError`.
     """
-    try:
-        from huggingface_hub import HfApi
-        from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-    except ImportError as error:
-        raise MissingDependencyError("Uploading", "hub") from error
+    _require_hub()
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
     api = HfApi()
     try:
         address = api.create_repo(repository, repo_type=kind, private=private, exist_ok=True)

@@ -231,6 +231,8 @@ def test_show_prints_an_instruction_without_models(tmp_path: Path) -> None:
         (["show", demo_path()], 2, "not an instruction file"),
         (["induce"], 2, "Missing argument"),
         (["doctor", "hf:/no/such/folder"], 3, "cannot be loaded"),
+        (["doctor", "smol", "--context-length", "0"], 2, "context_length = 0 is refused"),
+        (["compare", "naive", "--data", demo_path(), "-o", "a.csv", "--junit", "./a.csv"], 2, "both name a.csv"),
     ],
 )
 def test_bad_input_is_one_clear_error_and_an_exit_code(arguments, code: int, words: str) -> None:
@@ -238,6 +240,35 @@ def test_bad_input_is_one_clear_error_and_an_exit_code(arguments, code: int, wor
     assert done.exit_code == code
     assert words in " ".join((done.stderr + done.stdout).replace("│", " ").split())
     assert "Traceback" not in done.stderr
+
+
+def test_edit_refuses_what_cannot_work_before_it_opens_the_editor(
+    instruction_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VISUAL", "no-such-editor")
+    before = instruction_file.read_bytes()
+    assert "--mode is 'foo'" in run("edit", instruction_file, demo_path(), "--mode", "foo").stderr
+    instruction_file.with_name("made.json~").mkdir()
+    assert "made.json~ is a folder" in run("edit", instruction_file, demo_path()).stderr
+    assert instruction_file.read_bytes() == before
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
+def test_a_full_disk_behind_standard_output_is_not_blamed_on_the_input(instruction_file: Path) -> None:
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "promptmii", "show", str(instruction_file)]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 2
+    assert "output cannot be written" in done.stderr
+    assert "made.json" not in done.stderr
+
+
+@pytest.mark.parametrize("options", [["--copies", "2"], ["--gpus", "1"], ["--ray"]])
+def test_options_of_servers_need_servers(instruction_file: Path, options: list[str]) -> None:
+    done = run("predict", instruction_file, "a text", *options)
+    assert done.exit_code == 2
+    assert "Add --serve ENGINE" in done.stderr
 
 
 def test_an_existing_output_is_kept_without_force(instruction_file: Path) -> None:

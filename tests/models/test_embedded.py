@@ -110,6 +110,7 @@ def test_a_model_is_installed_listed_and_removed(place: Place) -> None:
     assert "Removed tiny" in out + err
     assert not place.file.exists()
     assert "promptmii models install tiny" in place.run("list")[1]
+    assert "tiny was not installed" in place.run("remove", "tiny")[2]
 
 
 @pytest.mark.slow

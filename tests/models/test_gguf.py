@@ -203,6 +203,11 @@ def test_an_invalid_or_foreign_adapter_is_refused(llama: Twins, tmp_path: Path) 
     config = json.loads((broken / "adapter_config.json").read_text())
     (broken / "adapter_config.json").write_text(json.dumps(config | {"peft_type": "IA3"}))
     assert "IA3" in refused(broken)
+    (broken / "adapter_config.json").write_text(json.dumps(config | {"r": None}))
+    assert "cannot be converted" in refused(broken)
+    (broken / "adapter_config.json").write_text("5")
+    assert "is no adapter" in refused(broken)
+    assert "no file ~nobody-here/x.gguf" in refusal("gguf:~nobody-here/x.gguf")
     assert "does not fit" in refused(llama.gguf)
 
 

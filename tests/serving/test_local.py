@@ -187,6 +187,7 @@ def test_settings_that_cannot_work_are_refused_with_the_fix(state: Path, tmp_pat
         start(["openai:a", "openai:b"], copies=2, gpus=2, devices=(4, 5))
     with pytest.raises(ConfigError, match=r"needs 1 GPU for 1 server, but only 0 are available \(the others train\)"):
         start(["openai:a"], gpus=1, devices=())  # training uses every GPU
+    assert not (tmp_path / "logs").exists()
     assert servers(state) == []
 
 

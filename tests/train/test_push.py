@@ -17,7 +17,7 @@ from tests.train.toys import write_model
 
 from promptmii.config import LoraSettings
 from promptmii.errors import ArtefactError, EndpointError
-from promptmii.publish import push_weights
+from promptmii.publish import measured, push_weights
 from promptmii.records import Run
 from promptmii.train.loop import generator_card
 from promptmii.train.settings import TrainSettings
@@ -44,7 +44,9 @@ def test_only_weights_and_results_are_pushed_and_they_load_from_the_hub(tmp_path
     policy = TrainableModel.load(f"hf:{tiny}", LoraSettings(rank=2), 0)
     save_adapter(policy.trained, tmp_path / "best", policy.below.stored_name)
     (tmp_path / "best" / "README.md").write_text("# A writer\n")
-    (tmp_path / "best" / "optimizer.pt").write_text("not to be pushed")
+    for name in ("optimizer.pt", "trainer_state.json", "checkpoint-1/trainer_state.json", "checkpoint-1/m.safetensors"):
+        (tmp_path / "best" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "best" / name).write_text("not to be pushed")
     local = f"hf:{tiny}+{tmp_path / 'best'}"
     run = write_run(tmp_path / "eval", 2, ["naive", "mii"], [5, 20], 3, generators=("qwen", local))
     records = run / "records.jsonl"
@@ -92,6 +94,23 @@ def test_evaluation_of_other_weights_is_refused(tmp_path: Path) -> None:
         push_weights(tmp_path / "best", "me/nothing", evaluation=run)
 
 
+def test_scores_name_no_address_and_no_folder_and_keep_styles_apart(tmp_path: Path) -> None:
+    best = tmp_path / "best"
+    writers = (f"hf:{best}@cpu#plain", f"smol+{best}")
+    run = write_run(tmp_path / "eval", 1, ["mii"], [5], 1, generators=writers)
+    records = run / "records.jsonl"
+    for follower, public in (
+        ("openai:m@http://10.0.0.7:8000/v1", "openai:m"),
+        ("gguf:/home/me/m.gguf+/home/me/lora", "gguf:m.gguf+lora"),
+        ("hf:owner/name+runs/best", "hf:owner/name+runs/best"),
+    ):
+        records.write_text(records.read_text().replace('"follower":"smol"', f'"follower":"{follower}"'))
+        results = measured(best, run)
+        assert {result.setting.follower for result in results} == {public}
+        assert {result.setting.method for result in results} == {"mii#plain", "mii"}
+        records.write_text(records.read_text().replace(f'"follower":"{follower}"', '"follower":"smol"'))
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_licence_is_taken_from_the_base_model_on_the_hub(tmp_path: Path) -> None:
@@ -124,6 +143,14 @@ def test_the_card_of_a_generator_names_no_address_and_no_path() -> None:
     assert "/home/me" not in text
     assert "(`openai:qwen`, `smol`, mode `generate`)" in text
     assert "1e-05" in text
+
+
+def test_the_card_names_no_base_model_that_is_a_folder_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "/home/me/base"}')
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"")
+    with pytest.raises(EndpointError, match="Expected owner/name"):
+        push_weights(tmp_path, "not//a name")
+    assert "/home/me" not in (tmp_path / "README.md").read_text()
 
 
 def test_a_push_without_an_evaluation_keeps_the_table_of_the_card(tmp_path: Path) -> None:

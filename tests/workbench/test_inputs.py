@@ -68,6 +68,13 @@ def test_a_file_that_is_empty_or_a_single_word_is_refused(tmp_path: Path, conten
         read_prompt(tmp_path / "prompt.txt")
 
 
+def test_the_content_of_an_instruction_file_is_not_measured_as_a_text(tmp_path: Path) -> None:
+    file = instruction_from_text("Do it.", ("a", "b")).save(tmp_path / "no-suffix")
+    for prompt in (file, file.read_text()):
+        with pytest.raises(DataError, match=r"holds an instruction.*ends in \.json"):
+            read_prompt(prompt)
+
+
 def test_a_text_precedes_the_naive_prompt() -> None:
     naive = Naive().induce(Support(("a", "b"), ()))
     assert instruction_from_text("Do it.", ("a", "b")).prompt("x").endswith(naive.prompt("x"))

@@ -124,3 +124,18 @@ def test_a_failed_call_fails_its_row_and_refuses_the_score(tmp_path) -> None:
     assert (scored.n, scored.n_failed, scored.macro_f1) == (4, 1, None)
     with pytest.raises(ScoreRefusedError, match="1 of 4 calls failed"):
         scored.measurement()
+
+
+def test_rows_that_all_calibrate_are_refused_before_any_call() -> None:
+    asked: list[str] = []
+
+    def recorded(chat, option):
+        asked.append(option)
+        return keyword(chat, option)
+
+    rows = [Example(f"a {label} {i}", label) for i in range(3) for label in ("delivery", "refund")]
+    instruction = Naive().induce(Support(("delivery", "refund"), ()))
+    with pytest.raises(DataError, match="made from all of these rows"):
+        workbench.score(instruction, rows, ScriptedModel(score=recorded), refit=rows)
+    assert not asked
+    assert workbench.score(instruction, rows, ScriptedModel(score=recorded), refit=rows[:4]).scored.n == 2

@@ -67,6 +67,12 @@ def test_wrong_rows_come_before_unsure_rows() -> None:
     assert [row.reason for row in result.rows] == [WRONG, UNSURE, UNSURE]
 
 
+def test_a_note_counts_the_wrong_rows_that_are_not_listed() -> None:
+    rows = [Example(f"a thing {i}", "refund") for i in range(4)] + [Example("a billing", "billing")]
+    assert "3 wrong beyond the 1 row listed" in review(MADE, rows, ScriptedModel(score=keyword), most=1).notes[-1]
+    assert not any("beyond" in note for note in review(MADE, rows, ScriptedModel(score=keyword), most=4).notes)
+
+
 def test_a_table_without_labels_gives_the_least_certain_rows() -> None:
     texts = ["a refund here", "what is this", "a refund or delivery"]
     result = review(MADE, texts, ScriptedModel(score=keyword), most=2)

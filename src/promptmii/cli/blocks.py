@@ -78,17 +78,24 @@ class ServeOptions:
         ),
     ] = None
     copies: Annotated[int, typer.Option(help="With --serve: number of servers that share the work.")] = 1
-    gpus: Annotated[int | None, typer.Option(help="With --serve: GPUs per server; default 1 for vLLM, else 0.")] = None
+    gpus: Annotated[
+        int | None, typer.Option(min=0, help="With --serve: GPUs per server; default 1 for vLLM, else 0.")
+    ] = None
     ray: Annotated[bool, typer.Option("--ray", help="With --serve: use the nodes of a Ray cluster (RAY_ADDRESS).")] = (
         False
     )
 
     @contextmanager
     def endpoint(self, reference: str, endpoint: "Endpoint", progress: "Progress") -> "Generator[Endpoint]":
-        """Start the model's servers, and yield their endpoint. Without --serve, yield `endpoint` unchanged."""
+        """Start the model's servers, and yield their endpoint. Without --serve, yield `endpoint` unchanged.
+
+        Raises `ConfigError` for an option that needs --serve.
+        """
         from promptmii.config import RayOptions, ServeSettings
         from promptmii.serving import served
 
+        if not self.serve and (self.copies != 1 or self.gpus is not None or self.ray):
+            raise ConfigError("--copies, --gpus and --ray are for servers that --serve starts. Add --serve ENGINE.")
         settings = ServeSettings.of(engine=self.serve, copies=self.copies, gpus=self.gpus) if self.serve else None
         ray = RayOptions() if self.ray else None
         with served([reference], settings, endpoint, progress=progress, ray=ray) as running:

@@ -59,6 +59,8 @@ def compare(
 
     for path in filter(None, (output, junit)):
         check_writable(path, force=force)
+    if output and junit and output.absolute() == junit.absolute():
+        raise ConfigError(f"-o and --junit both name {output}. Name two files.")
     if fail_if_worse and len(prompts) < 2:
         raise ConfigError("--fail-if-worse needs a second prompt, such as naive (the label list alone).")
     texts = [prompt_of(prompt) for prompt in prompts]

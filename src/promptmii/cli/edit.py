@@ -49,7 +49,11 @@ def edit(
     from promptmii.workbench.edit import rows_for, with_text
 
     path = output or instruction
+    backup = None if output else instruction.with_name(f"{instruction.name}~")
     check_writable(path, force=force or output is None)
+    if backup:
+        check_writable(backup, force=True)
+    _ = answers.checked_mode, answers.endpoint, rows.columns  # a wrong option must not cost the user's edit
     before = Instruction.load(instruction)
     table = rows_for(before, data)
     text = _edited(before.text)
@@ -57,8 +61,7 @@ def edit(
         say("The text is unchanged; nothing was measured.")
         return
     after = with_text(before, text)
-    if output is None:
-        backup = instruction.with_name(f"{instruction.name}~")
+    if backup:
         write_text(backup, instruction.read_text("utf-8"), force=True)
         say(f"The old instruction is kept in {backup}.")
     after.save(path, force=True if output is None else force)

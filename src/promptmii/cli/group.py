@@ -85,6 +85,8 @@ def _unreadable(error: Exception, words: list[str]) -> str:
     if isinstance(error, RecursionError | MemoryError):
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else "it does not fit into memory"
     filename = getattr(error, "filename", None)
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC and not filename:
+        return f"The output cannot be written: {error.strerror}. Make room, then run it again."
     files = [str(filename)] if filename else [word for word in words if os.path.exists(word)]
     subject = " or ".join(files) or "The input"
     return f"{subject} cannot be used: {reason}. If it looks right, set PROMPTMII_TRACEBACK=1 and report what you see."

@@ -97,7 +97,8 @@ def remove(name: Annotated[str, typer.Argument(help="An embedded model.")]) -> N
     from promptmii.models import embedded
 
     model = embedded.embedded(WRITERS.get(name, name))
-    say(f"Removed {model.name}, {embedded.remove(model) / 1e6:,.0f} MB.")
+    freed = embedded.remove(model)
+    say(f"Removed {model.name}, {freed / 1e6:,.0f} MB." if freed else f"{model.name} was not installed.")
 
 
 @models_app.command("push")

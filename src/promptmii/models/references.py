@@ -79,7 +79,7 @@ def default_follower(reference: str) -> str:
     """
     if reference.startswith("openai:"):
         return reference
-    name, device = _split_device(reference.partition("+")[0])
+    name, device = split_device(reference.partition("+")[0])
     kind, colon, location = name.partition(":") if ":" in name else ("", "", name)
     base_model = base_of_adapter(Path(location)) if kind == "hf" else None
     if base_model:
@@ -91,7 +91,7 @@ def default_follower(reference: str) -> str:
 
 def is_local(reference: str) -> bool:
     """Return whether a reference has the form of a local model. The model need not exist."""
-    name, _ = _split_device(reference.partition("+")[0])
+    name, _ = split_device(reference.partition("+")[0])
     kind, _, location = name.partition(":")
     return name in EMBEDDED or name in WRITERS or (kind in LOCAL_KINDS and bool(location))
 
@@ -113,14 +113,14 @@ def weights_of(reference: str) -> Weights | None:
     Embedded models are dequantised. A folder with only an adapter stands for the base model that it names, adapted.
     """
     first, *adapters = reference.split("+")
-    name, device = _split_device(first)
+    name, device = split_device(first)
     weights = _weights_of_name(name)
     if weights is None:
         return None
     return replace(weights, adapters=(*weights.adapters, *adapters), device=device or weights.device)
 
 
-def _split_device(reference: str) -> tuple[str, str | None]:
+def split_device(reference: str) -> tuple[str, str | None]:
     """Split a reference without adapters into a model and a device."""
     model, device = _DEVICE.fullmatch(reference).groups()  # pyright: ignore[reportOptionalMemberAccess] always matches
     return model, device

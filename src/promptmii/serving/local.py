@@ -45,14 +45,19 @@ class LocalServers:
         self._progress = progress
         self._closing = threading.Event()
         self._servers: list[ServerProcess] = []
-        folder = private_folder(logs) if logs else Path(tempfile.mkdtemp(prefix="promptmii-serve-"))
-        self._temporary = None if logs else folder
         references = [reference for reference in models for _ in range(settings.copies)]
         devices = _assign_devices([settings.needs(reference) for reference in references], settings.devices)
+        ports = _free_ports(host, len(references))
+        commands = [
+            command_line(settings, models[reference], port, host, len(gpus))
+            for reference, port, gpus in zip(references, ports, devices, strict=True)
+        ]
+        # Not earlier, so that settings that are refused leave no folder behind.
+        folder = private_folder(logs) if logs else Path(tempfile.mkdtemp(prefix="promptmii-serve-"))
+        self._temporary = None if logs else folder
         addresses: dict[str, list[str]] = {}
-        for reference, port, gpus in zip(references, _free_ports(host, len(references)), devices, strict=True):
+        for reference, port, gpus, command in zip(references, ports, devices, commands, strict=True):
             model, address = models[reference], f"http://{host}:{port}/v1"
-            command = command_line(settings, model, port, host, len(gpus))
             log = folder / f"{_UNSAFE.sub('_', model)}-{port}.log"
             environment = {"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus else {}
             self._servers.append(ServerProcess(model, command, address, log, environment, settings))

@@ -31,7 +31,8 @@ SLOT = re.compile(r"\{\{? *(?:text|input|query|message) *\}?\}")
 def read_prompt(prompt: Prompt) -> Instruction | str:
     """The prompt as an instruction, or as a text whose labels are not known yet.
 
-    Raises `ArtefactError` for a file that cannot be read, `DataError` for an empty text or a table.
+    Raises `ArtefactError` for a file that cannot be read, `DataError` for an empty text, a table, or an instruction
+    outside a `.json` file.
     """
     if isinstance(prompt, Instruction):
         return prompt
@@ -69,7 +70,10 @@ def is_path(text: str) -> bool:
 
 
 def _checked(text: str, file: Path | None = None) -> str:
-    """The text, unless it is empty or a single word, such as a mistyped file name."""
+    """The text, unless it is empty, a single word, such as a mistyped file name, or the content of an instruction file.
+
+    That would be measured as a text, without an error, and its labels, frame and calibration would not apply.
+    """
     if not text.strip():
         raise DataError(
             f"{file or 'The text'} is empty. To measure the label list alone: promptmii compare naive --data DATA"
@@ -78,7 +82,19 @@ def _checked(text: str, file: Path | None = None) -> str:
         if file:
             raise DataError(f"{file} holds one word, too short for an instruction. Write at least a sentence.")
         raise DataError(f"{text.strip()!r} is no file and too short for an instruction. Check the name of the file.")
+    if _is_instruction(text):
+        raise DataError(
+            f"{file or 'The text'} holds an instruction. Give the name of an instruction file, which ends in .json."
+        )
     return text
+
+
+def _is_instruction(text: str) -> bool:
+    try:
+        Instruction.model_validate_json(text)
+    except ValueError:
+        return False
+    return True
 
 
 def instruction_from_text(text: str, labels: Sequence[str]) -> Instruction:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from promptmii import metrics
 from promptmii.calibration_kinds import READS, Reads
 from promptmii.config import Columns
-from promptmii.data import LoadedTask, Source
+from promptmii.data import LoadedTask, Source, read_table
 from promptmii.errors import ScoreRefusedError
 from promptmii.follower import Follower, Predictor, resolve_calibration
 from promptmii.instruction import EDITED, CalibrationKind, Cost, Instruction
@@ -130,7 +130,10 @@ def score(
             uncalibrated = calibration_notes(instruction, bound)
             instruction = bind(bound, instruction)
         else:
-            uncalibrated = ()
+            uncalibrated, refit = (), read_table(refit)
+            if resolve_calibration("auto", bound.mode, bound.model.card) == "support":
+                examples = load_task_for(instruction, refit, columns).task.rows
+                fresh_rows(instruction.fitted_on(Support(instruction.labels, examples)), loaded)  # raises before calls
             instruction, _ = recalibrate(instruction, refit, bound, columns, progress=followers.progress)
             rows, left_out = fresh_rows(instruction, loaded)
         followers.progress.step("Scoring", len(rows))

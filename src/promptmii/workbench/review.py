@@ -15,7 +15,7 @@ import numpy as np
 from promptmii import calibrate
 from promptmii.config import Columns
 from promptmii.data import Source, read_table, read_texts
-from promptmii.errors import DataError
+from promptmii.errors import DataError, counted
 from promptmii.follower import Prediction
 from promptmii.instruction import Instruction
 from promptmii.progress import QUIET, Progress
@@ -58,7 +58,7 @@ class Review:
 
     @property
     def counts(self) -> Counter[str]:
-        """Number of rows by reason."""
+        """Number of the suspects in `rows` by reason."""
         return Counter(row.reason for row in self.rows)
 
     def csv(self) -> str:
@@ -93,6 +93,10 @@ def review(
             ranked.append(suspect)
     ranked.sort(key=lambda pair: pair[0])
     rows = tuple(suspect for _, suspect in ranked[:most])
+    more = Counter(suspect.reason for _, suspect in ranked[most:] if suspect.reason in (LABEL_ERROR, WRONG))
+    if more:
+        counts = ", ".join(f"{count} {reason}" for reason, count in more.items())
+        notes = (*notes, f"{counts} beyond the {counted(most, 'row')} listed: a higher --most lists them too")
     if not any(prediction.probabilities for prediction in predictions):
         notes = (*notes, "without probabilities: label errors and unsure rows cannot be told")
     return Review(rows, len(texts), sum(prediction.failure is not None for prediction in predictions), notes)

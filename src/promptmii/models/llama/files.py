@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, deserialize
 
 from promptmii.errors import MissingDependencyError, UnknownModelError, first_line
-from promptmii.files import atomic_file, cache_folder
+from promptmii.files import atomic_file, cache_folder, private_folder
 from promptmii.models.embedded import EMBEDDED, embedded_file
 
 SAMPLES = 256
@@ -31,7 +32,7 @@ def model_file(source: str) -> Path:
     """The file of an embedded model, a local path, or a file on the hub. Raises `UnknownModelError`."""
     if source in EMBEDDED:
         return embedded_file(source)
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))  # unlike Path.expanduser, it does not raise for an unknown user
     if path.is_file():
         return path
     repository, _, name = source.rpartition("/")
@@ -68,9 +69,9 @@ def adapter_file(adapter: Path, base: Header) -> Path:
     if adapter.is_file():
         return adapter
     try:
-        config: dict[str, Any] = json.loads((adapter / "adapter_config.json").read_text("utf-8"))
+        config: dict[str, Any] = dict(json.loads((adapter / "adapter_config.json").read_text("utf-8")))
         weights = (adapter / "adapter_model.safetensors").read_bytes()
-    except (OSError, ValueError) as error:
+    except (OSError, TypeError, ValueError) as error:
         raise UnknownModelError(
             f"{adapter} is no adapter: {error}. Expected a LoRA in GGUF, or a folder with adapter_config.json and "
             "adapter_model.safetensors."
@@ -79,11 +80,11 @@ def adapter_file(adapter: Path, base: Header) -> Path:
     digest = hashlib.sha256(weights + json.dumps([config, shape], sort_keys=True).encode()).hexdigest()[:24]
     target = cache_folder() / "adapters" / f"{digest}.gguf"
     if not target.is_file():
-        target.parent.mkdir(parents=True, exist_ok=True)
+        private_folder(target.parent)
         try:
             with atomic_file(target) as file:
                 _write_lora(file, config, weights, shape)
-        except (KeyError, ValueError, SafetensorError) as error:
+        except (KeyError, TypeError, ValueError, SafetensorError) as error:
             raise UnknownModelError(f"{adapter} cannot be converted for llama.cpp: {error}.") from error
     return target
 
@@ -104,7 +105,10 @@ class _Shape(NamedTuple):
 
 
 def _write_lora(target: Path, config: dict[str, Any], weights: bytes, base: _Shape) -> None:
-    """Raises `ValueError`, `KeyError` or `SafetensorError` unless it is a plain LoRA of this model's linear layers."""
+    """Write a plain LoRA of this model's linear layers.
+
+    For anything else, raises `ValueError`, `TypeError`, `KeyError` or `SafetensorError`.
+    """
     unsupported = [name for name in _UNSUPPORTED if config.get(name)]
     if config.get("peft_type", "LORA") != "LORA" or unsupported:
         found = ", ".join(unsupported) or config["peft_type"]
