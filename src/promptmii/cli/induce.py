@@ -68,7 +68,7 @@ class _WritingOptions:
         list[str] | None,
         typer.Option(metavar="WORDS", help="Keep the lines of --from that contain these words unchanged; repeatable."),
     ] = None
-    template: Annotated[Path | None, typer.Option(help="File with the generator's own template.")] = None
+    template: Annotated[Path | None, typer.Option(help="File with your own prompt template for the generator.")] = None
     best_of: Annotated[int, typer.Option("--best-of", help="Drafts to write; the best one is kept.")] = 1
     budget: Annotated[int | None, typer.Option(help="Maximum length of the instruction, in tokens.")] = None
     evaluate: Annotated[int, typer.Option("--eval", help="Held-back rows to measure on; 0 skips the measurement.")] = (

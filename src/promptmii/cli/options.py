@@ -81,7 +81,7 @@ MaxCost = Annotated[
     float | None,
     typer.Option(
         "--max-cost",
-        help="Spending limit of this run; needs --price. A rerun pays for no answer in a cache or output file.",
+        help="Spending limit of this run; needs --price. A rerun does not pay again for saved or cached answers.",
     ),
 ]
 

@@ -27,10 +27,10 @@ Run = Annotated[Path, typer.Option("--output", "-o", help="Run folder.")]
 class _RunOptions:
     """Options that override a recipe."""
 
-    tasks: Annotated[list[str] | None, typer.Option(help="Corpus or task folder, task file, or suite; repeatable.")] = (
-        None
-    )
-    model: Annotated[str | None, typer.Option(help="Model to train: smol or hf:<id or folder>.")] = None
+    tasks: Annotated[
+        list[str] | None, typer.Option(help="Corpus or task folder, task file, written or suite; repeatable.")
+    ] = None
+    model: Annotated[str | None, typer.Option(help="Model to train: hf:<id or folder>, hf:qwen or smol.")] = None
     seed: Annotated[int | None, typer.Option(help="Random seed.")] = None
     set_: Set = None
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the newest checkpoint in the run folder.")] = (
@@ -62,7 +62,13 @@ def run_training(
     recipe: Annotated[str, Recipe],
     *,
     output: Run = Path("runs/train"),
-    stage: Annotated[str | None, typer.Option(help="rl, sft or best-of. Default: the file's stage, or rl.")] = None,
+    stage: Annotated[
+        str | None,
+        typer.Option(
+            help="rl (reinforcement), sft (fine-tuning on pairs) or best-of (keep the best drafts as pairs). "
+            "Default: the file's stage, or rl."
+        ),
+    ] = None,
     run: _RunOptions,
     dry_run: Annotated[
         bool,
