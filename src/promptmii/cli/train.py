@@ -192,7 +192,7 @@ def _totals(plan: "Estimate") -> dict[str, str]:
         "rollout": f"{batches.prompts} prompts x {batches.generations} instructions = {rollout}",
         "update": f"{batches.per_update} prompts x {batches.generations} = {update} instructions"
         f" = {batches.processes} processes x {batches.per_device} x {batches.accumulation} accumulated",
-        "steps": f"{batches.steps:,} updates, {batches.boundary} per rollout ({batches.rollouts:,});"
+        "steps": f"{batches.steps:,} updates, {batches.steps_per_rollout} per rollout ({batches.rollouts:,});"
         f" saved every {batches.save_every}",
         "prompt": f"{plan.prompt_tokens:,.0f} tokens on average{estimated},"
         f" {plan.shortened:.0%} of the visits with fewer examples than scheduled",
