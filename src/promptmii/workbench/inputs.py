@@ -77,7 +77,7 @@ def _checked(text: str, file: Path | None = None) -> str:
     if text.isascii() and not re.search(r"\s", text.strip()):
         if file:
             raise DataError(f"{file} holds one word, too short for an instruction. Write at least a sentence.")
-        raise DataError(f"{text.strip()!r} is no file and too short for an instruction. Check the name of the file.")
+        raise DataError(f"{text.strip()!r} is not a file, and is too short for an instruction. Check the file name.")
     return text
 
 
