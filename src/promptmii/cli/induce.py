@@ -115,7 +115,7 @@ def induce(
         loaded = pipeline.load(data, settings.columns, seed=settings.seed)
     if not json:
         _show_data(loaded)
-    if loaded.columns.doubts and not (yes or json) and interactive() and not confirmed("Go on?", default=True):
+    if loaded.columns.doubts and not (yes or json) and interactive() and not confirmed("Continue?", default=True):
         raise ConfigError("Stopped before the first call. Name the columns with --text and --label.")
     if not (output or json):
         say("The instruction is printed, not saved. Use -o FILE to save it.")

@@ -74,7 +74,7 @@ class Clock:
 
 @dataclass
 class VisitDataset:
-    """The visits as a data set for TRL. They are drawn on access, so that many passes need no memory."""
+    """The visits as a dataset for TRL. They are drawn on access, so that many passes need no memory."""
 
     visits: Visits
     count: int
