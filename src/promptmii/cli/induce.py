@@ -12,10 +12,10 @@ from promptmii.calibration_kinds import READS
 from promptmii.cli.blocks import RowOptions, ServerOptions, blocks
 from promptmii.cli.compare import score_cells
 from promptmii.cli.group import app
-from promptmii.cli.options import Data, Follow, Force, Generator, Json, N, Output, prompt_of
+from promptmii.cli.options import Data, Force, Generator, Json, N, Output, prompt_of
 from promptmii.cli.terminal import confirmed, dump, interactive, listening, notes, out, say, styled, table, warn
 from promptmii.errors import ConfigError, counted
-from promptmii.models.references import WRITER
+from promptmii.models.references import DEFAULT, PREFIXES, WRITER
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -37,7 +37,9 @@ class _WritingOptions:
 
     n: Annotated[int, N("Examples the generator reads.")] = 20
     generator: Generator = WRITER
-    follower: Follow = None
+    follower: Annotated[
+        str | None, typer.Option(help=f"Model that labels: {DEFAULT}, {PREFIXES} Default: the generator's base model.")
+    ] = None
     mode: Annotated[
         str,
         typer.Option(

@@ -55,8 +55,7 @@ Generator = Annotated[str, typer.Option(help=f"Model that writes: {WRITER}, {PRE
 Follow = Annotated[
     str | None,
     typer.Option(
-        help=f"Model that labels: {DEFAULT}, {PREFIXES} "
-        "Default: the follower in the instruction file, or the base model of the generator."
+        help=f"Model that labels: {DEFAULT}, {PREFIXES} Default: the follower in the instruction file, or {DEFAULT}."
     ),
 ]
 BaseUrl = Annotated[

@@ -192,14 +192,14 @@ def _totals(plan: "Estimate") -> dict[str, str]:
         "rollout": f"{batches.prompts} prompts x {batches.generations} instructions = {rollout}",
         "update": f"{batches.per_update} prompts x {batches.generations} = {update} instructions"
         f" = {batches.processes} processes x {batches.per_device} x {batches.accumulation} accumulated",
-        "steps": f"{batches.steps:,} updates, {batches.steps_per_rollout} per rollout ({batches.rollouts:,});"
+        "steps": f"{batches.steps:,} updates in {batches.rollouts:,} rollouts of {batches.steps_per_rollout};"
         f" saved every {batches.save_every}",
         "prompt": f"{plan.prompt_tokens:,.0f} tokens on average{estimated},"
         f" {plan.shortened:.0%} of the visits with fewer examples than scheduled",
         "validation": f"{plan.validations:,} times {plan.validation_cases:,} instructions",
         "follower": f"{plan.calls:,} calls for rewards and {plan.validation_calls:,} for validation,"
         f" of {plan.follower_tokens:,.0f} tokens",
-        "memory": _sum(memory, "GiB a GPU (--doctor shows how)")
+        "memory": _sum(memory, "GiB per GPU (--doctor shows the terms)")
         or f"unknown: the configuration of {plan.settings['model'].value} is not on this machine",
         "time": _sum(plan.hours, "hours") or "unknown: set plan.writes, plan.reads and plan.learns",
     }
