@@ -127,7 +127,7 @@ class InduceSettings(Settings):
     budget: int | None = Field(default=None, ge=8)
     """Maximum length of the instruction, in tokens."""
     template: str | None = None
-    """File with the generator's own template."""
+    """File with your own prompt template for the generator."""
     start: str | None = None
     """A prompt for the generator to improve: the text itself, an instruction file, or a text file."""
     keep: tuple[str, ...] = ()

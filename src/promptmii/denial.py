@@ -222,6 +222,6 @@ def _side_by_side(text: str, mentions: Sequence[Mention]) -> list[int]:
 
 
 def _is_explanation(gap: str, rest: str) -> bool:
-    """True if the second label starts a paragraph or a line of text: it explains the first, and is no second answer."""
+    """True if the second label starts a paragraph or line of text: an explanation of the first, not another answer."""
     new_line = "\n" in gap and not re.search(r"\w", gap)
     return new_line and bool(re.search(r"\n[ \t]*\n", gap) or re.match(rf"[.)]?[ \t]+(?!{_COORDINATOR}\b)\w", rest))

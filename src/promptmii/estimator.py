@@ -52,11 +52,11 @@ def _model(model: object) -> LanguageModel:
     raise ConfigError(f"A model is given as {model!r}; expected a reference such as 'smol', or a LanguageModel object.")
 
 
-def _reader(generator: str | LanguageModel) -> str | LanguageModel:
+def _follower_for(generator: str | LanguageModel) -> str | LanguageModel:
     return default_follower(split_style(generator)[0]) if isinstance(generator, str) else generator
 
 
-def _likelihoods(classifier: "PromptClassifier") -> bool:
+def _gives_probabilities(classifier: "PromptClassifier") -> bool:
     """Check that `predict_proba` is available. Before `fit`, a model reference is assumed to give likelihoods."""
     if hasattr(classifier, "instruction_"):
         available = classifier._has_likelihoods  # pyright: ignore[reportPrivateUsage]
@@ -133,8 +133,8 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
         if self.method == "mii":
             style_for(settings.generator)  # refuses a wrong style before a model is loaded
         classes, support = self._draw(self._texts(X, reset=True), y, settings)
-        reader = _reader(self.generator) if self.follower is None else self.follower
-        model = _model(reader)
+        follower_model = _follower_for(self.generator) if self.follower is None else self.follower
+        model = _model(follower_model)
         kind = resolve_calibration(settings.calibration, settings.mode, model.card)
         follower = Follower(model, settings.mode, kind, settings.shortlist)
         inducer = self._inducer(settings, follower)
@@ -144,7 +144,7 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
         self.classes_ = classes
         self.support_ = support
         self._has_likelihoods = follower.mode == "choose" and model.card.gives_scores
-        self._made_with = (reader, follower.mode, follower.calibration)
+        self._made_with = (follower_model, follower.mode, follower.calibration)
         self._follower = follower
         return self
 
@@ -197,7 +197,7 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
             )
         return self.classes_[[position[str(answer.label)] for answer in answers]]
 
-    @available_if(_likelihoods)
+    @available_if(_gives_probabilities)
     def predict_proba(self, X: Any) -> NDArray[np.float64]:  # noqa: N803
         """The probability of each class, in the order of `classes_`. Requires `choose` mode and likelihoods.
 

@@ -34,7 +34,7 @@ from promptmii.prompts import defuse, quote
 from promptmii.shortlist import candidates, shortlisted
 from promptmii.task import Support
 
-FRAME_MARGIN = 64
+TEMPLATE_MARGIN = 64
 """Tokens reserved for the chat template around the prompt."""
 MIN_TEXT_TOKENS = 64
 """With less room for a text, the follower fails instead of reading scraps."""
@@ -171,9 +171,9 @@ class Follower(Predictor):
 
     def _choose(self, parts: Sequence[Part]) -> list["_Choices"]:
         framed = [self._frames(instruction, texts) for instruction, texts in parts]
-        listed = [None if frames.failures else candidates(*part) for part, frames in zip(parts, framed, strict=True)]
+        compared = [None if frames.failures else candidates(*part) for part, frames in zip(parts, framed, strict=True)]
         requests: list[tuple[Chat, tuple[str, ...]]] = []
-        for (instruction, _), frames, shortlists in zip(parts, framed, listed, strict=True):
+        for (instruction, _), frames, shortlists in zip(parts, framed, compared, strict=True):
             labels = tuple(map(defuse, instruction.labels))
             if shortlists is None:
                 requests += [(chat, labels) for chat in frames.chats]
@@ -183,7 +183,7 @@ class Follower(Predictor):
         answers = iter(self._answers(requests))
         return [
             _Choices(instruction, failures or list(islice(answers, len(chats))), cut, shortlists)
-            for (instruction, _), (chats, cut, failures), shortlists in zip(parts, framed, listed, strict=True)
+            for (instruction, _), (chats, cut, failures), shortlists in zip(parts, framed, compared, strict=True)
         ]
 
     def _answers(self, requests: Sequence[tuple[Chat, tuple[str, ...]]]) -> list[Choice | Failure]:
@@ -221,7 +221,7 @@ class Follower(Predictor):
     def _frames(self, instruction: Instruction, texts: Sequence[str], max_tokens: int | None = None) -> "_Frames":
         """The texts in the frame, cut to leave room for an answer of `max_tokens`, by default the longest label."""
         answer_bound = max_tokens or max(map(most_tokens, instruction.labels))
-        room = self.model.card.context_length - FRAME_MARGIN - answer_bound
+        room = self.model.card.context_length - TEMPLATE_MARGIN - answer_bound
         chats: list[Chat] = [instruction.messages(text) for text in texts]
         if any(most_tokens(message["content"]) > room for chat in chats for message in chat):
             return self._cut_frames(instruction, texts, max_tokens)
@@ -230,11 +230,13 @@ class Follower(Predictor):
     def _cut_frames(self, instruction: Instruction, texts: Sequence[str], max_tokens: int | None) -> "_Frames":
         """`_frames` with exact token counts instead of upper bounds."""
         labels = map(defuse, instruction.labels)
-        frame, *label_counts = self.model.count_tokens([instruction.longest_prompt, *labels])
+        prompt_tokens, *label_tokens = self.model.count_tokens([instruction.longest_prompt, *labels])
         context = self.model.card.context_length
-        room = context - FRAME_MARGIN - frame - (max_tokens or max(label_counts))
+        room = context - TEMPLATE_MARGIN - prompt_tokens - (max_tokens or max(label_tokens))
         if room < MIN_TEXT_TOKENS:
-            message = f"The instruction takes {frame} tokens and leaves no room for a text in the context of {context}."
+            message = (
+                f"The prompt takes {prompt_tokens} tokens and leaves no room for a text in the context of {context}."
+            )
             return _Frames([], [False] * len(texts), [Failure(FailureKind.CONTEXT, message)] * len(texts))
         fitted = self.fit_texts(texts, room)
         chats: list[Chat] = [instruction.messages(text) for text in fitted]

@@ -291,7 +291,7 @@ class Instruction(Frozen):
         file exists (unless `force`).
         """
         if self.template.layout("text"):
-            raise ConfigError("The frame of this instruction shows texts unquoted, but exported code quotes them.")
+            raise ConfigError("This instruction's prompt template shows texts unquoted, but exported code quotes them.")
         before, after = _parts(self.frame, self.text, self.labels)
         calibration = self.calibration if self.calibrates and self.calibration else None
         code = rendered(

@@ -28,11 +28,9 @@ from promptmii.progress import QUIET, Progress
 from promptmii.styles import split_style, style_for
 from promptmii.task import Episode
 from promptmii.version import VERSION
+from promptmii.workbench.followers import Models
 from promptmii.workbench.inputs import prompt_text, with_test_rows
 from promptmii.workbench.measure import Measured, measure, measured_html
-
-Load = Callable[[str], LanguageModel]
-"""Loads the model of a reference; the caller closes it."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +112,7 @@ def induce(
     output: str | Path | None = None,
     force: bool = False,
     progress: Progress = QUIET,
-    models: Load | None = None,
+    models: Models | None = None,
     **changes: Any,
 ) -> Induced:
     """Write an instruction from labelled data, and measure it beside naive and ICL on rows that no method has seen.
@@ -241,7 +239,7 @@ def load(source: Source, columns: Columns, *, seed: int = 0) -> LoadedTask:
 
 
 def make_follower(
-    settings: InduceSettings, models: Load, progress: Progress = QUIET, generator: LanguageModel | None = None
+    settings: InduceSettings, models: Models, progress: Progress = QUIET, generator: LanguageModel | None = None
 ) -> Follower:
     """The follower that the settings name, by default the generator's base model.
 

@@ -239,7 +239,7 @@ class Run:
             path = folder / RECORDS
             if not path.exists():
                 raise ArtefactError(
-                    f"{folder} is no run folder: it has no {RECORDS}. Make one with: promptmii evaluate -o {folder}"
+                    f"{folder} is not a run folder: it has no {RECORDS}. Make one with: promptmii evaluate -o {folder}"
                 )
             queries |= {query.key: query for _, query in _lines(folder / QUERIES, Query, damaged)}
             for number, record in _lines(path, Record, damaged):

@@ -84,7 +84,7 @@ def test_on_a_terminal_ambiguous_columns_are_confirmed_before_any_call(
         pass
     os.close(controller)
     assert process.wait() == code, seen.decode()
-    assert (b"Go on?" in seen) == (not extra)
+    assert (b"Continue?" in seen) == (not extra)
     if code:
         assert b"Stopped before the first call" in seen
         assert server.bodies == []

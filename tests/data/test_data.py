@@ -51,7 +51,7 @@ def test_data_in_memory_gives_the_same_task() -> None:
         ("a.csv", "text,label\ncafé,b\n".encode("latin-1"), "not UTF-8: byte 14 .line 2."),
         ("a.jsonl", b'{"text": 1}\n{"text', "line 2: not valid JSON"),
         ("a.json", b"{", "not valid JSON"),
-        ("a.csv.gz", b"no gzip", "not a whole gzip file"),
+        ("a.csv.gz", b"no gzip", "not a complete gzip file"),
         ("a.parquet", b"no parquet", r"not a readable \.parquet file"),
         ("a.docx", b"x", "ending '.docx'"),
     ],

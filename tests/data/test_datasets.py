@@ -248,7 +248,7 @@ def test_a_truncated_gzip_file_is_rejected(tmp_path: Path) -> None:
     whole = gzip.compress(as_csv([{"text": f"text {i}", "label": "ab"[i % 2]} for i in range(500)], ","))
     for cut in (1, 20, len(whole) // 2, len(whole) - 1):
         (tmp_path / "a.csv.gz").write_bytes(whole[:cut])
-        with pytest.raises(DataError, match="not a whole gzip file"):
+        with pytest.raises(DataError, match="not a complete gzip file"):
             read_table(tmp_path / "a.csv.gz")
 
 

@@ -303,7 +303,7 @@ def test_bad_configurations_are_refused_before_the_first_call(server, tmp_path) 
         evaluate(settings(server, [task], methods=("human",)), tmp_path / "run")
     with pytest.raises(DataError, match="does not exist"):
         evaluate(settings(server, [str(tmp_path / "none.csv")]), tmp_path / "run")
-    with pytest.raises(ArtefactError, match="no run folder"):
+    with pytest.raises(ArtefactError, match="not a run folder"):
         Run.read(tmp_path)
     config = tmp_path / "grid.toml"
     config.write_text('tasks = ["x"]\nmetods = ["naive"]\n')

@@ -187,14 +187,14 @@ def test_an_invalid_or_foreign_adapter_is_refused(llama: Twins, tmp_path: Path) 
     def refused(adapter: Path) -> str:
         return refusal(f"gguf:{llama.gguf}+{adapter}")
 
-    assert "is no adapter" in refused(tmp_path)
+    assert "is not an adapter" in refused(tmp_path)
     assert "use_dora" in refused(tiny.lora_folder(llama.hf, tmp_path / "dora", use_dora=True))
     deeper = tiny.transformers_folder(tmp_path / "deeper", layers=3)
     other = tiny.lora_folder(deeper, tmp_path / "other")
     assert "no place for base_model.model.model.layers.2" in refused(other)
     assert "does not fit this model" in refusal(f"hf:{llama.hf}+{other}")
     assert "does not fit this model" in refusal(f"hf:{deeper}+{tiny.lora_folder(llama.hf, tmp_path / 'shallow')}")
-    assert "is no folder" in refusal(f"hf:{llama.hf}+warm-start")
+    assert "is not a folder" in refusal(f"hf:{llama.hf}+warm-start")
     broken = tiny.lora_folder(llama.hf, tmp_path / "broken")
     whole = (broken / "adapter_model.safetensors").read_bytes()
     (broken / "adapter_model.safetensors").write_bytes(whole[:1000])
@@ -232,7 +232,7 @@ def test_a_file_that_llama_cpp_cannot_load_is_refused_with_the_reason(llama: Twi
         assert reason in refusal(f"gguf:{cut}")
     for content in (b"", b"{}"):
         cut.write_bytes(content)
-        assert "no GGUF file" in refusal(f"gguf:{cut}")
+        assert "not a GGUF file" in refusal(f"gguf:{cut}")
     assert "There is no file" in refusal(f"gguf:{tmp_path}/missing.gguf")
 
 

@@ -156,7 +156,7 @@ def test_a_page_needs_the_name_of_a_file_with_an_ending(tmp_path: Path, name: st
 def test_a_folder_without_scores_is_refused(runs: list[Path], tmp_path: Path) -> None:
     with pytest.raises(ArtefactError, match=r"No finished cell in .*training"):
         write_markdown([runs[-1]], tmp_path / "none.md")
-    with pytest.raises(ArtefactError, match="no run folder"):
+    with pytest.raises(ArtefactError, match="not a run folder"):
         write_markdown([tmp_path], tmp_path / "page.md")
     failed = write_run(tmp_path / "failed", 1, ("naive",), (5,), 1, rows=10, failures=1)
     with pytest.raises(ScoreRefusedError, match="All cells failed"):

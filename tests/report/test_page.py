@@ -268,7 +268,7 @@ def test_the_first_sentence_names_the_leader_and_says_if_no_model_writes_for_it(
         (scores,) = Results(Run.read(folder)).by_scope
         sentence = headline.winner(scores, 20)
         assert sentence.startswith(f"{leader} leads at n=20 with a mean macro-F1 of 0.")
-        assert ("No model writes an instruction for it." in sentence) == unwritten
+        assert ("It needs no instruction from a model." in sentence) == unwritten
 
 
 def test_rivals_alone_are_ranked_but_none_is_under_test(tmp_path: Path) -> None:
@@ -282,7 +282,7 @@ def test_rivals_alone_are_ranked_but_none_is_under_test(tmp_path: Path) -> None:
 def test_a_users_own_method_is_under_test_beside_baselines(tmp_path: Path) -> None:
     (scores,) = Results(Run.read(write_run(tmp_path / "run", 7, ("naive", "my-own"), (5,), 1, rows=20))).by_scope
     assert headline.finding(scores, 5, headline.claims([scores], 5)).startswith("With 5 examples, my-own scores")
-    assert "No model writes" not in headline.winner(scores, 5), "that is unknown for a user's own method"
+    assert "from a model" not in headline.winner(scores, 5), "that is unknown for a user's own method"
 
 
 def test_no_selector_of_the_script_contains_data() -> None:
@@ -367,7 +367,7 @@ def test_a_report_replaces_an_earlier_one_and_nothing_else(training: Path, tmp_p
 
 
 def test_unreadable_runs_and_unwritable_folders_are_reported(tmp_path: Path, run: Path) -> None:
-    with pytest.raises(ArtefactError, match="no run folder"):
+    with pytest.raises(ArtefactError, match="not a run folder"):
         write_report([run, tmp_path], tmp_path / "out")
     (tmp_path / "file").write_text("mine")
     with pytest.raises(OutputError, match="cannot be made"):

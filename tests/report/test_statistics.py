@@ -258,7 +258,7 @@ def test_a_follower_whose_cells_are_all_stale_is_left_out(tmp_path: Path) -> Non
     (new / "records.jsonl").write_text(lines)
     results = Results.read([old, new])
     assert [scores.scope.name for scores in results.by_scope] == ["qwen"]
-    assert headline.title(results.cells) == "1 method on 1 task, read by qwen"
+    assert headline.title(results.cells) == "1 method on 1 task, labelled by qwen"
 
 
 def test_a_failed_cell_that_was_measured_again_later_is_not_listed_as_failed(tmp_path: Path) -> None:

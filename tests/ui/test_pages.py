@@ -590,7 +590,7 @@ def test_a_report_opens_in_the_page(client: TestClient, tmp_path: Path) -> None:
     assert "content-security-policy" not in inside.headers  # the report brings its own
     assert "default-src 'none'" in inside.text
     nothing = str(client.post("/reports", data={"run": str(tmp_path)}).url)
-    assert "no run folder" in _until(lambda: client.get(nothing).text, lambda page: "Drawing" not in page)
+    assert "not a run folder" in _until(lambda: client.get(nothing).text, lambda page: "Drawing" not in page)
 
 
 def test_a_port_in_use_is_an_error() -> None:

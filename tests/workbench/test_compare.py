@@ -126,7 +126,7 @@ def test_a_failed_call_refuses_the_comparison() -> None:
         (["naive", "naive"], ConfigError, "given twice"),
         (["naive", "always refund.", "always refund."], ConfigError, "given twice"),
         (["mii"], ConfigError, "written or trained first"),
-        (["naiv"], DataError, "no file and too short"),
+        (["naiv"], DataError, "not a file, and is too short"),
     ],
 )
 def test_invalid_prompts_are_refused(prompts: list[str], error: type[Exception], words: str) -> None:

@@ -45,7 +45,7 @@ def test_a_text_is_measured_unchanged() -> None:
     [
         ("", DataError, "is empty.*naive"),
         (" \n", DataError, "is empty"),
-        ("tickets", DataError, "no file and too short"),
+        ("tickets", DataError, "not a file, and is too short"),
         ("no-such-file.txt", ArtefactError, "No such file"),
         ("no-such-file.json", ArtefactError, "cannot be read"),
         ("NO-SUCH-FILE.JSON", ArtefactError, "cannot be read"),

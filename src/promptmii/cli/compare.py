@@ -35,7 +35,7 @@ def compare(
     ] = None,
     n: Annotated[
         int | None,
-        N("Examples to use, or to draw from the data. Default: as many as an instruction was made from."),
+        N("Examples to use, or to draw from the data. Default: 20, or more if an instruction was made from more."),
     ] = None,
     fail_under: Annotated[
         float | None,

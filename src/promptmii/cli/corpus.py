@@ -101,7 +101,7 @@ def build(
 def check(
     corpus: Folder,
     similarity: Annotated[
-        float, typer.Option(min=0.1, max=1.0, help="Similarity from which two texts count as the same.")
+        float, typer.Option(min=0.1, max=1.0, help="Two texts at least this similar count as the same.")
     ] = 0.7,
     json: Json = False,
 ) -> None:

@@ -82,12 +82,12 @@ class _GridOptions:
     ] = None
     methods: Annotated[str | None, typer.Option(help="Comma-separated.")] = None
     n: Annotated[str | None, N("Numbers of examples, comma-separated.")] = None
-    seeds: Annotated[int | None, typer.Option(help="Draws of the examples per n.")] = None
+    seeds: Annotated[int | None, typer.Option(help="How often to draw the examples, for each n.")] = None
     evaluate: Annotated[int | None, typer.Option("--eval", help="Test rows per task.")] = None
     generator: Annotated[list[str] | None, typer.Option(help="Model under test; repeatable.")] = None
     follower: Annotated[list[str] | None, typer.Option(help="Model that labels; repeat it for several.")] = None
     untrained: Annotated[list[str] | None, typer.Option(help="Untrained model; repeatable.")] = None
-    searcher: Annotated[str | None, typer.Option(help="Model that proposes in searches.")] = None
+    searcher: Annotated[str | None, typer.Option(help="Model that proposes candidates in searches.")] = None
     mode: Annotated[str | None, typer.Option(metavar="choose|generate", help="How the follower answers.")] = None
     nameless: Annotated[bool | None, typer.Option(help="Hide the label names behind A, 7, class 3.")] = None
     budget: Annotated[int | None, typer.Option(help="Maximum length of an instruction, in tokens.")] = None

@@ -12,10 +12,10 @@ from promptmii.calibration_kinds import READS
 from promptmii.cli.blocks import RowOptions, ServerOptions, blocks
 from promptmii.cli.compare import score_cells
 from promptmii.cli.group import app
-from promptmii.cli.options import Data, Follow, Force, Generator, Json, N, Output, prompt_of
+from promptmii.cli.options import Data, Force, Generator, Json, N, Output, prompt_of
 from promptmii.cli.terminal import confirmed, dump, interactive, listening, notes, out, say, styled, table, warn
 from promptmii.errors import ConfigError, counted
-from promptmii.models.references import WRITER
+from promptmii.models.references import DEFAULT, PREFIXES, WRITER
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -37,7 +37,9 @@ class _WritingOptions:
 
     n: Annotated[int, N("Examples the generator reads.")] = 20
     generator: Generator = WRITER
-    follower: Follow = None
+    follower: Annotated[
+        str | None, typer.Option(help=f"Model that labels: {DEFAULT}, {PREFIXES} Default: the generator's base model.")
+    ] = None
     mode: Annotated[
         str,
         typer.Option(
@@ -68,7 +70,7 @@ class _WritingOptions:
         list[str] | None,
         typer.Option(metavar="WORDS", help="Keep the lines of --from that contain these words unchanged; repeatable."),
     ] = None
-    template: Annotated[Path | None, typer.Option(help="File with the generator's own template.")] = None
+    template: Annotated[Path | None, typer.Option(help="File with your own prompt template for the generator.")] = None
     best_of: Annotated[int, typer.Option("--best-of", help="Drafts to write; the best one is kept.")] = 1
     budget: Annotated[int | None, typer.Option(help="Maximum length of the instruction, in tokens.")] = None
     evaluate: Annotated[int, typer.Option("--eval", help="Held-back rows to measure on; 0 skips the measurement.")] = (
@@ -115,7 +117,7 @@ def induce(
         loaded = pipeline.load(data, settings.columns, seed=settings.seed)
     if not json:
         _show_data(loaded)
-    if loaded.columns.doubts and not (yes or json) and interactive() and not confirmed("Go on?", default=True):
+    if loaded.columns.doubts and not (yes or json) and interactive() and not confirmed("Continue?", default=True):
         raise ConfigError("Stopped before the first call. Name the columns with --text and --label.")
     if not (output or json):
         say("The instruction is printed, not saved. Use -o FILE to save it.")

@@ -113,7 +113,7 @@ def push(
     ] = None,
     public: Annotated[bool, typer.Option("--public", help="Make the repository public.")] = False,
 ) -> None:
-    """Upload trained weights to the hub with card, licence and scores, and nothing else from the run."""
+    """Upload trained weights to the hub with their card, licence and scores, but nothing else from the run."""
     from promptmii.publish import push_weights
 
     reference = push_weights(folder, repository, private=not public, licence=licence, evaluation=evaluation)

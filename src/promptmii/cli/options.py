@@ -55,8 +55,7 @@ Generator = Annotated[str, typer.Option(help=f"Model that writes: {WRITER}, {PRE
 Follow = Annotated[
     str | None,
     typer.Option(
-        help=f"Model that labels: {DEFAULT}, {PREFIXES} "
-        "Default: the follower in the instruction file, or the base model of the generator."
+        help=f"Model that labels: {DEFAULT}, {PREFIXES} Default: the follower in the instruction file, or {DEFAULT}."
     ),
 ]
 BaseUrl = Annotated[
@@ -81,7 +80,7 @@ MaxCost = Annotated[
     float | None,
     typer.Option(
         "--max-cost",
-        help="Spending limit of this run; needs --price. A rerun pays for no answer in a cache or output file.",
+        help="Spending limit of this run; needs --price. A rerun does not pay again for saved or cached answers.",
     ),
 ]
 

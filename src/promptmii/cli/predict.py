@@ -88,7 +88,7 @@ def _check(
     if batch_api and output is None:
         raise ConfigError("--batch-api needs -o FILE: the state of the batch is kept beside it.")
     if batch_api and servers.serve:
-        raise ConfigError("--serve and --batch-api exclude each other: servers started by --serve have no Batch API.")
+        raise ConfigError("Use --serve or --batch-api, not both: servers started by --serve have no Batch API.")
 
 
 def _wait(pending: "Pending", *, as_json: bool) -> NoReturn:

@@ -26,7 +26,7 @@ def review(
 ) -> None:
     """Find rows worth checking: suspected label errors, wrong predictions, and the least certain, labelled or not.
 
-    Writes CSV to standard output, or to -o. Correct the label column, and the file is data again.
+    Writes CSV to standard output, or to -o. Correct the label column, and use the file as data.
     """
     from promptmii.files import check_writable, write_text
     from promptmii.workbench.review import review as find_suspects

@@ -48,7 +48,10 @@ def ui(
 @app.command()
 @blocks
 def mcp(answers: FollowerOptions, generator: Generator = WRITER) -> None:
-    """Serve induce, score, compare and classify to a coding agent: MCP over standard input and output."""
+    """Serve induce, score, compare and classify to a coding agent: MCP over standard input and output.
+
+    Without --follower, the base model of the generator follows a new instruction.
+    """
     from promptmii.config import InduceSettings
     from promptmii.mcp_server import server
 

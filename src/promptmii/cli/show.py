@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @app.command()
 def show(instruction: File, json: Json = False) -> None:
-    """Print an instruction file, readable or as JSON."""
+    """Print an instruction file as readable text or JSON."""
     from rich.panel import Panel
 
     from promptmii.instruction import Instruction
@@ -28,7 +28,7 @@ def show(instruction: File, json: Json = False) -> None:
     origin = loaded.provenance
     title = f"{loaded.method}, from {counted(origin.n, 'example')}" + (f" of {origin.source}" if origin.source else "")
     out.print(Panel(styled(loaded.text or "(empty)"), title=styled(title), title_align="left"))
-    out.print(Panel(styled(loaded.frame.strip("\n")), title=styled("Frame"), title_align="left"))
+    out.print(Panel(styled(loaded.frame.strip("\n")), title=styled("Prompt template"), title_align="left"))
     facts(_facts(loaded))
     notes(origin.notes)
 

@@ -27,10 +27,10 @@ Run = Annotated[Path, typer.Option("--output", "-o", help="Run folder.")]
 class _RunOptions:
     """Options that override a recipe."""
 
-    tasks: Annotated[list[str] | None, typer.Option(help="Corpus or task folder, task file, or suite; repeatable.")] = (
-        None
-    )
-    model: Annotated[str | None, typer.Option(help="Model to train: smol or hf:<id or folder>.")] = None
+    tasks: Annotated[
+        list[str] | None, typer.Option(help="Corpus or task folder, task file, written or suite; repeatable.")
+    ] = None
+    model: Annotated[str | None, typer.Option(help="Model to train: hf:<id or folder>, hf:qwen or smol.")] = None
     seed: Annotated[int | None, typer.Option(help="Random seed.")] = None
     set_: Set = None
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the newest checkpoint in the run folder.")] = (
@@ -62,7 +62,13 @@ def run_training(
     recipe: Annotated[str, Recipe],
     *,
     output: Run = Path("runs/train"),
-    stage: Annotated[str | None, typer.Option(help="rl, sft or best-of. Default: the file's stage, or rl.")] = None,
+    stage: Annotated[
+        str | None,
+        typer.Option(
+            help="rl (reinforcement), sft (fine-tuning on pairs) or best-of (keep the best drafts as pairs). "
+            "Default: the file's stage, or rl."
+        ),
+    ] = None,
     run: _RunOptions,
     dry_run: Annotated[
         bool,
@@ -186,14 +192,14 @@ def _totals(plan: "Estimate") -> dict[str, str]:
         "rollout": f"{batches.prompts} prompts x {batches.generations} instructions = {rollout}",
         "update": f"{batches.per_update} prompts x {batches.generations} = {update} instructions"
         f" = {batches.processes} processes x {batches.per_device} x {batches.accumulation} accumulated",
-        "steps": f"{batches.steps:,} updates, {batches.boundary} per rollout ({batches.rollouts:,});"
+        "steps": f"{batches.steps:,} updates in {batches.rollouts:,} rollouts of {batches.steps_per_rollout};"
         f" saved every {batches.save_every}",
         "prompt": f"{plan.prompt_tokens:,.0f} tokens on average{estimated},"
         f" {plan.shortened:.0%} of the visits with fewer examples than scheduled",
         "validation": f"{plan.validations:,} times {plan.validation_cases:,} instructions",
         "follower": f"{plan.calls:,} calls for rewards and {plan.validation_calls:,} for validation,"
         f" of {plan.follower_tokens:,.0f} tokens",
-        "memory": _sum(memory, "GiB a GPU (--doctor shows how)")
+        "memory": _sum(memory, "GiB per GPU (--doctor shows the terms)")
         or f"unknown: the configuration of {plan.settings['model'].value} is not on this machine",
         "time": _sum(plan.hours, "hours") or "unknown: set plan.writes, plan.reads and plan.learns",
     }

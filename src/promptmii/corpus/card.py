@@ -32,7 +32,7 @@ FIGURES = {
 
 
 def write_card(folder: Path, leakage: LeakageReport | None = None) -> Path:
-    """Write README.md and figures into a corpus folder. Raises `OutputError`, or `ArtefactError` if it is no corpus."""
+    """Write README.md and figures to a corpus folder. Raises `OutputError`, `ArtefactError` if it is not a corpus."""
     rows = [_facts(task, split) for split in corpus_splits(folder) for task in read_corpus(folder, split)]
     tasks: Any = pd.DataFrame(rows, columns=FACTS)
     report = leakage or check_corpus(folder)

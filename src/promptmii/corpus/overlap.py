@@ -191,7 +191,7 @@ class LeakageReport:
 
 
 def check_corpus(folder: Path, similarity: float = 0.7) -> LeakageReport:
-    """Compare every split of a corpus with every other. Raises `ArtefactError` if the folder is no corpus."""
+    """Compare every split of a corpus with every other. Raises `ArtefactError` if the folder is not a corpus."""
     members: list[tuple[str, Split]] = []
     repositories, groups, exact = (defaultdict[Split, set[str]](set) for _ in range(3))
 

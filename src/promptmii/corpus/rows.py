@@ -138,7 +138,7 @@ def _decompressed(file: BinaryIO, name: str, reading: Reading) -> BinaryIO:
     try:
         content = gzip.GzipFile(fileobj=file).read(reading.size + 1)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise DataError(f"{name} is not a whole gzip file: {error}.") from error
+        raise DataError(f"{name} is not a complete gzip file: {error}.") from error
     if len(content) > reading.size:
         reading.notes.append(f"only the first {reading.size // MIB} MiB were read: the file is packed")
         content = content[: content.rfind(b"\n") + 1]

@@ -46,7 +46,7 @@ def check_is_text(start: bytes, origin: str) -> None:
     """Raise `DataError` if a file starts like a binary format."""
     for magic, name in _BINARY_FORMATS.items():
         if start.startswith(magic):
-            raise DataError(f"{origin} is not text, whatever its ending says: it is {name}.")
+            raise DataError(f"{origin} is not text, despite its ending: it is {name}.")
 
 
 def encoding_of(start: bytes) -> str:

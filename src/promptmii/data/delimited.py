@@ -264,7 +264,7 @@ def header_names(cells: Sequence[str], origin: str) -> list[str]:
     header = [one_line(cell) for cell in cells]
     names = [name for name in header if name]
     if names and _JSON.match(names[0]):
-        raise DataError(f"{origin} holds JSON, whatever its ending says. Give it the ending .json or .jsonl.")
+        raise DataError(f"{origin} holds JSON, despite its ending. Give it the ending .json or .jsonl.")
     if duplicates := [name for name in names if names.count(name) > 1]:
         raise DataError(
             f"{origin}: the column name {duplicates[0]!r} occurs twice in the header: {listed(names)}. Rename one."

@@ -63,11 +63,11 @@ def assemble(
     unused = _unused_split_notes(cleaned, train, test)
     label_set = tuple(labels) if labels else _label_order(table, columns, train)
     known = set(label_set)
-    learnable = [example for example in test if example.label in known]
+    answerable = [example for example in test if example.label in known]
     source = {"origin": table.origin, "text": ", ".join(columns.text), "label": columns.label or ""}
-    task = Task(table.origin, label_set, tuple(train), tuple(learnable), table.instruction, source)
+    task = Task(table.origin, label_set, tuple(train), tuple(answerable), table.instruction, source)
     notes = [*table.notes, *columns.notes, *cleaned.lines(), *unused]
-    if dropped := len(test) - len(learnable):
+    if dropped := len(test) - len(answerable):
         notes.append(f"{counted(dropped, 'test row')} dropped: their labels do not occur in the training part")
     return LoadedTask(task, columns, tuple(notes))
 

@@ -27,7 +27,7 @@ INDEX = "index.csv"
 SPLIT = "split"
 """The key of `Task.source` that names the split of a corpus task."""
 
-Load = Callable[[str], LoadedTask]
+LoadTask = Callable[[str], LoadedTask]
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def bundled_folder(name: str) -> Path:
 
 
 def find_tasks(
-    sources: Sequence[str], *, splits: Sequence[Split] = ("heldout",), load: Load = load_task
+    sources: Sequence[str], *, splits: Sequence[Split] = ("heldout",), load: LoadTask = load_task
 ) -> Iterator[TaskSource]:
     """Find every task of the sources, in order.
 
@@ -72,7 +72,7 @@ def read_tasks(
     sources: Sequence[str],
     *,
     splits: Sequence[Split] = ("heldout",),
-    load: Load = load_task,
+    load: LoadTask = load_task,
     only: Collection[str] = (),
 ) -> dict[str, Task]:
     """The tasks of the sources by name, in order; if `only` is given, just the tasks it names.
@@ -151,14 +151,14 @@ def read_index(folder: Path) -> dict[str, dict[str, str]]:
     return {str(row["task_id"]): {name: str(row[name] or "") for name in table.columns} for row in table.rows}
 
 
-def _file_task(path: Path, index: Mapping[str, Mapping[str, str]], load: Load) -> TaskSource:
+def _file_task(path: Path, index: Mapping[str, Mapping[str, str]], load: LoadTask) -> TaskSource:
     name = task_name(path)
     row = index.get(name)
     metadata = {"group": row["source_repo"] or name, "licence": row.get("licence") or "unstated"} if row else {}
     return TaskSource(name, str(path), partial(_load_as, str(path), name, metadata, load))
 
 
-def _load_as(source: str, name: str, metadata: Mapping[str, str], load: Load) -> Task:
+def _load_as(source: str, name: str, metadata: Mapping[str, str], load: LoadTask) -> Task:
     task = load(source).task
     return replace(task, name=name, source={**task.source, **metadata})
 

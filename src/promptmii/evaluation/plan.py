@@ -41,18 +41,18 @@ class EvaluateSettings(Settings):
     methods: tuple[str, ...] = Field(default_factory=default_methods, min_length=1)
     n: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(5, 10, 20, 50, 100), min_length=1)
     seeds: int = Field(default=3, ge=1, le=1000)
-    """Number of draws of the support, with seeds from 0. They share one query."""
+    """Number of draws of the examples, with seeds from 0. All are measured on the same rows."""
     evaluate: int = Field(default=200, ge=1)
     """Test rows per task."""
     nameless: bool = False
     """Replace label names by meaningless ones (A, 7, class 3), to measure what the instruction alone contributes."""
     generators: tuple[str, ...] = Field(default=(WRITER,), min_length=1)
-    """Models that write for the `WrittenBy.GENERATOR` methods: the models under test."""
+    """Models under test, which write the instructions."""
     followers: tuple[str, ...] = Field(default=(DEFAULT,), min_length=1)
     untrained: tuple[str, ...] = ()
-    """Untrained models that write for the `WrittenBy.UNTRAINED` methods. By default each follower writes for itself."""
+    """Models of the method `zero`. By default each follower writes for itself."""
     searcher: str | None = None
-    """Model that proposes in the `WrittenBy.SEARCHER` methods. By default each follower proposes for itself."""
+    """Model that proposes candidates in searches. By default each follower proposes for itself."""
     mode: Mode = "choose"
     calibration: CalibrationKind | Literal["auto"] = "auto"
     budget: int | None = Field(default=None, ge=8)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from promptmii.follower import FRAME_MARGIN
+from promptmii.follower import TEMPLATE_MARGIN
 from promptmii.inducers.method import Kit, StyledMethod
 from promptmii.inducers.writing import fit_examples
 from promptmii.instruction import Instruction, Provenance
@@ -47,7 +47,7 @@ def max_example_tokens(follower: LanguageModel, frame: Template, labels: Sequenc
     """Tokens available for the examples in the follower's prompt."""
     context = follower.card.context_length
     (frame_tokens,) = follower.count_tokens([frame_prompt(frame, "Examples:", labels, "")])
-    return context - context // QUERY_SHARE - FRAME_MARGIN - frame_tokens
+    return context - context // QUERY_SHARE - TEMPLATE_MARGIN - frame_tokens
 
 
 class ICLMethod(StyledMethod):

@@ -9,6 +9,7 @@ from itertools import accumulate
 from statistics import median_low
 
 from promptmii.errors import ConfigError, EndpointError
+from promptmii.follower import TEMPLATE_MARGIN
 from promptmii.inducers.repeats import drop_repeated_items, shared_description_notes
 from promptmii.instruction import Cost, Instruction, Provenance
 from promptmii.models.base import Completion, Contrast, Failure, LanguageModel, Message, Sampling
@@ -19,8 +20,6 @@ from promptmii.styles import Style
 from promptmii.task import Example, Support
 from promptmii.words import UNSPACED, join_words, split_words, word_share
 
-TEMPLATE_MARGIN = 64
-"""Tokens kept free for the chat template around the prompt."""
 CONTRAST_EXAMPLES = 4
 """Maximum examples per label in a contrast."""
 MIN_PER_LABEL = 2
@@ -104,11 +103,11 @@ class Writer:
         card = self.model.card
         empty_prompt = self._prompt(support, ())
         blocks = [example_lines([example]) + "\n\n" for example in support.examples]
-        frame, *lengths = self.model.count_tokens([empty_prompt, *blocks])
+        prompt_tokens, *lengths = self.model.count_tokens([empty_prompt, *blocks])
         # With a budget, the request for a shorter draft contains the first one.
         drafts = self.max_tokens(support.labels) * (1 if self.budget is None else 2)
         longest_prompt = min(card.context_length - drafts, self.style.longest_prompt or card.context_length)
-        limit = longest_prompt - TEMPLATE_MARGIN - frame
+        limit = longest_prompt - TEMPLATE_MARGIN - prompt_tokens
         examples, notes = fit_examples(support.examples, lengths, limit, "the generator's context")
         if not examples:
             raise self.none_fits(len(lengths))

@@ -83,10 +83,10 @@ def default_follower(reference: str) -> str:
     kind, colon, location = name.partition(":") if ":" in name else ("", "", name)
     base_model = base_of_adapter(Path(location)) if kind == "hf" else None
     if base_model:
-        reader = default_follower(f"hf:{base_model.removeprefix('hf:')}")
+        follower = default_follower(f"hf:{base_model.removeprefix('hf:')}")
     else:
-        reader = f"{kind}{colon}{WRITERS.get(location, location)}"
-    return f"{reader}@{device}" if device else reader
+        follower = f"{kind}{colon}{WRITERS.get(location, location)}"
+    return f"{follower}@{device}" if device else follower
 
 
 def is_local(reference: str) -> bool:

@@ -43,7 +43,7 @@ STYLE = {
     "grid.linewidth": 0.6,
     **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK),
     **dict.fromkeys(("axes.facecolor", "figure.facecolor"), "none"),
-    "text.parse_math": False,  # a model's name is no formula
+    "text.parse_math": False,  # a model's name is not a formula
     "legend.frameon": False,
     "legend.fontsize": 9,
     "figure.constrained_layout.use": True,

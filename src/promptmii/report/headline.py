@@ -126,7 +126,7 @@ def claim_table(planned: Sequence[Claim]) -> ReportTable:
     note = (
         "Difference in macro-F1 [95 % t interval over tasks]; Wilcoxon's signed-rank test over tasks, adjusted (Holm) "
         f"for all {len(planned)} planned comparisons. The last column is the smallest true difference that this grid "
-        "finds four times in five. It easily misses a smaller one, so a large p is no proof of equality."
+        "finds four times in five. It can easily miss a smaller one, so a large p does not prove equality."
     )
     return ReportTable("headline", "The planned comparisons", note, pd.DataFrame(data), pd.DataFrame(shown))
 
@@ -137,7 +137,7 @@ def winner(scores: Scores, n: int) -> str:
     if not ranked:
         return f"No method has a score at n={nearest_n(scores.ns, n)}."
     best = ranked[0]
-    caveat = " No model writes an instruction for it." if is_unwritten(best.series.method) else ""
+    caveat = " It needs no instruction from a model." if is_unwritten(best.series.method) else ""
     if role(best.series.method) is Role.CONTROL:
         caveat = " It is a control: it lacks the content that is meant to help."
     part = f" over {best.tasks} of {len(scores.tasks)} tasks" if best.tasks < len(scores.tasks) else ""
@@ -253,4 +253,4 @@ def title(cells: pd.DataFrame) -> str:
     cells = cells.loc[~cells["stale"], :]
     methods, tasks = len(set(cells["method"])), len(set(map(shown_name, cells["task"])))
     followers = ", ".join(short_names(cells["follower"]).values())
-    return f"{counted(methods, 'method')} on {counted(tasks, 'task')}, read by {followers}"
+    return f"{counted(methods, 'method')} on {counted(tasks, 'task')}, labelled by {followers}"

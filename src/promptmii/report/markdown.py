@@ -46,7 +46,9 @@ def write_markdown(folders: Sequence[Path], path: Path) -> Path:
     be written or was made by something else.
     """
     if path.is_dir() or not path.suffix:
-        raise OutputError(f"{path} is no name of a Markdown page, or is a folder; expected one such as results.md.")
+        raise OutputError(
+            f"{path} is a folder, or has no ending; expected the name of a Markdown page, such as results.md."
+        )
     try:
         old_text = path.read_text("utf-8", "replace") if path.exists() else MADE_BY
     except OSError as error:

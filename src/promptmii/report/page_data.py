@@ -29,7 +29,7 @@ MAX_WRONG = 20
 TEXT_LENGTH = 600
 """Characters kept of a row's text."""
 ANSWER_LENGTH = 200
-"""Characters kept of an answer that is no label."""
+"""Characters kept of an answer that is not a label."""
 COMPRESSION_LEVEL = 6
 MEASURED = {"macro_f1", "low", "high", "uncalibrated_macro_f1", "accuracy", "n_unparsed", "n_truncated"}
 

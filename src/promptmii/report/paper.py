@@ -25,8 +25,8 @@ def analysis_f1(gold: Sequence[str], answers: Sequence[str]) -> float | None:
     """Macro-F1 as in the authors' tables (`analyze_baseline_results_f1_macro.py: calculate_f1_from_predictions`).
 
     Rows with an empty answer are dropped. The mean is over every distinct text among gold labels and raw answers, so
-    each distinct answer that is no label adds a class with F1 = 0. Like their code, returns None if no rows or only one
-    gold label remain, or if there are more gold labels than half the rows.
+    each distinct answer that is not a label adds a class with F1 = 0. Like their code, returns None if no rows or only
+    one gold label remain, or if there are more gold labels than half the rows.
     """
     rows = [(_clean(label), _clean(answer)) for label, answer in zip(gold, answers, strict=True)]
     rows = [(label, answer) for label, answer in rows if not {label, answer} & {"", "nan"}]
@@ -106,9 +106,9 @@ def _paper_scale(run: Run, cells: pd.DataFrame, scope: Scope) -> ReportTable:
     for name in SCORERS.values():
         shown[name] = [NOTHING if pd.isna(value) else number(value) for value in shown[name]]
     note = (
-        "Macro-F1, mean over tasks, of the same answers under three scorers. The authors' reward counts anything that "
-        "is no label as the first label; their tables leave out empty answers and count every other distinct text as a "
-        "class of its own. Use their scorers to read a published number, ours to compare methods."
+        "Macro-F1, mean over tasks, of the same answers under three scorers. The authors' reward counts anything but "
+        "a label as the first label; their tables leave out empty answers and count every other distinct text as "
+        "a class of its own. Use their scorers to read a published number, ours to compare methods."
     )
     return ReportTable.of(scope, "paper_scale", "On the authors' scale", note, data, shown)
 

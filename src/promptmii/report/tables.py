@@ -285,9 +285,9 @@ def failure_table(cells: pd.DataFrame) -> ReportTable:
             for count, rows in zip(shown[column], shown["rows"], strict=True)
         ]
     note = (
-        "A failed cell has no score and enters no mean; rerun it with --retry-failed. An unparsed answer is no label: "
-        "a miss. A truncated text was cut to fit the context. Set aside: measured again later under changed settings, "
-        "or on other rows than the latest cell of its task."
+        "A failed cell has no score and is in no mean; rerun it with --retry-failed. An unparsed answer is a miss: "
+        "it is not a label. A truncated text was cut to fit the context. Set aside: measured again later under changed "
+        "settings, or on other rows than the latest cell of its task."
     )
     return ReportTable("failures", "Failures, unparsed answers, truncated texts", note, data, shown)
 

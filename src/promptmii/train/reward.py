@@ -80,7 +80,7 @@ class Reward:
     settings: RewardSettings
     followers: Sequence[Follower]
     style: Style = field(default_factory=Style)
-    """Sets the follower's prompt frame and the length of an answer."""
+    """Sets the follower's prompt and the length of an answer."""
     progress: Progress = QUIET
 
     def check(self, episode: Episode) -> None:

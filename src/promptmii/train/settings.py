@@ -97,11 +97,11 @@ class TrainSettings(Settings):
 
     stage: TrainingStage = "rl"
     preset: Literal["paper"] | None = None
-    """`paper`: the authors' settings, including frame and parser, for everything not given (docs/train.md)."""
+    """`paper`: the authors' settings, including prompts and parser, for everything not given (docs/train.md)."""
     model: str = "smol"
     """The generator to train: `smol`, `hf:...`. With `lora`, training continues the last adapter of `smol+folder`."""
     tasks: tuple[str, ...] = ()
-    """A corpus, folders of task files, task files, or `suite`. An index.csv may name source_repo and licence."""
+    """A corpus, task files, folders of them, `written` or `suite`. An index.csv may name source_repo and licence."""
     only: tuple[str, ...] = ()
     """Names of the tasks to use; all if empty."""
     most_labels: int | None = Field(default=None, ge=2)

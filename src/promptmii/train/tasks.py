@@ -1,4 +1,4 @@
-"""Split tasks into training and validation by source, because copies of a data set go by many names."""
+"""Split tasks into training and validation by source, because copies of a dataset go by many names."""
 
 import hashlib
 from collections.abc import Sequence
@@ -42,7 +42,7 @@ def read_split(settings: TrainSettings, progress: Progress = QUIET) -> TaskSplit
     """
     if not settings.tasks:
         raise ConfigError(
-            "tasks names no source; expected a corpus folder, folders of task files, task files, or suite."
+            "tasks names no source; expected a corpus folder, folders of task files, task files, written or suite."
         )
     skipped: list[str] = []
     tasks: dict[str, Task] = {}

@@ -21,7 +21,7 @@ from promptmii.ui.context import AppContext
 from promptmii.ui.guard import Guard
 from promptmii.ui.store import Store
 from promptmii.ui.work import Work
-from promptmii.workbench.followers import Load, ModelPool
+from promptmii.workbench.followers import LoadModel, ModelPool
 
 LOOPBACK = "127.0.0.1"
 NOT_FOUND = "Not Found"
@@ -33,7 +33,7 @@ def make_app(
     token: str,
     *,
     runs: Path = Path("runs"),
-    load: Load = Endpoint.load,
+    load: LoadModel = Endpoint.load,
     installable: Mapping[str, Embedded] = EMBEDDED,
 ) -> Starlette:
     """The application. It stores its history in `home` and accepts requests with the token.

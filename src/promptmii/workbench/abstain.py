@@ -64,7 +64,7 @@ class Abstain:
     def __post_init__(self) -> None:
         """Raises `ConfigError`."""
         if self.threshold is not None and self.precision is not None:
-            raise ConfigError("--threshold and --precision exclude each other; give one of them.")
+            raise ConfigError("Use --threshold or --precision, not both.")
         if (self.precision is None) != (self.held_back is None):
             raise ConfigError("--precision needs labelled rows to choose a threshold on: give both it and --held-back.")
         value = self.precision if self.threshold is None else self.threshold

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 Models = Callable[[str], LanguageModel]
 """Opens the model with the given reference. The caller closes it."""
-Load = Callable[[Endpoint, str], LanguageModel]
+LoadModel = Callable[[Endpoint, str], LanguageModel]
 Confirm = Callable[[str], bool]
 """Asks the user a yes-or-no question."""
 MAX_OPEN = 2
@@ -179,7 +179,7 @@ class _PooledModel(Wrapper):
 class ModelPool:
     """Keeps the most recently used models open. Serves one job at a time."""
 
-    def __init__(self, load: Load = Endpoint.load) -> None:
+    def __init__(self, load: LoadModel = Endpoint.load) -> None:
         self._load = load
         self._open: dict[tuple[str, str], LanguageModel] = {}
 

@@ -125,7 +125,7 @@ class JsonLines(Format):
             end += len(raw)
             row = json.loads(raw)
             if not isinstance(row, dict):
-                raise ValueError(f"a line is no object: {raw[:40]!r}")
+                raise ValueError(f"a line is not an object: {raw[:40]!r}")
             yield row, end
 
 

@@ -81,7 +81,7 @@ def _checked(text: str, file: Path | None = None) -> str:
     if text.isascii() and not re.search(r"\s", text.strip()):
         if file:
             raise DataError(f"{file} holds one word, too short for an instruction. Write at least a sentence.")
-        raise DataError(f"{text.strip()!r} is no file and too short for an instruction. Check the name of the file.")
+        raise DataError(f"{text.strip()!r} is not a file, and is too short for an instruction. Check the file name.")
     if _is_instruction(text):
         raise DataError(
             f"{file or 'The text'} holds an instruction. Give the name of an instruction file, which ends in .json."

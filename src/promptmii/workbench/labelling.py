@@ -125,7 +125,7 @@ class Labelling:
                     progress.note(f"Row {row.position + 1} failed ({failure.kind}): {failure.message}")
             failures = [prediction.failure for row, prediction in pairs if row.text.strip()]
             replied = replied or not all(failures)
-            # Rows that still wait for a Batch API are no outage.
+            # Rows that still wait for a Batch API are not an outage.
             is_outage = all(
                 failure and failure.kind != FailureKind.UNANSWERED and (failure.kind in OUTAGES or not replied)
                 for failure in failures

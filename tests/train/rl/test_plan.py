@@ -44,7 +44,7 @@ def test_big_recipes_use_the_papers_settings(recipe: str) -> None:
     assert (recipe_settings.longest_prompt, recipe_settings.query, recipe_settings.passes) == (4096, 20, 30)
     assert recipe_settings.schedule == {5: 1.0, 10: 0.3, 20: 0.2, 50: 0.1}
     batches = grpo.batches(3430 * 1.6)
-    assert (batches.prompts, batches.per_update, batches.boundary) == (64, 32, 2)
+    assert (batches.prompts, batches.per_update, batches.steps_per_rollout) == (64, 32, 2)
     assert batches.accumulation * batches.per_device * batches.processes == 160
     # The authors count rollouts; here each rollout is two optimiser steps.
     assert (recipe_settings.validation.every, grpo.options["save_steps"]) == (VALIDATE_EVERY * 2, SAVE_EVERY * 2)

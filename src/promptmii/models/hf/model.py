@@ -109,7 +109,7 @@ def _merged(model: Any, adapter: str) -> Any:
     from peft import PeftModel
 
     if not Path(adapter).is_dir() and adapter.count("/") != 1:  # otherwise peft tries the hub for most of a minute
-        raise UnknownModelError(f"The adapter {adapter} is no folder. Expected that of a LoRA, or owner/name.")
+        raise UnknownModelError(f"The adapter {adapter} is not a folder. Expected a LoRA folder, or owner/name.")
     try:
         tuned: Any = PeftModel.from_pretrained(model, adapter)
         loaded = tuned.load_adapter(adapter, tuned.active_adapter)  # again, because only this reports unmatched weights

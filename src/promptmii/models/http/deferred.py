@@ -67,7 +67,7 @@ class Deferred:
         except EndpointError as error:
             if error.kind != FailureKind.REQUEST:
                 raise
-            raise UnsupportedError(f"There is no Batch API: {error} Leave --batch-api out.") from error
+            raise UnsupportedError(f"There is no Batch API: {error} Leave out --batch-api.") from error
 
     def begin(self, folder: Path) -> None:
         """From now on, answer requests from `folder`, and collect those that have no answer yet.

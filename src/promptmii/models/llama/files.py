@@ -73,7 +73,7 @@ def adapter_file(adapter: Path, base: Header) -> Path:
         weights = (adapter / "adapter_model.safetensors").read_bytes()
     except (OSError, TypeError, ValueError) as error:
         raise UnknownModelError(
-            f"{adapter} is no adapter: {error}. Expected a LoRA in GGUF, or a folder with adapter_config.json and "
+            f"{adapter} is not an adapter: {error}. Expected a LoRA in GGUF, or a folder with adapter_config.json and "
             "adapter_model.safetensors."
         ) from error
     shape = _Shape.of(base)

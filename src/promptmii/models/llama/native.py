@@ -368,10 +368,10 @@ def _refuse(path: Path) -> NoReturn:
     with path.open("rb") as file:
         magic = file.read(4)
     if magic != b"GGUF":
-        raise UnknownModelError(f"{path} is no GGUF file. Expected a model converted for llama.cpp.")
+        raise UnknownModelError(f"{path} is not a GGUF file. Expected a model converted for llama.cpp.")
     marker = "error loading model: "
     reason = next((line.partition(marker)[2] for line in _errors if marker in line), "no reason given")
     raise UnknownModelError(
-        f"llama.cpp cannot load {path}: {reason}. Is the file whole, and its architecture known to this release of "
+        f"llama.cpp cannot load {path}: {reason}. Is the file complete, and its architecture known to this release of "
         "xllamacpp?"
     )

@@ -48,7 +48,7 @@ def _header(path: Path) -> Header:
     try:
         reader = GGUFReader(path)
     except (OSError, ValueError, IndexError) as error:
-        raise UnknownModelError(f"{path} is no whole GGUF file: {first_line(error)}.") from error
+        raise UnknownModelError(f"{path} is not a complete GGUF file: {first_line(error)}.") from error
 
     def value(key: str) -> str | None:
         field = reader.get_field(key)

@@ -185,7 +185,7 @@ def _calibration_calls(settings: TrainSettings, examples: int) -> int:
 
 def _settings(grpo: GrpoPlan) -> dict[str, SettingValue]:
     """Every promptmii setting that affects what is learned, by dotted name."""
-    paper_values = {**PAPER, "validation.every": VALIDATE_EVERY * grpo.boundary}
+    paper_values = {**PAPER, "validation.every": VALIDATE_EVERY * grpo.steps_per_rollout}
     release_values = {**RELEASE, "style": authors_style(grpo.settings.model)}
     compared: dict[str, SettingValue] = {}
     for name, value, is_given in _flat(grpo.settings):
@@ -212,7 +212,7 @@ def _flat(settings: Settings, prefix: str = "") -> Iterator[tuple[str, Any, bool
 
 def _options(grpo: GrpoPlan) -> dict[str, SettingValue]:
     """The TRL options that the user, promptmii or the paper sets."""
-    paper_values = {**TRL, "save_steps": SAVE_EVERY * grpo.boundary}
+    paper_values = {**TRL, "save_steps": SAVE_EVERY * grpo.steps_per_rollout}
     compared: dict[str, SettingValue] = {}
     for name, value in grpo.options.items():
         origin = "given" if name in grpo.settings.trl else "promptmii" if name in DEFAULTS else "paper"

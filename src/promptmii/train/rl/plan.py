@@ -84,7 +84,7 @@ class Batches:
     """Forward passes per optimiser step."""
     steps: int
     """Optimiser steps in the run."""
-    boundary: int
+    steps_per_rollout: int
     """Optimiser steps per rollout. A run can resume exactly only between rollouts."""
     save_every: int
     """Optimiser steps between checkpoints."""
@@ -92,7 +92,7 @@ class Batches:
     @property
     def rollouts(self) -> int:
         """Rollouts in the run."""
-        return math.ceil(self.steps / self.boundary)
+        return math.ceil(self.steps / self.steps_per_rollout)
 
     @property
     def visits(self) -> int:
@@ -114,7 +114,7 @@ class GrpoPlan:
         return self.settings.prompts_per_update or self.settings.prompts
 
     @property
-    def boundary(self) -> int:
+    def steps_per_rollout(self) -> int:
         """See `Batches`."""
         return self.settings.prompts // self.per_update * int(self.options["num_iterations"])
 
@@ -123,18 +123,18 @@ class GrpoPlan:
         settings, processes = self.settings, self.settings.plan.processes
         per_device = int(self.options["per_device_train_batch_size"])
         generations = int(self.options["num_generations"])
-        instructions, per_pass = self.per_update * generations, per_device * processes
-        if instructions % per_pass:
+        instructions, at_once = self.per_update * generations, per_device * processes
+        if instructions % at_once:
             raise ConfigError(
                 f"An update of {self.per_update} prompts x {generations} generations = {instructions} instructions "
                 f"does not divide into {processes} process(es) x {per_device} (trl.per_device_train_batch_size) = "
-                f"{per_pass}. Choose a divisor."
+                f"{at_once}. Choose a divisor."
             )
         save_every, max_steps = int(self.options["save_steps"]), int(self.options.get("max_steps", 0))
         for name, steps in (("save_steps", save_every), ("max_steps", max_steps)):
-            if steps % self.boundary:
+            if steps % self.steps_per_rollout:
                 raise ConfigError(
-                    f"trl.{name} = {steps} is not a multiple of {self.boundary}, the updates per rollout. "
+                    f"trl.{name} = {steps} is not a multiple of {self.steps_per_rollout}, the updates per rollout. "
                     "A run can resume exactly only between rollouts."
                 )
         rollouts = math.ceil(settings.passes * visits_per_pass / settings.prompts)
@@ -144,9 +144,9 @@ class GrpoPlan:
             per_update=self.per_update,
             processes=processes,
             per_device=per_device,
-            accumulation=instructions // per_pass,
-            steps=max_steps or rollouts * self.boundary,
-            boundary=self.boundary,
+            accumulation=instructions // at_once,
+            steps=max_steps or rollouts * self.steps_per_rollout,
+            steps_per_rollout=self.steps_per_rollout,
             save_every=save_every,
         )
 
@@ -204,7 +204,7 @@ def grpo_plan(settings: TrainSettings) -> GrpoPlan:
             f"prompts = {settings.prompts} does not divide into updates of prompts_per_update = {plan.per_update}."
         )
     _check_values(options, settings.longest_prompt)
-    return GrpoPlan(settings, {"save_steps": SAVE_EVERY * plan.boundary, **options})
+    return GrpoPlan(settings, {"save_steps": SAVE_EVERY * plan.steps_per_rollout, **options})
 
 
 def _check_values(options: Mapping[str, Any], longest_prompt: int) -> None:

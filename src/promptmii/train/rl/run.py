@@ -142,5 +142,5 @@ def _trainer(
         visits=VisitDataset(visits, batches.visits),
         callbacks=[watch, Safeguards(policy, "trl.learning_rate or trl.max_grad_norm")],
     )
-    watch.attach(trainer, batches.boundary)
+    watch.attach(trainer, batches.steps_per_rollout)
     return trainer

@@ -74,7 +74,7 @@ class Clock:
 
 @dataclass
 class VisitDataset:
-    """The visits as a data set for TRL. They are drawn on access, so that many passes need no memory."""
+    """The visits as a dataset for TRL. They are drawn on access, so that many passes need no memory."""
 
     visits: Visits
     count: int
@@ -130,10 +130,10 @@ class RewardFunction:
         return Draft(self.visits.visit(number).episode, form.decode(ids).strip(), len(ids), unfinished)
 
     def _log(self, drafts: Sequence[Draft], judged: Sequence[Judged], numbers: Sequence[int], log_metric: Any) -> None:
-        scored = [(result, draft) for result, draft in zip(judged, drafts, strict=True) if result.reward is not None]
-        if scored:
-            log_metric("train/score", fmean(result.score or 0.0 for result, _ in scored))
-            log_metric("unparsed", fmean([result.unparsed for result, draft in scored if draft.text] or [0.0]))
+        rewarded = [(result, draft) for result, draft in zip(judged, drafts, strict=True) if result.reward is not None]
+        if rewarded:
+            log_metric("train/score", fmean(result.score or 0.0 for result, _ in rewarded))
+            log_metric("unparsed", fmean([result.unparsed for result, draft in rewarded if draft.text] or [0.0]))
         log_metric("copied", fmean(result.copied for result in judged))
         log_metric("failed", fmean(result.reward is None for result in judged))
         log_metric("fewer_examples", fmean(self.visits.visit(number).shortened for number in numbers))

@@ -59,10 +59,10 @@ class Watch(TrainerCallback):
     """Number of steps in a row with equal rewards in every group."""
     _step_start: float = 0.0
 
-    def attach(self, trainer: PolicyTrainer, boundary: int) -> None:
-        """Connect to a trainer that still has its initial weights. `boundary` is the number of steps per rollout."""
+    def attach(self, trainer: PolicyTrainer, steps_per_rollout: int) -> None:
+        """Connect to a trainer that still has its initial weights."""
         self._trainer = trainer
-        self._boundary = boundary
+        self._steps_per_rollout = steps_per_rollout
         self._drift = Drift(trainer.accelerator.unwrap_model(trainer.model))
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
@@ -83,7 +83,7 @@ class Watch(TrainerCallback):
         validation = self.settings.validation
         if state.global_step % validation.every == 0 or state.global_step == state.max_steps:
             self._validate(state.global_step)
-        between_rollouts = state.global_step % self._boundary == 0  # where a run can resume exactly
+        between_rollouts = state.global_step % self._steps_per_rollout == 0  # where a run can resume exactly
         if validation.patience is not None and self.best.since >= validation.patience and between_rollouts:
             self.progress.note(f"Stopped at step {state.global_step}: {self.best.since} validations without a gain")
             control.should_training_stop = control.should_save = True

@@ -100,7 +100,7 @@ class Features:
 
 @dataclass
 class PairDataset(Dataset[dict[str, list[int]]]):
-    """A data set of tokenized pairs, each determined by its index."""
+    """A dataset of tokenized pairs, each determined by its index."""
 
     pair: Callable[[int], Pair]
     features: Features
@@ -202,7 +202,7 @@ def _arguments(settings: SftSettings, folder: Path) -> TrainingArguments:
     return TrainingArguments(
         output_dir=str(folder),
         max_steps=settings.steps,
-        train_sampling_strategy="sequential",  # the data set is already shuffled
+        train_sampling_strategy="sequential",  # the dataset is already shuffled
         per_device_train_batch_size=per_pass,
         per_device_eval_batch_size=per_pass,
         gradient_accumulation_steps=settings.batch // per_pass,
