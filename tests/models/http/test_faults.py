@@ -53,6 +53,9 @@ class TestRefusedParameters:
             ("temperature", Reply({"error": "Input validation error: `temperature` must be strictly positive"}, 422)),
             ("seed", error("'seed' : number must be greater than 0")),
             ("top_p", error("top_p 参数非法。请检查文档。")),
+            ("seed", error("Seed is disabled for reasoning models")),
+            ("top_p", Reply([{"error": {"code": 400, "message": 'Unknown name "topP": Cannot find field.'}}], 400)),
+            ("top_p", error("Specify either temperature or top_p", param=None)),
         ],
     )
     def test_a_refused_parameter_is_dropped_for_good(self, name: str, reply: Reply) -> None:
@@ -110,6 +113,7 @@ class TestRejectedRows:
             error("litellm.ContentPolicyViolationError: AzureException"),
             completion(None, "SAFETY"),
             completion("half an ans", "refusal"),
+            completion("Sorry, blocked.", "guardrail_intervened"),
             completion(None, "content_filter: PROHIBITED_CONTENT"),
             completion([{"type": "refusal", "refusal": "I cannot."}]),
         ],
@@ -147,6 +151,11 @@ NO_MONEY = [
     error("余额不足或无可用资源包,请充值。", 429),
     error("Account x is suspended, possibly due to reaching the monthly spending limit.", 412),
     error("Key limit exceeded (total limit).", 403),
+    error("You have reached your credit limit.", 429, type="credit_limit"),
+    error("Rate limit exceeded: free-models-per-day. Add 10 credits to unlock 1000 free model requests per day", 429),
+    error("The request failed because your account has an overdue balance.", 403, code="AccountOverdueError"),
+    error("The free tier of the model has been exhausted.", 403, code="AllocationQuota.FreeTierOnly"),
+    Reply({"error": "Your newly created team doesn't have any credits yet. You can purchase credits."}, 403),
     Reply({"code": "x", "error": "Your team has reached its monthly spending limit."}, 429),
     Reply({"choices": None, "base_resp": {"status_code": 1008, "status_msg": "insufficient balance"}}),
 ]
@@ -173,6 +182,7 @@ class TestFatalErrors:
             (Reply({"error": "Unexpected endpoint or method. (POST /chat/completions)"}), "Unexpected endpoint"),
             (error("API key not valid. Please pass a valid API key."), "refuses the key"),
             (error(f"litellm.AuthenticationError: Incorrect API key: {KEY}", 500), "refuses the key"),
+            (Reply([{"error": {"code": 400, "message": "Missing or invalid Authorization header."}}], 400), "the key"),
             *[(reply, "no money or quota left") for reply in NO_MONEY],
         ],
     )
@@ -265,6 +275,13 @@ class TestPromptsThatAreTooLong:
             Reply({"error": "Input validation error: `inputs` must have less than 1024 tokens. Given: 2000"}, 422),
             error("`inputs` tokens + `max_new_tokens` must be <= 4097. Given: 5000", 422),
             error("litellm.ContextWindowExceededError: ..."),
+            error("Please shorten the messages.", code="context_length_exceeded", param="messages"),
+            error("input length and `max_tokens` exceed context limit: 198000 + 8192 > 200000"),
+            error("Input Tokens Exceeded: Number of input tokens exceeds maximum length."),
+            error("Requested input length 40000 exceeds maximum input length 32767", 422),
+            error("Range of input length should be [1, 129024]"),
+            error("Request body too large for gpt-4o-mini model. Max size: 8000 tokens.", 413),
+            error("input is too large to process. increase the physical batch size", 500),
         ],
     )
     def test_a_prompt_that_is_too_long_is_a_context_failure(self, reply: Reply) -> None:
@@ -272,6 +289,13 @@ class TestPromptsThatAreTooLong:
         assert isinstance(answer, Failure)
         assert answer.kind is FailureKind.CONTEXT
         assert len(server.bodies) == 1
+
+
+def test_a_throttled_request_is_no_prompt_that_is_too_long() -> None:
+    (answer,), server = ask(error("ThrottlingException: Too many tokens, please wait before trying again.", 500))
+    assert isinstance(answer, Failure)
+    assert answer.kind is FailureKind.SERVER
+    assert len(server.bodies) > 1
 
 
 def test_the_message_of_the_server_behind_a_gateway_is_shown() -> None:
@@ -322,6 +346,7 @@ class TestIncompleteAnswers:
             {"type": "text", "text": "alpha"},
             [{"type": "text", "text": {"value": "alpha", "annotations": []}}],
             [{"type": "reasoning", "text": "beta"}, {"type": "text", "text": "alpha"}],
+            [{"text": "beta", "thought": True}, {"text": "alpha"}],
         ],
     )
     def test_content_in_another_format_is_read(self, content: Any) -> None:
@@ -436,6 +461,12 @@ class TestPauses:
         with serving(FaultyServer(["429:0.4"])) as server, connect(server, patience=5.0) as model:
             assert isinstance(model.generate(CHATS[:1], SAMPLING)[0], Completion)
         assert time.monotonic() - started >= 0.4
+
+    def test_a_pause_longer_than_the_patience_is_not_waited_for(self) -> None:
+        (answer,), server = ask(error("slow down", 429)._replace(headers={"retry-after": "40000"}), patience=200.0)
+        assert isinstance(answer, Failure)
+        assert "asks for a pause of 40,000 s, more than the patience of 200 s" in answer.message
+        assert len(server.bodies) == 1
 
 
 def test_the_key_is_masked_in_answers_that_quote_it() -> None:

@@ -14,7 +14,7 @@ MOST_TOKENS = 10**9
 # Finish reasons differ between servers; OpenAI's are "length", "content_filter" and "stop".
 TRUNCATED = re.compile(r"length|max\w*tokens|token_limit|context_window|incomplete", re.IGNORECASE)
 WITHHELD = re.compile(
-    r"filter|safety|recitation|sensitive|blocklist|prohibited|spii|refus|moderation|flagged", re.IGNORECASE
+    r"filter|safety|recitation|sensitive|blocklist|prohibited|spii|refus|moderation|flagged|guardrail", re.IGNORECASE
 )
 BROKEN = re.compile(r"error|abort|network|insufficient|malformed|cancel|fail|timeout", re.IGNORECASE)
 THOUGHT = re.compile(r"reason|think|thought")
@@ -113,7 +113,7 @@ def _text(content: Any, kinds: Sequence[str] = ("text", "output_text"), depth: i
         return content if "text" in kinds else ""
     if isinstance(content, list) and depth:
         return "".join(_text(part, kinds, depth - 1) for part in content)
-    if isinstance(content, dict) and depth and content.get("type", "text") in kinds:
+    if isinstance(content, dict) and depth and content.get("type", "text") in kinds and not content.get("thought"):
         inner = next((content[name] for name in ("text", "value", "refusal") if content.get(name)), "")
         return inner if isinstance(inner, str) else _text(inner, kinds, depth - 1)
     return ""
