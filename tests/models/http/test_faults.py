@@ -549,6 +549,15 @@ class TestConnections:
             with connect(server, base_url=url) as model, pytest.raises(EndpointError, match=f"{url}: .*{message}"):
                 _ = model.card
 
+    @pytest.mark.parametrize(("bypass", "named"), [("", True), ("elsewhere.test", False)])
+    def test_an_unreachable_proxy_is_named(self, bypass: str, named: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("HTTP_PROXY", "http://me:s3cret@127.0.0.1:1")
+        monkeypatch.setenv("NO_PROXY", bypass)
+        with HttpModel("m", HttpConfig("http://elsewhere.test/v1")) as model, pytest.raises(EndpointError) as caught:
+            _ = model.card
+        assert ("through the proxy in HTTP_PROXY" in str(caught.value)) is named
+        assert "s3cret" not in str(caught.value)
+
     def test_unreadable_certificates_are_reported(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("SSL_CERT_FILE", "/nowhere/ca.pem")
         with pytest.raises(EndpointError, match="SSL_CERT_FILE"):

@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
+from urllib.request import proxy_bypass_environment
 from weakref import WeakValueDictionary
 
 import httpx
@@ -173,6 +174,8 @@ class Server:
             raise self._unreachable(_cause(error)) from error
 
     def _unreachable(self, cause: str) -> RefusedError:
+        if proxy := _proxy_variable(self.url):
+            cause += f" (the request goes through the proxy in {proxy})"
         return RefusedError(FailureKind.CONNECTION, f"no connection to {self.url}: {cause}")
 
     def _decode(self, response: httpx.Response, raw: bytes) -> Any:
@@ -240,6 +243,15 @@ def _client(url: str, config: HttpConfig) -> httpx.AsyncClient:
             f"The proxy in {source} cannot be used. Unset it, or give http://host:port; for socks5://host:port install "
             "SOCKS support with: pip install 'httpx[socks]'"
         ) from error
+
+
+def _proxy_variable(url: str) -> str | None:
+    """The environment variable whose proxy serves an address, if any."""
+    parts = urlsplit(url)
+    if parts.hostname in LOOPBACK or proxy_bypass_environment(parts.netloc):
+        return None
+    wanted = (f"{parts.scheme}_proxy", "all_proxy")
+    return next((name for key in wanted for name in os.environ if name.casefold() == key and os.environ[name]), None)
 
 
 async def _read(response: httpx.Response) -> bytes:
