@@ -401,6 +401,17 @@ class TestIncompleteAnswers:
             assert isinstance(choice, Choice)
             assert choice.index == 0
 
+    @pytest.mark.parametrize("around", ["@", "```JSON\n@\n```", "Here is the answer:\n\n@\n\nIt fits."])
+    def test_text_around_the_json_of_a_choice_is_ignored(self, around: str) -> None:
+        def reply(body: dict[str, Any]) -> Reply | None:
+            format = body.get("response_format")
+            options = format["json_schema"]["schema"]["properties"]["label"]["enum"] if format else [""]
+            return completion(around.replace("@", json.dumps({"label": options[-1]}))) if format else None
+
+        with serving(FaultyServer(default=reply)) as server, connect(server) as model:
+            assert model.dialect() == "schema"
+            assert [choice.index for choice in model.choose(CHATS[:1], ["spam", "spam link"])] == [1]
+
     def test_a_response_that_is_too_large_is_a_failure(self) -> None:
         (answer,), server = ask(completion("x" * (9 << 20)), timeout=20.0)
         assert isinstance(answer, Failure)
