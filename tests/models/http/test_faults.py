@@ -135,11 +135,15 @@ class TestRejectedRows:
             Reply({"error": {"message": "Attention Required! AuthenticationError"}}, 400),
         ],
     )
-    def test_an_error_after_successful_answers_concerns_one_row(self, reply: Reply) -> None:
+    def test_an_error_that_a_firewall_may_send_concerns_one_row(self, reply: Reply) -> None:
         answers, _ = ask(for_forbidden(reply), CHATS, concurrency=1)
         assert isinstance(answers[1], Failure)
         assert "Attention Required!" in answers[1].message
         assert isinstance(answers[2], Completion)
+        (answer,), server = ask(for_forbidden(reply), CHATS[1:2])  # refused before the server has answered any text
+        assert isinstance(answer, Failure)
+        assert "Attention Required!" in answer.message
+        assert len(server.bodies) == 3
 
 
 NO_MONEY = [
@@ -193,7 +197,7 @@ class TestFatalErrors:
                 model.generate(CHATS, SAMPLING)
             assert caught.value.lasting
             assert KEY not in str(caught.value)
-            assert len(server.bodies) <= 3
+            assert len(server.bodies) <= 4  # the three chats, and perhaps one to check that no text is at fault
         assert time.monotonic() - started < 5
 
     def test_an_account_may_run_out_of_money_after_successful_answers(self) -> None:

@@ -68,6 +68,10 @@ class RefusedError(Exception):
         self.body = body
 
 
+class DoubtfulError(EndpointError):
+    """Every call would fail, unless the server, or a firewall before it, objects to this text alone."""
+
+
 def bad_answer(message: str, usage: Usage = Usage(), *, lasting: bool = False) -> RefusedError:
     """The error for a response that lacks what was requested."""
     return RefusedError(FailureKind.BAD_ANSWER, message, usage, lasting=lasting)
@@ -93,7 +97,8 @@ def refusal(
         # A 403 may also come from a firewall that objects to a text.
         firewall = ", or ask the operator of the server whether a firewall blocks the request" if status == 403 else ""
         fix = f"Set OPENAI_API_KEY to a valid one{firewall}."
-        return EndpointError(f"The server refuses the key ({message}). {fix}", FailureKind.AUTH, lasting=True)
+        error = EndpointError if status == 401 else DoubtfulError
+        return error(f"The server refuses the key ({message}). {fix}", FailureKind.AUTH, lasting=True)
     if status in (400, 413, 422, 500) and TOO_LONG.search(full_text):
         return RefusedError(FailureKind.CONTEXT, message, lasting=True)
     if status == 429:

@@ -24,6 +24,7 @@ from promptmii.errors import EndpointError
 from promptmii.models.base import FailureKind
 from promptmii.models.http.config import HttpConfig
 from promptmii.models.http.refusals import (
+    DoubtfulError,
     RefusedError,
     bad_answer,
     effective_status,
@@ -220,7 +221,7 @@ class Server:
         """The error for a wrong address, or for one rejected text if the server has answered before."""
         if self.answered:
             return RefusedError(FailureKind.REQUEST, message, lasting=True)
-        return EndpointError(message, kind, lasting=True)
+        return DoubtfulError(message, kind, lasting=True)
 
 
 def _client(url: str, config: HttpConfig) -> httpx.AsyncClient:
