@@ -457,6 +457,12 @@ class TestTruncatedPrompts:
             with connect(server, context_length=8192) as model:
                 assert isinstance(model.generate([LONG], SAMPLING)[0], Completion)
 
+    def test_long_rules_are_few_tokens(self) -> None:
+        rules: Chat = [{"role": "user", "content": f"{'-' * 80}\n{'=' * 80}\n" * 100}]
+        reply = completion("fine", usage={"prompt_tokens": 700, "completion_tokens": 1})
+        with serving(FaultyServer(default=reply, context=None)) as server, connect(server) as model:
+            assert isinstance(model.generate([rules], SAMPLING)[0], Completion)
+
     def test_a_prompt_that_fits_is_answered(self) -> None:
         with serving(FaultyServer(default=self.truncating(8192), context=None)) as server, connect(server) as model:
             assert isinstance(model.generate([LONG], SAMPLING)[0], Completion)

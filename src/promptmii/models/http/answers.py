@@ -19,6 +19,8 @@ WITHHELD = re.compile(
 BROKEN = re.compile(r"error|abort|network|insufficient|malformed|cancel|fail|timeout", re.IGNORECASE)
 THOUGHT = re.compile(r"reason|think|thought")
 """Matches the names of message fields that contain a model's reasoning."""
+_RULE = re.compile(r"([\W_])\1+")
+"""A repeated sign, such as the dashes of a line across a page, which tokenizers merge."""
 CHECKED_PROMPT = 1000
 """Only longer prompts, in tokens, are compared with the server's count."""
 
@@ -144,8 +146,8 @@ def check_whole_prompt(chat: Chat, usage: Usage) -> None:
 
 
 def _minimum_tokens(text: str) -> int:
-    """A lower bound for any tokenizer: one token per six characters, with a run of white space as one character."""
-    return len(" ".join(text.split())) // 6
+    """A lower bound for any tokenizer: one token per six characters, with white space or a rule as one character."""
+    return len(_RULE.sub(r"\1", " ".join(text.split()))) // 6
 
 
 def as_count(value: Any) -> int | None:

@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
-from urllib.request import proxy_bypass_environment
+from urllib.request import proxy_bypass
 from weakref import WeakValueDictionary
 
 import httpx
@@ -249,7 +249,7 @@ def _client(url: str, config: HttpConfig) -> httpx.AsyncClient:
 def _proxy_variable(url: str) -> str | None:
     """The environment variable whose proxy serves an address, if any."""
     parts = urlsplit(url)
-    if parts.hostname in LOOPBACK or proxy_bypass_environment(parts.netloc):
+    if parts.hostname in LOOPBACK or proxy_bypass(parts.netloc):
         return None
     wanted = (f"{parts.scheme}_proxy", "all_proxy")
     return next((name for key in wanted for name in os.environ if name.casefold() == key and os.environ[name]), None)
