@@ -24,6 +24,8 @@ CHOSEN = [  # the first of two labels, whatever is said of the second
         "Label: {0}\n{1} is close",
         "**Answer**\n{0}\n\n{1} is close",
         "Verdict: {0}\n{1} is close",
+        "{0}\n\nInput: another text\nLabel: {1}",
+        "Label: {0}\n\nHuman: another text\n\nLabel: {1}",
     ),
     *("{1} is close.\n\nTherefore, the label is **{0}**.", "Options: {0}, {1}\nAnswer: {0}", "{1} or {0}? {0}."),
     *(r"Some would say {1}. \boxed{{{0}}}", r"{1} is close.\n\n\[\n\boxed{{\text{{{0}}}}}\n\]"),

@@ -289,6 +289,8 @@ def _targets(texts: list[str], y: Any) -> NDArray[Any]:
     targets = cast("NDArray[Any]", column_or_1d(_without_masks(y), warn=True))
     check_consistent_length(texts, targets)
     assert_all_finite(targets, input_name="y")
+    if len({isinstance(value, str) for value in targets.tolist()}) > 1:
+        raise DataError("y mixes texts with other values, which have no common order; convert it with y.astype(str).")
     check_classification_targets(targets)
     return targets
 

@@ -77,6 +77,8 @@ _FIELD = re.compile(
 )
 _HEAD = re.compile(rf"^{_FIELD.pattern}", re.IGNORECASE | re.MULTILINE)
 _FIELD_DASH = re.compile(rf"\b({_FIELD_NAMES})[*_\"'`]*\s+-+>?\s+", re.IGNORECASE)
+_NEXT_TEXT = re.compile(r"\n\s*(?:input|text|user|human)\s*:", re.IGNORECASE)
+"""Begins what a model without a stop token adds to its answer: another text, and a label for it."""
 _BLOCK = re.compile(r"(?:[^\n]|\n(?![ \t]*\n))+")
 
 _INVISIBLE = re.compile(  # the joiner U+200D belongs to an emoji; elsewhere it is spelling or noise
@@ -123,6 +125,10 @@ class LabelParser:
         text = self._clean(_unwrap(answer, lambda key: bool(self._equal(_clean(key)))))
         if labels := self._equal(text):
             return _only(labels, Match.NORMALISED)
+        own, *others = _NEXT_TEXT.split(text, maxsplit=1)
+        field = _FIELD.match(own)
+        if others and (labels := self._equal(own[field.end() if field else 0 :])):
+            return _only(labels, Match.LEADING)
         claimed = claims(text, self._mentions(text))
         if labels := self._set_apart(text, claimed.side_by_side) - claimed.denied - claimed.unsure:
             return _only(labels, Match.LEADING)

@@ -94,6 +94,11 @@ def test_one_row_per_class_is_enough_if_the_column_name_is_a_label_name(labels: 
         load_task(table(text=TEXTS, shelf=labels))
 
 
+def test_a_table_of_one_column_needs_a_delimiter() -> None:
+    with pytest.raises(DataError, match="That is one column: separate texts and labels by commas"):
+        load_task([f"{text}~a" for text in TEXTS])
+
+
 def test_identifiers_and_texts_are_not_labels_even_if_named() -> None:
     rows = table(text=[f"text {i}" for i in range(40)], id=range(40), long=[f"{'word ' * 20}{i}" for i in range(40)])
     for name in ("id", "long"):

@@ -55,6 +55,20 @@ def test_titles_and_remarks_are_skipped_even_if_the_header_has_unusual_names(abo
         assert columns_and_rows(f"what,kind,\n{rows}")[0] == ("what", "kind", "column 3")
 
 
+@pytest.mark.parametrize("delimiter", [",", "\t"])
+def test_row_numbers_without_a_name_are_not_texts(delimiter: str) -> None:  # as R's write.table writes them
+    body = "".join(f'"{7 + i}"{delimiter}"{row["text"]}"{delimiter}{row["label"]}\n' for i, row in enumerate(ROWS))
+    columns, rows = columns_and_rows(f'"text"{delimiter}"label"\n{body}')
+    assert columns == ("column 1", "text", "label")
+    assert [row["text"] for row in rows] == [row["text"] for row in ROWS]
+    with pytest.raises(DataError, match="line 2: 3 fields, expected 2"):
+        read_delimited(f"text{delimiter}label\n" + f"1{delimiter}and more{delimiter}a\n" * 9, "rows.csv")
+
+
+def test_the_end_mark_of_dos_is_no_row() -> None:
+    assert columns_and_rows(f"text,label\n{BODY}\x1a")[1] == ROWS
+
+
 def test_lines_skipped_above_the_header_are_noted(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text(f"Tickets of May\n\ntext,label\n{BODY}")
     assert "1 line above the header skipped" in load_task(tmp_path / "a.csv").notes
@@ -124,7 +138,7 @@ def test_a_database_null_is_not_a_label(tmp_path: Path) -> None:
     assert "1 row dropped: no label" in loaded.notes
 
 
-@pytest.mark.parametrize("frame", ["text,label", "\ufefftext,label", "----,-----"])
+@pytest.mark.parametrize("frame", ["text,label", "\ufefftext,label", "----,-----", ":---,:---:"])
 def test_a_repeated_header_and_a_rule_are_not_rows(tmp_path: Path, frame: str) -> None:
     (tmp_path / "a.csv").write_text(f"text,label\n{frame}\n{BODY}")
     loaded = load_task(tmp_path / "a.csv")

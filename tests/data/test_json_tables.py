@@ -40,6 +40,14 @@ def test_every_shape_gives_the_same_rows(tmp_path: Path, shape: str, indent: int
     assert list(read_table(tmp_path / "a.json").rows) == ROWS
 
 
+def test_objects_one_after_another_are_rows(tmp_path: Path) -> None:  # as jq prints them
+    (tmp_path / "a.json").write_text("".join(json.dumps(row, indent=2) + "\n" for row in ROWS))
+    assert list(read_table(tmp_path / "a.json").rows) == ROWS
+    (tmp_path / "a.json").write_text("{} {")
+    with pytest.raises(DataError, match="is not valid JSON"):
+        read_table(tmp_path / "a.json")
+
+
 @pytest.mark.parametrize(
     "parts",
     [
@@ -83,8 +91,10 @@ def test_rows_rejected_in_prodigy_are_left_out(tmp_path: Path) -> None:
 
 
 def test_columns_of_objects_are_reported_if_nothing_else_fits() -> None:
-    rows = [{"row": row, "id": i} for i, row in enumerate(ROWS)]
-    with pytest.raises(DataError, match=r"within objects cannot be read \('row'\): save each field as a column"):
+    rows = [{"row": row, "marks": [row], "id": i} for i, row in enumerate(ROWS)]
+    with pytest.raises(
+        DataError, match=r"within objects cannot be read \('row', 'marks'\): save each field as a column"
+    ):
         load_task(rows)
 
 

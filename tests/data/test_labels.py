@@ -30,6 +30,8 @@ def rows(*labels: object, times: int = 4) -> list[tuple[str, object]]:
         (["نمی\u200cآید", "نمی\u200cآید", "نمیآید"], "نمی\u200cآید"),
         (["❤", "❤\ufe0f", "❤\ufe0f"], "❤\ufe0f"),
         (["straße", "straße", "STRASSE"], "straße"),
+        (["iyi", "iyi", "İyi"], "iyi"),
+        (["جيد", "جيد", "جـيد"], "جيد"),
     ],
 )
 def test_spellings_of_a_label_are_merged_with_a_note(spellings: list[str], label: str) -> None:
@@ -80,22 +82,37 @@ def test_several_labels_are_noted_even_if_single_labels_are_lists() -> None:
     assert any("4 rows with what looks like several labels" in note for note in loaded.notes)
 
 
-@pytest.mark.parametrize("alike", [("bug", "bug."), ("bug", '"bug"'), ("e-mail", "e\u2011mail"), ("a_b", "a b", "a-b")])
+@pytest.mark.parametrize(
+    "alike",
+    [
+        *[("bug", "bug."), ("bug", '"bug"'), ("e-mail", "e\u2011mail"), ("a_b", "a b", "a-b")],
+        *[("don't", "don\u2019t"), ("01", "1"), ("R&amp;D", "R&D")],
+    ],
+)
 def test_labels_that_differ_in_punctuation_alone_are_noted(alike: tuple[str, ...]) -> None:
     loaded = load_task(rows(*alike, "other"))
     assert set(loaded.task.labels) == {*alike, "other"}
     (note,) = [note for note in loaded.notes if "punctuation alone" in note]
     assert all(repr(label) in note for label in alike)
-    for labels in (("C", "C++", "C#"), ("-1", "1", "+1"), ("a b", "ab")):
+    for labels in (("C", "C++", "C#"), ("-1", "1", "+1"), ("a b", "ab"), ("0", "00x", "1.05", "1.5")):
         assert not any("punctuation" in note for note in load_task(rows(*labels)).notes)
 
 
-@pytest.mark.parametrize("missing", ["NA", "NaN", "null", "#N/A"])
+@pytest.mark.parametrize("missing", ["NA", "NaN", "null", "#N/A", "(null)", "."])
 def test_labels_that_may_mean_missing_are_noted(missing: str) -> None:
     loaded = load_task(rows("a", "none", missing))
     assert missing in loaded.task.labels
     (note,) = [note for note in loaded.notes if "a missing one" in note]
     assert note.startswith(f"4 rows with {missing!r} as the label")
+
+
+def test_a_label_of_the_first_or_last_row_alone_is_noted() -> None:
+    loaded = load_task([("Open-Ended Response", "Response"), *rows("a", "b", "c"), ("Total", "13")])
+    assert (
+        "the label 'Response' occurs in the first row alone; if that is a second header, remove the row" in loaded.notes
+    )
+    assert "the label '13' occurs in the last row alone; if that is a total, remove the row" in loaded.notes
+    assert not any("row alone" in note for note in load_task([*rows("a", "b", "c"), ("e", "e"), *rows("d")]).notes)
 
 
 def test_labels_without_a_held_back_row_are_noted() -> None:

@@ -108,12 +108,12 @@ def _drop_reason(row: Mapping[str, Any], columns: ChosenColumns, text: str, labe
 
 
 def _is_header_or_rule(row: Mapping[str, Any], columns: ChosenColumns, label: str | None) -> bool:
-    """Whether a row repeats the column names, as in concatenated files, or holds only dashes."""
-    if not label or (label != columns.label and label.strip("-")):
+    """Whether a row repeats the column names, as in concatenated files, or holds only the dashes of a rule."""
+    if not label or (label != columns.label and label.strip("-:")):
         return False
     texts = {name: one_line(str(row[name])) for name in columns.text}
     is_header = label == columns.label and all(name == text for name, text in texts.items())
-    return is_header or not any(cell.strip("-") for cell in (label, *texts.values()))
+    return is_header or not any(cell.strip("-:") for cell in (label, *texts.values()))
 
 
 def _nothing_left(table: Table, columns: ChosenColumns, dropped: Counter[str], unlisted: Sequence[str]) -> DataError:

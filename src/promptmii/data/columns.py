@@ -141,12 +141,21 @@ def _require(table: Table, names: Sequence[str]) -> None:
             raise DataError(f"{table.origin} has no column {name!r}. {nearest(name, table.columns)}")
 
 
-def _nested_hint(table: Table) -> str:
-    """A sentence that names the columns holding objects, whose fields cannot be chosen; empty if there are none."""
-    names = [name for name in table.columns if any(isinstance(row[name], Mapping) for row in table.rows)]
+def _hint(table: Table, option: str) -> str:
+    """How to make a table readable that lacks a column: it may hold objects, or have one column only."""
+    if option == "--label" and len(table.columns) == 1 and isinstance(table.rows[0][table.columns[0]], str):
+        return "That is one column: separate texts and labels by commas, semicolons, tabs or |, below a header."
+    names = [name for name in table.columns if any(_holds_object(row[name]) for row in table.rows)]
     if not names:
-        return ""
-    return f" What is within objects cannot be read ({listed([*map(repr, names)])}): save each field as a column."
+        return f"Name it with {option}."
+    return (
+        f"What is within objects cannot be read ({listed([*map(repr, names)])}): save each field as a column, or name "
+        f"another column with {option}."
+    )
+
+
+def _holds_object(cell: Any) -> bool:
+    return isinstance(cell, Mapping) or (isinstance(cell, list) and any(isinstance(item, Mapping) for item in cell))
 
 
 def column_values(table: Table, name: str) -> list[Any]:
@@ -170,7 +179,7 @@ def _find_label(table: Table, text_columns: Sequence[str]) -> tuple[str, bool, l
         reasons = "".join(f" {why_no_label(table, name)}" for name in marked[:3])
         raise DataError(
             f"No column of {table.origin} looks like a label (a few values that repeat).{reasons} "
-            f"Columns: {listed(table.columns)}.{_nested_hint(table)} Name it with --label."
+            f"Columns: {listed(table.columns)}. {_hint(table, '--label')}"
         )
     declared = [name for name in candidates if name in table.classes]
     named = [name for label_name in LABEL_NAMES for name in candidates if name.casefold() == label_name]
@@ -246,8 +255,7 @@ def _find_text(table: Table, label: str | None, pairs: Pairs) -> tuple[tuple[str
     }
     if not lengths:
         raise DataError(
-            f"No column of {table.origin} holds text. Columns: {listed(table.columns)}.{_nested_hint(table)} Name it "
-            "with --text."
+            f"No column of {table.origin} holds text. Columns: {listed(table.columns)}. {_hint(table, '--text')}"
         )
     by_name = {name.casefold(): name for name in lengths}
     for pair in pairs:

@@ -53,6 +53,8 @@ class Layout:
     """The share of rows as wide as the header."""
     rows: int = 0
     """Rows below the header."""
+    row_names: bool = False
+    """Rows begin with a number that the header does not name, as R's `write.table` writes them."""
 
 
 def read_delimited(text: str, origin: str, delimiter: str | None = None) -> Table:
@@ -154,10 +156,17 @@ def _measure(lines: Sequence[str], delimiter: str, start: int, quotes: Quotes) -
         return layout
     header = find_header([cells for _, cells in first_rows], widths.most_common(1)[0][0])
     header_line, header_cells = first_rows[header]
-    width = max(len(header_cells), 1)
+    row_names = _have_row_names(header_cells, [cells for _, cells in first_rows[header + 1 :]])
+    width = max(len(header_cells), 1) + row_names
     below = sizes[header + 1 :]
     fitting = sum(size is not None and size[1] <= width <= size[0] for size in below)
-    return Layout(delimiter, quotes, header_line, header, width, fitting / max(len(below), 1), len(below))
+    return Layout(delimiter, quotes, header_line, header, width, fitting / max(len(below), 1), len(below), row_names)
+
+
+def _have_row_names(header: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
+    """Whether each row begins with a number of its own and is one cell longer than the header."""
+    numbers = {row[0] for row in rows if len(row) == len(header) + 1 and row[0].isdecimal() and row[-1].strip()}
+    return len(header) > 1 and all(map(str.strip, header)) and len(numbers) == len(rows) > 1
 
 
 def find_header(rows: Sequence[Sequence[str]], width: int) -> int:
@@ -234,7 +243,7 @@ def _unquoted(cell: str) -> str:
 
 def _rows(lines: Iterable[str], layout: Layout, origin: str, skip: Skip | None) -> Iterator[dict[str, Any]]:
     records = _records(lines, layout)
-    header = header_names(next((cells for _, cells in records if cells), []), origin)
+    header = [""] * layout.row_names + header_names(next((cells for _, cells in records if cells), []), origin)
     names = [name for name in header if name]
     all_named = len(names) == len(header)
     for lines_before, cells in records:
@@ -246,8 +255,8 @@ def _rows(lines: Iterable[str], layout: Layout, origin: str, skip: Skip | None) 
         elif _filled(header) <= len(cells) and _filled(cells) <= len(header):
             yield named_cells(header, cells)
             continue
-        elif len(cells) == 1 and not cells[0].strip():
-            continue  # a blank line that holds spaces
+        elif len(cells) == 1 and not cells[0].strip(" \t\r\n\x1a"):
+            continue  # a blank line that holds spaces, or the end mark of DOS
         else:
             fault = (
                 f"{len(cells)} fields, expected {len(header)} ({listed(names)}). "

@@ -6,6 +6,7 @@ an object of splits, `{"train": [...], "test": [...]}`; and a task file, `{"data
 """
 
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -19,19 +20,37 @@ SHAPES = (
     'a list of objects, (text, label) pairs or texts, {"data": [...]}, {"train": [...], "test": [...]}, '
     "or one list of values per column"
 )
+_NOT_SPACE = re.compile(r"\S")
 ROW_KEYS = ("data", "rows", "examples", "records", "items")
 """Keys that may hold the list of rows in an object."""
 
 
 def read_json(text: str, origin: str) -> Table:
-    """Read JSON, or JSON Lines despite the file ending. Raises `DataError`."""
+    """Read JSON, or JSON Lines and other concatenated objects despite the file ending. Raises `DataError`."""
     try:
         value = json.loads(text)
     except ValueError as error:
         if _is_lines(text):
             return read_json_lines(text, origin)
-        raise DataError(f"{origin} is not valid JSON: {error}.") from error
+        value = _concatenated_objects(text)
+        if not value:
+            raise DataError(f"{origin} is not valid JSON: {error}.") from error
     return nested_table(value, origin)
+
+
+def _concatenated_objects(text: str) -> list[Any]:
+    """The objects of a text that holds one after another, as jq prints them; empty if it holds anything else."""
+    decode, objects = json.JSONDecoder().raw_decode, list[Any]()
+    end = 0
+    while start := _NOT_SPACE.search(text, end):
+        try:
+            value, end = decode(text, start.start())
+        except ValueError:
+            return []
+        if not isinstance(value, dict):
+            return []
+        objects.append(value)
+    return objects
 
 
 def read_json_lines(text: str, origin: str) -> Table:

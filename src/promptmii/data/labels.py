@@ -1,5 +1,6 @@
 """Turns cells into one-line labels and merges spellings that look the same to a reader."""
 
+import html
 import math
 import re
 import unicodedata
@@ -15,17 +16,24 @@ INVISIBLE = "\u200b\u200e\u200f\u2060\u00ad\ufeff\u202a\u202b\u202c\u202d\u202e\
 """Invisible characters that no word needs: zero-width spaces, soft hyphens, direction marks.
 
 U+200C and U+200D are missing on purpose: Persian, Indic scripts and emoji need them."""
-_VARIANT_MARKS = re.compile("[\u200c\ufe0e\ufe0f]")
-"""The zero-width non-joiner and the variation selectors of emoji."""
+_VARIANT_MARKS = re.compile("[\u200c\ufe0e\ufe0f\u0640]")
+"""The zero-width non-joiner, the variation selectors of emoji, and the stroke that lengthens Arabic words."""
 _WHOLE_FLOAT = re.compile(r"([+-]?\d+)\.0+")
 _PLACEHOLDERS = frozenset(
-    {"na", "n/a", "nan", "null", "<na>", "nat", "[]", "#n/a", "#ref!", "#value!", "#name?", "#div/0!", "#num!"}
+    {
+        *("na", "n/a", "nan", "null", "<na>", "nat", "[]", "<null>", "(null)", "[null]", "(blank)", "undefined"),
+        *("#n/a", "#ref!", "#value!", "#name?", "#div/0!", "#num!", "#null!", ".", "-", "--", "?"),
+    }
 )
 """Placeholders that programs write into empty cells; "none" is too often a label."""
 _OUTER_PUNCTUATION = ".,:;!?\"'`“”‘’«»()[]"
+_APOSTROPHES = str.maketrans(dict.fromkeys("’‘ʼ′`´", "'"))
+_LEADING_ZEROS = re.compile(r"(?<![\w.,])0+(?=\d)")
 _WORD_SEPARATOR = re.compile(r"(?<=\w)[\s_\u2010-\u2015-]+(?=\w)")
 _LIST_SEPARATOR = re.compile(r"\s*(?:[,;|/&+]|\band\b)\s*")
 _EXAMPLES_PER_NOTE = 4
+_FEW_ROWS = 12
+"""Among fewer rows, a label that occurs once is ordinary."""
 
 
 def one_line(text: str) -> str:
@@ -59,6 +67,7 @@ def label_text(value: Any, column: str) -> str:
 def label_key(label: str) -> str:
     """A key that ignores case, spacing, invisible characters and Unicode form, and takes 1.0 for 1."""
     folded = unicodedata.normalize("NFKC", _VARIANT_MARKS.sub("", one_line(label))).casefold()
+    folded = folded.replace("i\u0307", "i")  # the Turkish capital I with a dot
     if whole := _WHOLE_FLOAT.fullmatch(folded):
         return whole[1]
     return " ".join(folded.split())
@@ -120,7 +129,25 @@ def _distinguishable(cell: str, label: str) -> str:
 
 def doubtful_notes(labels: Sequence[str]) -> tuple[str, ...]:
     """Notes on labels that may not be labels in their own right."""
-    return (*_combination_notes(labels), *_placeholder_notes(labels), *_punctuation_notes(labels))
+    return (
+        *_combination_notes(labels),
+        *_placeholder_notes(labels),
+        *_punctuation_notes(labels),
+        *_outer_row_notes(labels),
+    )
+
+
+def _outer_row_notes(labels: Sequence[str]) -> tuple[str, ...]:
+    """A note if the first or the last row has a label of its own, though all others repeat."""
+    counts = Counter(labels)
+    single = [label for label, count in counts.items() if count == 1]
+    if len(single) > 2 or len(labels) < _FEW_ROWS or any(1 < count < 3 for count in counts.values()):
+        return ()
+    return tuple(
+        f"the label {label!r} occurs in the {place} row alone; if that is a {kind}, remove the row"
+        for label, place, kind in ((labels[0], "first", "second header"), (labels[-1], "last", "total"))
+        if label in single
+    )
 
 
 def _placeholder_notes(labels: Sequence[str]) -> tuple[str, ...]:
@@ -134,14 +161,16 @@ def _placeholder_notes(labels: Sequence[str]) -> tuple[str, ...]:
 
 
 def _punctuation_notes(labels: Sequence[str]) -> tuple[str, ...]:
-    """A note that names labels which differ in punctuation alone."""
+    """A note that names labels which differ in punctuation or leading zeros alone."""
     groups: dict[str, list[str]] = defaultdict(list)
     for label in sorted(set(labels)):
-        groups[_WORD_SEPARATOR.sub(" ", label_key(label)).strip(_OUTER_PUNCTUATION)].append(label)
+        key = _WORD_SEPARATOR.sub(" ", label_key(html.unescape(label)).translate(_APOSTROPHES))
+        groups[_LEADING_ZEROS.sub("", key.strip(_OUTER_PUNCTUATION))].append(label)
     similar = [" and ".join(map(repr, group)) for key, group in groups.items() if key and len(group) > 1]
     if not similar:
         return ()
-    return (f"labels that differ in punctuation alone are taken as different: {listed(similar, _EXAMPLES_PER_NOTE)}",)
+    rule = "labels that differ in punctuation alone, or in leading zeros, are taken as different"
+    return (f"{rule}: {listed(similar, _EXAMPLES_PER_NOTE)}",)
 
 
 def _combination_notes(labels: Sequence[str]) -> tuple[str, ...]:

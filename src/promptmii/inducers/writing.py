@@ -30,6 +30,8 @@ OUTLIER_FACTOR = 4
 """An example this many times longer than the median is an outlier."""
 COPIED_WORDS = 6
 """Minimum length of a word sequence that counts as copied: the text was memorised, and may be private."""
+_FENCED = re.compile(r"\s*(```|~~~)[\w-]*[ \t]*\n((?:(?!\1).)*)\1\s*", re.DOTALL)
+"""A whole answer in a code fence."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,9 @@ class Writer:
         )
 
     def text(self, answer: Completion | Failure) -> str:
-        """The text of an answer without the model's thoughts, and without repeated list items if the style drops them.
+        """The text of an answer without the model's thoughts and without a code fence around it all.
+
+        Repeated list items are left out if the style drops them.
 
         May be empty. Raises `EndpointError` if the call failed.
         """
@@ -130,6 +134,7 @@ class Writer:
             message = f"The generator {self.model.card.reference} gave no instruction: {answer.kind}: {answer.message}"
             raise EndpointError(message, answer.kind)
         text = storable(without_thought(answer.text) or "")
+        text = fenced[2].strip() if (fenced := _FENCED.fullmatch(text)) else text
         return drop_repeated_items(text) if self.style.listed_once else text
 
     def require_text(self, text: str) -> str:

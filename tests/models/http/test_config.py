@@ -17,6 +17,10 @@ from promptmii.models.http.config import HttpConfig, ServerReference, addresses
         ("openai:m@http://h/v1/chat/completions/", ("m", "http://h/v1")),
         ("openai:m@http://h/d/m/chat/completions?api-version=1", ("m", "http://h/d/m?api-version=1")),
         ("openai:m@http://h/v1/?api-version=1", ("m", "http://h/v1?api-version=1")),
+        ("openai:m@HTTP://h/v1", ("m", "http://h/v1")),
+        ("openai:m@http://h/v1/responses", ("m", "http://h/v1")),
+        ("openai:m@https://h/models", ("m", "https://h/models")),
+        ("openai:@cf/meta/llama-3.1-8b", ("@cf/meta/llama-3.1-8b", None)),
         ("openai:", None),
         ("smol", None),
         ("hf:openai:m@http://h", None),
@@ -29,11 +33,15 @@ def test_a_reference_names_a_model_and_optionally_its_server(
 
 
 @pytest.mark.parametrize(
-    "address", ["localhost", "localhost:8000/v1", "10.0.0.1/v1", "gpu-3.lab:8000", "gpu-3/v1", "HTTP://gpu-3/v1"]
+    "address", ["localhost", "localhost:8000/v1", "10.0.0.1/v1", "gpu-3.lab:8000", "gpu-3/v1", "a.io/v1", "//h:1/v1"]
 )
 def test_an_address_without_a_scheme_is_not_part_of_the_model(address: str) -> None:
     with pytest.raises(ConfigError, match="lacks http://"):
         ServerReference.parse(f"openai:m@{address}")
+
+
+def test_quotes_around_an_address_are_dropped() -> None:
+    assert addresses(" 'http://h/v1' ") == ("http://h/v1",)
 
 
 def test_a_list_without_an_address_is_refused() -> None:
@@ -78,4 +86,5 @@ def test_the_key_is_stripped_and_never_shown(monkeypatch: pytest.MonkeyPatch) ->
     assert HttpConfig().key == "sk-env"
     assert HttpConfig(api_key="").key == ""
     assert HttpConfig(api_key=" 'sk-own' ").key == "sk-own"
+    assert HttpConfig(api_key="Bearer sk-own").key == "sk-own"
     assert "sk-own" not in repr(HttpConfig(api_key="sk-own"))

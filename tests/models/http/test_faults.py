@@ -54,6 +54,9 @@ class TestRefusedParameters:
             ("temperature", Reply({"error": "Input validation error: `temperature` must be strictly positive"}, 422)),
             ("seed", error("'seed' : number must be greater than 0")),
             ("top_p", error("top_p 参数非法。请检查文档。")),
+            ("seed", error("Seed is disabled for reasoning models")),
+            ("top_p", Reply([{"error": {"code": 400, "message": 'Unknown name "topP": Cannot find field.'}}], 400)),
+            ("top_p", error("Specify either temperature or top_p", param=None)),
         ],
     )
     def test_a_refused_parameter_is_dropped_for_good(self, name: str, reply: Reply) -> None:
@@ -111,6 +114,7 @@ class TestRejectedRows:
             error("litellm.ContentPolicyViolationError: AzureException"),
             completion(None, "SAFETY"),
             completion("half an ans", "refusal"),
+            completion("Sorry, blocked.", "guardrail_intervened"),
             completion(None, "content_filter: PROHIBITED_CONTENT"),
             completion([{"type": "refusal", "refusal": "I cannot."}]),
         ],
@@ -132,11 +136,15 @@ class TestRejectedRows:
             Reply({"error": {"message": "Attention Required! AuthenticationError"}}, 400),
         ],
     )
-    def test_an_error_after_successful_answers_concerns_one_row(self, reply: Reply) -> None:
+    def test_an_error_that_a_firewall_may_send_concerns_one_row(self, reply: Reply) -> None:
         answers, _ = ask(for_forbidden(reply), CHATS, concurrency=1)
         assert isinstance(answers[1], Failure)
         assert "Attention Required!" in answers[1].message
         assert isinstance(answers[2], Completion)
+        (answer,), server = ask(for_forbidden(reply), CHATS[1:2])  # refused before the server has answered any text
+        assert isinstance(answer, Failure)
+        assert "Attention Required!" in answer.message
+        assert len(server.bodies) == 3
 
 
 NO_MONEY = [
@@ -148,6 +156,11 @@ NO_MONEY = [
     error("余额不足或无可用资源包,请充值。", 429),
     error("Account x is suspended, possibly due to reaching the monthly spending limit.", 412),
     error("Key limit exceeded (total limit).", 403),
+    error("You have reached your credit limit.", 429, type="credit_limit"),
+    error("Rate limit exceeded: free-models-per-day. Add 10 credits to unlock 1000 free model requests per day", 429),
+    error("The request failed because your account has an overdue balance.", 403, code="AccountOverdueError"),
+    error("The free tier of the model has been exhausted.", 403, code="AllocationQuota.FreeTierOnly"),
+    Reply({"error": "Your newly created team doesn't have any credits yet. You can purchase credits."}, 403),
     Reply({"code": "x", "error": "Your team has reached its monthly spending limit."}, 429),
     Reply({"choices": None, "base_resp": {"status_code": 1008, "status_msg": "insufficient balance"}}),
 ]
@@ -174,6 +187,7 @@ class TestFatalErrors:
             (Reply({"error": "Unexpected endpoint or method. (POST /chat/completions)"}), "Unexpected endpoint"),
             (error("API key not valid. Please pass a valid API key."), "refuses the key"),
             (error(f"litellm.AuthenticationError: Incorrect API key: {KEY}", 500), "refuses the key"),
+            (Reply([{"error": {"code": 400, "message": "Missing or invalid Authorization header."}}], 400), "the key"),
             *[(reply, "no money or quota left") for reply in NO_MONEY],
         ],
     )
@@ -184,7 +198,7 @@ class TestFatalErrors:
                 model.generate(CHATS, SAMPLING)
             assert caught.value.lasting
             assert KEY not in str(caught.value)
-            assert len(server.bodies) <= 3
+            assert len(server.bodies) <= 4  # the three chats, and perhaps one to check that no text is at fault
         assert time.monotonic() - started < 5
 
     def test_an_account_may_run_out_of_money_after_successful_answers(self) -> None:
@@ -266,6 +280,13 @@ class TestPromptsThatAreTooLong:
             Reply({"error": "Input validation error: `inputs` must have less than 1024 tokens. Given: 2000"}, 422),
             error("`inputs` tokens + `max_new_tokens` must be <= 4097. Given: 5000", 422),
             error("litellm.ContextWindowExceededError: ..."),
+            error("Please shorten the messages.", code="context_length_exceeded", param="messages"),
+            error("input length and `max_tokens` exceed context limit: 198000 + 8192 > 200000"),
+            error("Input Tokens Exceeded: Number of input tokens exceeds maximum length."),
+            error("Requested input length 40000 exceeds maximum input length 32767", 422),
+            error("Range of input length should be [1, 129024]"),
+            error("Request body too large for gpt-4o-mini model. Max size: 8000 tokens.", 413),
+            error("input is too large to process. increase the physical batch size", 500),
         ],
     )
     def test_a_prompt_that_is_too_long_is_a_context_failure(self, reply: Reply) -> None:
@@ -273,6 +294,13 @@ class TestPromptsThatAreTooLong:
         assert isinstance(answer, Failure)
         assert answer.kind is FailureKind.CONTEXT
         assert len(server.bodies) == 1
+
+
+def test_a_throttled_request_is_no_prompt_that_is_too_long() -> None:
+    (answer,), server = ask(error("ThrottlingException: Too many tokens, please wait before trying again.", 500))
+    assert isinstance(answer, Failure)
+    assert answer.kind is FailureKind.SERVER
+    assert len(server.bodies) > 1
 
 
 def test_the_message_of_the_server_behind_a_gateway_is_shown() -> None:
@@ -323,6 +351,7 @@ class TestIncompleteAnswers:
             {"type": "text", "text": "alpha"},
             [{"type": "text", "text": {"value": "alpha", "annotations": []}}],
             [{"type": "reasoning", "text": "beta"}, {"type": "text", "text": "alpha"}],
+            [{"text": "beta", "thought": True}, {"text": "alpha"}],
         ],
     )
     def test_content_in_another_format_is_read(self, content: Any) -> None:
@@ -377,6 +406,17 @@ class TestIncompleteAnswers:
             assert isinstance(choice, Choice)
             assert choice.index == 0
 
+    @pytest.mark.parametrize("around", ["@", "```JSON\n@\n```", "Here is the answer:\n\n@\n\nIt fits."])
+    def test_text_around_the_json_of_a_choice_is_ignored(self, around: str) -> None:
+        def reply(body: dict[str, Any]) -> Reply | None:
+            format = body.get("response_format")
+            options = format["json_schema"]["schema"]["properties"]["label"]["enum"] if format else [""]
+            return completion(around.replace("@", json.dumps({"label": options[-1]}))) if format else None
+
+        with serving(FaultyServer(default=reply)) as server, connect(server) as model:
+            assert model.dialect() == "schema"
+            assert [choice.index for choice in model.choose(CHATS[:1], ["spam", "spam link"])] == [1]
+
     def test_a_response_that_is_too_large_is_a_failure(self) -> None:
         (answer,), server = ask(completion("x" * (9 << 20)), timeout=20.0)
         assert isinstance(answer, Failure)
@@ -418,6 +458,12 @@ class TestTruncatedPrompts:
             with connect(server, context_length=8192) as model:
                 assert isinstance(model.generate([LONG], SAMPLING)[0], Completion)
 
+    def test_long_rules_are_few_tokens(self) -> None:
+        rules: Chat = [{"role": "user", "content": f"{'-' * 80}\n{'=' * 80}\n" * 100}]
+        reply = completion("fine", usage={"prompt_tokens": 700, "completion_tokens": 1})
+        with serving(FaultyServer(default=reply, context=None)) as server, connect(server) as model:
+            assert isinstance(model.generate([rules], SAMPLING)[0], Completion)
+
     def test_a_prompt_that_fits_is_answered(self) -> None:
         with serving(FaultyServer(default=self.truncating(8192), context=None)) as server, connect(server) as model:
             assert isinstance(model.generate([LONG], SAMPLING)[0], Completion)
@@ -441,6 +487,12 @@ class TestPauses:
         with serving(FaultyServer(["429:0.4"])) as server, connect(server, patience=5.0) as model:
             assert isinstance(model.generate(CHATS[:1], SAMPLING)[0], Completion)
         assert time.monotonic() - started >= 0.4
+
+    def test_a_pause_longer_than_the_patience_is_not_waited_for(self) -> None:
+        (answer,), server = ask(error("slow down", 429)._replace(headers={"retry-after": "40000"}), patience=200.0)
+        assert isinstance(answer, Failure)
+        assert "asks for a pause of 40,000 s, more than the patience of 200 s" in answer.message
+        assert len(server.bodies) == 1
 
 
 def test_the_key_is_masked_in_answers_that_quote_it() -> None:
@@ -522,6 +574,15 @@ class TestConnections:
             url = address.format(port=server.url.split(":")[2].removesuffix("/v1"))
             with connect(server, base_url=url) as model, pytest.raises(EndpointError, match=f"{url}: .*{message}"):
                 _ = model.card
+
+    @pytest.mark.parametrize(("bypass", "named"), [("", True), ("elsewhere.test", False)])
+    def test_an_unreachable_proxy_is_named(self, bypass: str, named: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("HTTP_PROXY", "http://me:s3cret@127.0.0.1:1")
+        monkeypatch.setenv("NO_PROXY", bypass)
+        with HttpModel("m", HttpConfig("http://elsewhere.test/v1")) as model, pytest.raises(EndpointError) as caught:
+            _ = model.card
+        assert ("through the proxy in HTTP_PROXY" in str(caught.value)) is named
+        assert "s3cret" not in str(caught.value)
 
     def test_unreadable_certificates_are_reported(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("SSL_CERT_FILE", "/nowhere/ca.pem")

@@ -14,12 +14,13 @@ MOST_TOKENS = 10**9
 # Finish reasons differ between servers; OpenAI's are "length", "content_filter" and "stop".
 TRUNCATED = re.compile(r"length|max\w*tokens|token_limit|context_window|incomplete", re.IGNORECASE)
 WITHHELD = re.compile(
-    r"filter|safety|recitation|sensitive|blocklist|prohibited|spii|refus|moderation|flagged", re.IGNORECASE
+    r"filter|safety|recitation|sensitive|blocklist|prohibited|spii|refus|moderation|flagged|guardrail", re.IGNORECASE
 )
 BROKEN = re.compile(r"error|abort|network|insufficient|malformed|cancel|fail|timeout", re.IGNORECASE)
 THOUGHT = re.compile(r"reason|think|thought")
 """Matches the names of message fields that contain a model's reasoning."""
-RUN = re.compile(r"(.)\1{3,}")
+_RULE = re.compile(r"([\W_])\1+|(\w)\2{3,}")
+"""A repeated sign, such as the dashes of a line across a page, which tokenizers merge."""
 CHECKED_PROMPT = 1000
 """Only longer prompts, in tokens, are compared with the server's count."""
 
@@ -114,7 +115,7 @@ def _text(content: Any, kinds: Sequence[str] = ("text", "output_text"), depth: i
         return content if "text" in kinds else ""
     if isinstance(content, list) and depth:
         return "".join(_text(part, kinds, depth - 1) for part in content)
-    if isinstance(content, dict) and depth and content.get("type", "text") in kinds:
+    if isinstance(content, dict) and depth and content.get("type", "text") in kinds and not content.get("thought"):
         inner = next((content[name] for name in ("text", "value", "refusal") if content.get(name)), "")
         return inner if isinstance(inner, str) else _text(inner, kinds, depth - 1)
     return ""
@@ -145,11 +146,8 @@ def check_whole_prompt(chat: Chat, usage: Usage) -> None:
 
 
 def _minimum_tokens(text: str) -> int:
-    """A lower bound for any tokenizer: one token per six characters, with a run of one character counted once.
-
-    Such a run, as in a dividing line, may be a single token, and so may a run of white space.
-    """
-    return len(RUN.sub(r"\1", " ".join(text.split()))) // 6
+    """A lower bound for any tokenizer: one token per six characters, with white space or a rule as one character."""
+    return len(_RULE.sub(r"\1\2", " ".join(text.split()))) // 6
 
 
 def as_count(value: Any) -> int | None:

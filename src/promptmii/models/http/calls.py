@@ -4,12 +4,13 @@ import asyncio
 import threading
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import CancelledError, Future, wait
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from promptmii.errors import EndpointError, PromptMIIError
 from promptmii.models.base import Chat, Failure, FailureKind
 from promptmii.models.http.config import CHAT, HttpConfig
-from promptmii.models.http.refusals import RefusedError
+from promptmii.models.http.refusals import DoubtfulError, RefusedError
 from promptmii.models.http.retries import Retries
 from promptmii.models.http.transport import Server, request_limit, submit
 from promptmii.models.threads import ending, wait_for
@@ -32,6 +33,8 @@ class Calls:
         self._pending: set[Future[Any]] = set()
         self._closed = False
         self._lock = threading.Lock()
+        self._one_check = asyncio.Lock()
+        self._checked: set[Server] = set()
 
     def close(self) -> None:
         """Cancel pending requests and close the connections."""
@@ -78,6 +81,28 @@ class Calls:
             raise errors.exceptions[0] from None
         return [task.result() for task in tasks]
 
+    async def answered(self, server: Server, request: Callable[[], Coroutine[Any, Any, T]]) -> T | Failure:
+        """The result of a request for an answer to a text, or its failure after all retries.
+
+        A firewall may refuse one text before the server has answered another, so a refusal that looks like one of
+        every call ends the run only if the server refuses a harmless chat too.
+        """
+        try:
+            return await self.retried(server, request)
+        except DoubtfulError:
+            if server.config.deferred or not await self._is_accepted(server):
+                raise
+            return await self.retried(server, request)
+
+    async def _is_accepted(self, server: Server) -> bool:
+        """Whether the server takes the key and knows the address. Checks it once, however many calls ask."""
+        async with self._one_check:
+            if not server.answered and server not in self._checked:
+                self._checked.add(server)
+                with suppress(EndpointError):
+                    await self._check_server(server)
+            return server.answered
+
     async def retried(self, server: Server, request: Callable[[], Coroutine[Any, Any, T]]) -> T | Failure:
         """The result of a request, or its failure after all retries."""
 
@@ -98,6 +123,7 @@ class Calls:
         except RefusedError as error:
             if error.failure.kind is not FailureKind.REQUEST:
                 return
+        server.answered = True
         server.mark_up()
 
     def server_for(self, chat: Chat) -> Server:

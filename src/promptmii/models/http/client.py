@@ -128,7 +128,9 @@ class HttpModel(LanguageModel):
         server = self._calls.server_for(chat)
         samples: list[Completion | None] = [None] * count
         if count > 1 and sampling.temperature > 0 and self._completions.multiple and not self._config.deferred:
-            result = await self._calls.retried(server, lambda: self._completions.several(server, chat, sampling, count))
+            result = await self._calls.answered(
+                server, lambda: self._completions.several(server, chat, sampling, count)
+            )
             if not isinstance(result, Failure):
                 samples = result
         missing = [n for n, sample in enumerate(samples) if sample is None]
@@ -140,7 +142,7 @@ class HttpModel(LanguageModel):
 
     async def _complete(self, chat: Chat, sampling: Sampling, extra: Mapping[str, Any]) -> Completion | Failure:
         server = self._calls.server_for(chat)
-        return await self._calls.retried(server, lambda: self._completions.single(server, chat, sampling, extra))
+        return await self._calls.answered(server, lambda: self._completions.single(server, chat, sampling, extra))
 
     def choose(self, chats: Sequence[Chat], options: Sequence[str]) -> list[Choice | Failure]:
         """Scored if the server reports likelihoods, else constrained. Raises `UnsupportedError` if neither works."""
@@ -167,7 +169,7 @@ class HttpModel(LanguageModel):
 
         def retried(chat: Chat) -> Coroutine[Any, Any, Choice | Failure]:
             server = self._calls.server_for(chat)
-            return self._calls.retried(server, lambda: score(server, chat))
+            return self._calls.answered(server, lambda: score(server, chat))
 
         return clocked(self._calls.map(retried, chats), time.perf_counter() - started)
 

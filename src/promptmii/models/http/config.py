@@ -17,8 +17,13 @@ if TYPE_CHECKING:
     from promptmii.models.http.deferred import Deferred
 
 _SECRET = re.compile(r"(key|token|secret|password|pwd|credential|auth|code|sig)[^=&]*=", re.IGNORECASE)
-_NO_SCHEME = re.compile(r"@(localhost|(?:\d+\.){3}\d+|[\w.-]+:\d+|[\w.-]+(?=/v1/?$)|\w+://[^/]+)(?:/|$)")
+_NO_SCHEME = re.compile(
+    r"@(?://)?(localhost|(?:\d+\.){3}\d+|[\w.-]+:\d+|[\w.-]+(?=/v\d+/?$)|\w+://[^/]+)(?:/|$)", re.IGNORECASE
+)
 """An address without http://, which would pass for a part of the model's name."""
+_SCHEME = re.compile(r"@(?=https?:)", re.IGNORECASE)
+_ENDPOINT = re.compile(r"/chat/completions$|(?<=/v1)/(completions|responses|models)$")
+"""The path of an endpoint, which users copy with the address."""
 CHAT = "/chat/completions"
 HOSTED = "https://api.openai.com/v1"
 
@@ -35,20 +40,20 @@ class ServerReference(NamedTuple):
     def parse(cls, reference: str) -> "ServerReference | None":
         """`None` for a reference of another kind. Raises `ConfigError` for an address that cannot be used."""
         kind, _, rest = reference.partition(":")
-        model, _, address = rest.partition("@http")
+        model, *address = _SCHEME.split(rest, maxsplit=1)
         if kind != "openai" or not model:
             return None
         if not address and (found := _NO_SCHEME.search(model)):
             raise ConfigError(f"The address {found[1]!r} lacks http:// or https://; expected @http://host:port/v1.")
-        return cls(model, checked_address(f"http{address}") if address else None)
+        return cls(model, checked_address(address[0]) if address else None)
 
 
 def checked_address(address: str) -> str:
-    """The address without trailing slashes and without `/chat/completions`, which documentation often includes.
+    """The address without quotes, trailing slashes, and the path of an endpoint such as `/chat/completions`.
 
     Raises `ConfigError` if it is invalid or contains a password.
     """
-    address = address.strip().rstrip("/")
+    address = address.strip().strip("'\"").rstrip("/")
     try:
         parts = urlsplit(address)
         _ = parts.port
@@ -62,7 +67,7 @@ def checked_address(address: str) -> str:
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.fragment or re.search(r"\s", address):
         shown = _masked(re.sub("#.+", "#...", address))
         raise ConfigError(f"{shown!r} is not the address of a server; expected http://host:port/v1.")
-    return urlunsplit(parts._replace(path=parts.path.rstrip("/").removesuffix(CHAT).rstrip("/")))
+    return urlunsplit(parts._replace(path=_ENDPOINT.sub("", parts.path.rstrip("/")).rstrip("/")))
 
 
 def _masked(address: str) -> str:
@@ -114,7 +119,7 @@ class HttpConfig:
     def key(self) -> str:
         """The key to send; empty for none. Raises `ConfigError` for a character that no key contains."""
         key = os.environ.get("OPENAI_API_KEY", "") if self.api_key is None else self.api_key
-        key = key.strip().strip("'\"")
+        key = key.strip().strip("'\"").removeprefix("Bearer ")
         for position, char in enumerate(key, 1):
             if not "!" <= char <= "~":
                 raise ConfigError(

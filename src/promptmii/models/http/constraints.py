@@ -13,7 +13,8 @@ from typing import Any, assert_never
 from promptmii.models.base import Chat
 from promptmii.parse import without_thought
 
-_FENCE = re.compile(r"\A\s*```(?:json)?\s*(.*?)\s*```\s*\Z", re.DOTALL)
+_OBJECT = re.compile(r"\{.*\}", re.DOTALL)
+"""The JSON in an answer, which may have a fence or a sentence around it."""
 
 PROBE: Chat = [{"role": "user", "content": "Which animal barks? Answer with one word."}]
 PROBE_OPTIONS = ("violin", "harpsichord")
@@ -70,7 +71,7 @@ def read(dialect: Dialect, answer: str, options: Sequence[str]) -> int | None:
         answer = without_thought(answer) or ""
     if dialect is Dialect.SCHEMA:
         try:
-            value = json.loads(_FENCE.sub(r"\1", answer))
+            value = json.loads(found[0] if (found := _OBJECT.search(answer)) else answer)
         except (ValueError, RecursionError):
             return None
         label = value.get("label") if isinstance(value, dict) else None

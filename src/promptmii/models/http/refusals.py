@@ -15,11 +15,11 @@ SHOWN = 300
 """Maximum length of a quoted server message, in characters."""
 DEPTH = 9
 """Maximum nesting to follow in an error or a content; no real server nests deeper."""
-LONGEST_WAIT = 120.0
-"""Maximum pause to accept from a `Retry-After` header, in seconds."""
 TOO_LONG = re.compile(
-    r"context ?(length|size|window)|too (long|many tokens)|maximum (context|model length|number of tokens)|"
-    r"max_new_tokens. must be|must have less than \d+ tokens",
+    r"context[ _]?(length|limit|size|window)|too long|too many tokens(?!, please wait)|tokens?[ _]limit|"
+    r"maximum (context|model length|number of tokens|(prompt|input) length)|range of input length|"
+    r"tokens exceed|reduce the length|too large (to process|for .*model)|max_new_tokens. must be|"
+    r"must have less than \d+ tokens",
     re.IGNORECASE,
 )
 FLAGGED = re.compile(
@@ -28,12 +28,13 @@ FLAGGED = re.compile(
 NO_MONEY = re.compile(
     r"insufficient[ _](\w+ )?(quota|credit|balance|fund)|(credit|account) balance|exceeded_current_quota|"
     r"billing[ _](hard[ _]limit|not[ _]active)|account (is not active|.{0,40}suspended)|arrearage|余额不足|欠费|"
-    r"(spending|usage|key) limit|budget[ _](has been )?exceeded",
+    r"(spending|usage|key|credit)[ _]limit|budget[ _](has been )?exceeded|overdue[ _]?(balance|payment|error)|"
+    r"(any|out of|included) credits\b|free-models-per-day|free[ _]?tier[ _]?only|free tier .{0,40}exhausted",
     re.IGNORECASE,
 )
 BAD_KEY = re.compile(
     r"(invalid|incorrect|wrong)[ _]api[ _]?key|api[ _]?key (is )?(not valid|invalid|incorrect|expired)|"
-    r"authentication ?error",
+    r"authentication ?error|authorization header|token seems invalid",
     re.IGNORECASE,
 )
 """For servers that report a bad key with a status other than 401, such as Gemini (400) and LiteLLM (500)."""
@@ -44,12 +45,6 @@ WRONG_PATH = re.compile(
 OUTER_FIELDS = ("error", "errors", "detail", "base_resp", "promptFeedback")
 MESSAGE_FIELDS = (*OUTER_FIELDS, "message", "msg", "raw", "status_msg", "blockReason")
 """Fields that contain an error message, directly or nested."""
-PARAMETER_COMPLAINT = re.compile(
-    r"support|unknown|unrecogni|unexpected|permitted|allowed|valid|cannot|extra|deprecated|only|must|should|range|"
-    r"illegal|too large|非法|不支持|无效",
-    re.IGNORECASE,
-)
-"""Distinguishes an error about a parameter from one about a text that happens to contain its name."""
 
 
 class RefusedError(Exception):
@@ -71,6 +66,10 @@ class RefusedError(Exception):
         self.wait = wait
         self.lasting = lasting
         self.body = body
+
+
+class DoubtfulError(EndpointError):
+    """Every call would fail, unless the server, or a firewall before it, objects to this text alone."""
 
 
 def bad_answer(message: str, usage: Usage = Usage(), *, lasting: bool = False) -> RefusedError:
@@ -98,8 +97,9 @@ def refusal(
         # A 403 may also come from a firewall that objects to a text.
         firewall = ", or ask the operator of the server whether a firewall blocks the request" if status == 403 else ""
         fix = f"Set OPENAI_API_KEY to a valid one{firewall}."
-        return EndpointError(f"The server refuses the key ({message}). {fix}", FailureKind.AUTH, lasting=True)
-    if status in (400, 413, 422, 500) and TOO_LONG.search(detail):
+        error = EndpointError if status == 401 else DoubtfulError
+        return error(f"The server refuses the key ({message}). {fix}", FailureKind.AUTH, lasting=True)
+    if status in (400, 413, 422, 500) and TOO_LONG.search(full_text):
         return RefusedError(FailureKind.CONTEXT, message, lasting=True)
     if status == 429:
         return RefusedError(FailureKind.RATE_LIMIT, message, wait=wait)
@@ -159,14 +159,21 @@ def one_line(text: str) -> str:
 
 
 def refused_parameter(body: Any, sent: Mapping[str, object], droppable: Sequence[str]) -> str | None:
-    """The droppable parameter that an error complains about, or `None`."""
+    """The droppable parameter that an error mentions, or `None`.
+
+    It may be a word of a quoted text, but then the request fails without the parameter too, and it is sent again.
+    """
     error = body.get("error") if isinstance(body, dict) else None
     param = error.get("param") if isinstance(error, dict) else None
     if param in droppable and param in sent:
         return str(param)
     text = body if isinstance(body, str) else "; ".join(_messages(body))
-    mentioned = (name for name in droppable if name in sent and re.search(rf"(?<!\w){name}(?!\w)", text))
-    return next(mentioned, None) if PARAMETER_COMPLAINT.search(text) else None
+    return next((name for name in droppable if name in sent and _spelling(name).search(text)), None)
+
+
+def _spelling(name: str) -> re.Pattern[str]:
+    """Matches the name of a parameter, also in camel case."""
+    return re.compile(rf"(?<!\w){name.replace('_', '_?')}(?!\w)", re.IGNORECASE)
 
 
 def retry_after(header: str) -> float | None:
@@ -178,4 +185,4 @@ def retry_after(header: str) -> float | None:
             seconds = email.utils.parsedate_to_datetime(header).timestamp() - time.time()
         except (ValueError, OverflowError):
             return None
-    return min(max(seconds, 0.0), LONGEST_WAIT) if math.isfinite(seconds) else None
+    return max(seconds, 0.0) if math.isfinite(seconds) else None

@@ -88,7 +88,10 @@ class Retries:
             if pause is not None:
                 self._server.waits.pause(failure.message, waited, pause, patience)
                 return pause
-        return replace(failure, message=f"{failure.message} (for {waited:.0f} s)") if waited >= 1 else failure
+        message = failure.message
+        if error.wait and error.wait > patience:
+            message += f"; the server asks for a pause of {error.wait:,.0f} s, more than the patience of {patience:g} s"
+        return replace(failure, message=f"{message} (for {waited:.0f} s)" if waited >= 1 else message)
 
     def _pause(self, kind: FailureKind, requested: float | None, remaining: float) -> float | None:
         """Seconds until the next try: the back-off, or a longer pause that the server requests, each with some jitter.

@@ -10,6 +10,9 @@ from promptmii.models.http.answers import as_count, as_object
 from promptmii.models.http.refusals import bad_answer
 from promptmii.models.http.transport import Server
 
+LENGTHS = ("max_model_len", "loaded_context_length", "context_length", "context_window", "max_context_length")
+"""Names of the context length in model lists: vLLM and SGLang, LM Studio, OpenRouter and Together, Groq, Mistral."""
+
 
 def estimate(text: str) -> int:
     """One token per four Latin letters, or per character of another script."""
@@ -31,7 +34,7 @@ def token_ids(answer: Any) -> list[int]:
 
 
 def context_length(listing: Any, model: str) -> int | None:
-    """The context length in a model list: `max_model_len` (vLLM, SGLang) or `meta` (llama.cpp), if given.
+    """The context length in a model list, under `LENGTHS` or in `meta` (llama.cpp), if given.
 
     A server with a single model accepts any name.
     """
@@ -39,6 +42,7 @@ def context_length(listing: Any, model: str) -> int | None:
         entries = listing["data"] if isinstance(listing, dict) else listing
         entry = next(entry for entry in entries if entry["id"] == model or len(entries) == 1)
         meta = entry.get("meta") or {}
-        return as_count(entry.get("max_model_len") or meta.get("n_ctx") or meta.get("n_ctx_train")) or None
+        lengths = [*(entry.get(name) for name in LENGTHS), meta.get("n_ctx"), meta.get("n_ctx_train")]
+        return next((length for length in map(as_count, lengths) if length), None)
     except (StopIteration, KeyError, TypeError, AttributeError):
         return None

@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
+from urllib.request import proxy_bypass
 from weakref import WeakValueDictionary
 
 import httpx
@@ -23,6 +24,7 @@ from promptmii.errors import EndpointError
 from promptmii.models.base import FailureKind
 from promptmii.models.http.config import HttpConfig
 from promptmii.models.http.refusals import (
+    DoubtfulError,
     RefusedError,
     bad_answer,
     effective_status,
@@ -173,6 +175,8 @@ class Server:
             raise self._unreachable(_cause(error)) from error
 
     def _unreachable(self, cause: str) -> RefusedError:
+        if proxy := _proxy_variable(self.url):
+            cause += f" (the request goes through the proxy in {proxy})"
         return RefusedError(FailureKind.CONNECTION, f"no connection to {self.url}: {cause}")
 
     def _decode(self, response: httpx.Response, raw: bytes) -> Any:
@@ -217,7 +221,7 @@ class Server:
         """The error for a wrong address, or for one rejected text if the server has answered before."""
         if self.answered:
             return RefusedError(FailureKind.REQUEST, message, lasting=True)
-        return EndpointError(message, kind, lasting=True)
+        return DoubtfulError(message, kind, lasting=True)
 
 
 def _client(url: str, config: HttpConfig) -> httpx.AsyncClient:
@@ -240,6 +244,15 @@ def _client(url: str, config: HttpConfig) -> httpx.AsyncClient:
             f"The proxy in {source} cannot be used. Unset it, or give http://host:port; for socks5://host:port install "
             "SOCKS support with: pip install 'httpx[socks]'"
         ) from error
+
+
+def _proxy_variable(url: str) -> str | None:
+    """The environment variable whose proxy serves an address, if any."""
+    parts = urlsplit(url)
+    if parts.hostname in LOOPBACK or proxy_bypass(parts.netloc):
+        return None
+    wanted = (f"{parts.scheme}_proxy", "all_proxy")
+    return next((name for key in wanted for name in os.environ if name.casefold() == key and os.environ[name]), None)
 
 
 async def _read(response: httpx.Response) -> bytes:
