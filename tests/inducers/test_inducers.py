@@ -124,19 +124,6 @@ def test_a_thought_is_not_part_of_the_instruction(thought: str) -> None:
     assert instruction.text == "Decide."
 
 
-@pytest.mark.parametrize(
-    ("answer", "text"),
-    [
-        ("```\nDecide.\n\nbilling: money.\n```", "Decide.\n\nbilling: money."),
-        ("~~~markdown\nDecide.\n~~~\n", "Decide."),
-        ("```\nDecide.", "```\nDecide."),
-        ("```\na\n```\nor\n```\nb\n```", "```\na\n```\nor\n```\nb\n```"),
-    ],
-)
-def test_a_fence_around_the_whole_instruction_is_dropped(answer: str, text: str) -> None:
-    assert MetaInducer(Writer(ScriptedModel(reply=[answer]))).induce(SUPPORT).text == text
-
-
 def test_a_small_context_of_the_generator_limits_the_examples() -> None:
     instruction = MetaInducer(writer(GOOD, context_length=290)).induce(SUPPORT)
     assert 0 < instruction.provenance.n < 8

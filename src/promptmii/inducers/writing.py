@@ -11,6 +11,7 @@ from statistics import median_low
 from promptmii.errors import ConfigError, EndpointError
 from promptmii.follower import TEMPLATE_MARGIN
 from promptmii.inducers.repeats import drop_repeated_items, shared_description_notes
+from promptmii.inducers.unwrapping import unwrapped
 from promptmii.instruction import Cost, Instruction, Provenance
 from promptmii.models.base import Completion, Contrast, Failure, LanguageModel, Message, Sampling
 from promptmii.parse import without_thought
@@ -30,8 +31,6 @@ OUTLIER_FACTOR = 4
 """An example this many times longer than the median is an outlier."""
 COPIED_WORDS = 6
 """Minimum length of a word sequence that counts as copied: the text was memorised, and may be private."""
-_FENCED = re.compile(r"\s*(```|~~~)[\w-]*[ \t]*\n((?:(?!\1).)*)\1\s*", re.DOTALL)
-"""A whole answer in a code fence."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +123,7 @@ class Writer:
         )
 
     def text(self, answer: Completion | Failure) -> str:
-        """The text of an answer without the model's thoughts and without a code fence around it all.
+        """The text of an answer without the model's thoughts and without what stands around the instruction.
 
         Repeated list items are left out if the style drops them.
 
@@ -133,8 +132,7 @@ class Writer:
         if isinstance(answer, Failure):
             message = f"The generator {self.model.card.reference} gave no instruction: {answer.kind}: {answer.message}"
             raise EndpointError(message, answer.kind)
-        text = storable(without_thought(answer.text) or "")
-        text = fenced[2].strip() if (fenced := _FENCED.fullmatch(text)) else text
+        text = unwrapped(storable(without_thought(answer.text) or ""))
         return drop_repeated_items(text) if self.style.listed_once else text
 
     def require_text(self, text: str) -> str:
