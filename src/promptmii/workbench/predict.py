@@ -64,7 +64,7 @@ def predict(
     abstain: Abstain | None = None,
     progress: Progress = QUIET,
 ) -> Labelled:
-    """Label a table, a list of texts, or one text. Empty texts get no label and cost no call.
+    """Label a table or a list of texts. Empty texts get no label and cost no call.
 
     `instruction` is an instruction or its file. The `follower` defaults to the one that the instruction names.
 

@@ -21,6 +21,8 @@ _NO_SCHEME = re.compile(r"@(localhost|(?:\d+\.){3}\d+|[\w.-]+:\d+|[\w.-]+(?=/v1/
 """An address without http://, which would pass for a part of the model's name."""
 CHAT = "/chat/completions"
 HOSTED = "https://api.openai.com/v1"
+FIRST_TOKENS = "+top_logprobs"
+"""Suffix of a model name that selects the likelihoods of first tokens."""
 
 
 class ServerReference(NamedTuple):
@@ -41,6 +43,11 @@ class ServerReference(NamedTuple):
         if not address and (found := _NO_SCHEME.search(model)):
             raise ConfigError(f"The address {found[1]!r} lacks http:// or https://; expected @http://host:port/v1.")
         return cls(model, checked_address(f"http{address}") if address else None)
+
+
+def without_address(reference: str) -> str:
+    """The reference of a model without its server's address."""
+    return reference.partition("@http")[0]
 
 
 def checked_address(address: str) -> str:
