@@ -322,6 +322,14 @@ class TestNothingIsMadeUp:
             accuracy_score(wrong, fitted.predict(X), sample_weight=weights)
         )
 
+    def test_weights_of_other_rows_are_refused_before_any_call(self):
+        model = scripted()
+        fitted = PromptClassifier(model, n=6).fit(X, y)
+        calls = len(model.calls)
+        with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+            fitted.score(X, y, [1.0, 2.0])
+        assert len(model.calls) == calls
+
 
 class TestInScikitLearn:
     def test_params(self):

@@ -151,6 +151,11 @@ def test_a_file_that_appears_meanwhile_stays_and_the_instruction_is_saved_beside
     assert Instruction.load(tmp_path / "i-2.json") == result.instruction
 
 
+def test_an_empty_name_of_the_output_is_refused() -> None:
+    with pytest.raises(OutputError, match="is a folder; expected the name of a file"):
+        pipeline.induce(demo_path(), output="", generator="openai:m", endpoint={"base_url": "http://127.0.0.1:9"})
+
+
 def test_an_output_that_exists_is_refused_before_the_first_call(tmp_path: Path) -> None:
     path = tmp_path / "i.json"
     path.write_text("mine")

@@ -214,11 +214,13 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:  # noqa: N803
         """Accuracy (for macro-F1: `scoring="f1_macro"`). An unparsed answer is a miss.
 
-        Raises `ScoreRefusedError` if a call failed.
+        Raises `ScoreRefusedError` if a call failed, `ValueError` before any call if there is not a weight per text.
         """
         self._labels()
         texts = self._texts(X, reset=False)
         gold = _names(_targets(texts, y))
+        if sample_weight is not None:
+            check_consistent_length(texts, sample_weight)
         scored = score(
             self.follower_, self.instruction_, [Example(text, label) for text, label in zip(texts, gold, strict=True)]
         )

@@ -19,6 +19,7 @@ from promptmii.errors import ArtefactError, ConfigError, counted
 from promptmii.exports import Prompt, rendered
 from promptmii.files import write_text
 from promptmii.models.base import Message, Price, Usage, known_sum
+from promptmii.models.http.config import without_address
 from promptmii.notebook import brief, facts_html, text_html
 from promptmii.prompts import FRAME_SLOTS, Template, follower_frame, frame_parts
 from promptmii.schema import Frozen, storable
@@ -294,25 +295,24 @@ class Instruction(Frozen):
             raise ConfigError("This instruction's prompt template shows texts unquoted, but exported code quotes them.")
         before, after = _parts(self.frame, self.text, self.labels)
         calibration = self.calibration if self.calibrates and self.calibration else None
-        code = rendered(
-            to,
-            Prompt(
-                before,
-                after,
-                self.labels,
-                model=(self.follower or "").partition("@http")[0].removeprefix("openai:").removeprefix("hf:"),
-                measured=self._measured_with,
-                scale=calibration.scale if calibration else (1.0,) * len(self.labels),
-                offset=calibration.offset if calibration else (0.0,) * len(self.labels),
-            ),
+        prompt = Prompt(
+            before,
+            after,
+            self.labels,
+            follower=self.follower or "",
+            measured=self._measured_with,
+            scale=calibration.scale if calibration else (1.0,) * len(self.labels),
+            offset=calibration.offset if calibration else (0.0,) * len(self.labels),
         )
+        code = rendered(to, prompt)
         if path is not None:
             write_text(Path(path), code, force=force)
         return code
 
     @property
     def _measured_with(self) -> str:
-        setup = f"{self.follower}, {self.mode}, calibration {self.calibration.kind if self.calibration else 'none'}"
+        calibration = self.calibration.kind if self.calibration else "none"
+        setup = f"{without_address(str(self.follower))}, {self.mode}, calibration {calibration}"
         setup += f", {self.shortlist}" if self.shortlist and self.shortlists else ""
         return f"{self.measured}, by {setup}" if self.measured else "not measured"
 

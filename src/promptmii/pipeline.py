@@ -128,7 +128,7 @@ def induce(
     model call.
     """
     settings = InduceSettings.of(**((settings.model_dump() if settings else {}) | changes))
-    output_file = _OutputFile(Path(output) if output else None, force, progress)
+    output_file = _OutputFile(None if output is None else Path(output), force, progress)
     if not isinstance(source, LoadedTask):
         progress.step("Reading the data")
     loaded = source if isinstance(source, LoadedTask) else load(source, settings.columns, seed=settings.seed)

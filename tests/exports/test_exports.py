@@ -18,6 +18,7 @@ from promptmii import Instruction
 from promptmii.cli import app
 from promptmii.errors import ConfigError, OutputError
 from promptmii.exports import TARGETS
+from promptmii.instruction import Measurement
 from promptmii.prompts import quote
 
 texts = st.lists(st.one_of(st.text(max_size=20), st.sampled_from(PIECES)), max_size=6).map("".join)
@@ -90,7 +91,11 @@ def test_a_script_needs_only_python(tmp_path: Path) -> None:
 
 
 def test_the_server_address_of_the_instruction_is_not_exported() -> None:
-    instruction = INSTRUCTION.model_copy(update={"follower": "openai:m@http://elsewhere.example/v1"})
+    measured = Measurement(
+        macro_f1=1, low=1, high=1, accuracy=1, n=1, n_unparsed=0, n_truncated=0, prompt_tokens_per_query=1, data_key=""
+    )
+    reference = "openai:m+top_logprobs@http://elsewhere.example/v1"
+    instruction = INSTRUCTION.model_copy(update={"follower": reference, "measured": measured})
     for target in TARGETS:
         assert "elsewhere" not in instruction.export(target)
     assert module(instruction.export("python"))["MODEL"] == os.environ.get("MODEL", "m")

@@ -160,6 +160,18 @@ def test_an_invalid_form_keeps_its_input(visit: Visit) -> None:
     page.wait_for_selector("#compared")
 
 
+def test_another_text_column_keeps_the_ticks_beside_a_very_long_prompt(visit: Visit) -> None:
+    page = visit.page
+    page.get_by_role("button", name="Use the sample").click()
+    page.get_by_text("More options").click()
+    page.fill("#start", "Label each ticket. " * 5_000)
+    page.uncheck("[name=labels][value=refund]")
+    page.check("[name=text][value=id]", force=True)
+    page.wait_for_selector("#labels .preview:has-text('id: ')")
+    assert not page.is_checked("[name=labels][value=refund]")
+    assert page.is_checked("[name=labels][value=billing]")
+
+
 def test_an_edit_is_measured_while_it_is_typed(visit: Visit) -> None:
     page = visit.page
     visit.run()

@@ -21,9 +21,11 @@ from tests.ui.toy import RULES, Models
 from tests.ui.trials import many_rows
 
 from promptmii import Instruction
+from promptmii.config import Endpoint
 from promptmii.data import demo_path
 from promptmii.errors import ConfigError
 from promptmii.exports import ENDINGS
+from promptmii.models import LanguageModel
 from promptmii.ui.app import listening_socket, make_app
 from promptmii.ui.jobs import Jobs
 from promptmii.ui.store import Store
@@ -155,6 +157,11 @@ class TestData:
         data = str(page.url).rsplit("=", 1)[1]
         other = client.get("/new/columns", params={"data": data, "text": "body", "label_column": "kind"}).text
         assert re.findall(r'name="labels" value="(\w)"', other) == ["x", "y", "z"]
+        kept = {"labels": ["x", "z"], "labels_of": "kind"}
+        for label, ticks in ("kind", ["x", "z"]), ("label", None):
+            again = client.get("/new/columns", params={"data": data, "text": "body", "label_column": label} | kept).text
+            names = re.findall(r'name="labels" value="([^"]*)"', again)
+            assert re.findall(r'name="labels" value="([^"]*)" checked', again) == (ticks or names)
         same = client.get("/new/columns", params={"data": data, "text": "body", "label_column": "body"}).text
         assert "they must differ" in same
 
@@ -162,6 +169,7 @@ class TestData:
         store = Store(tmp_path / "home")
         key = store.add(f"{'a' * 10}.{'b' * 115}.csv", b"text,label\n")
         assert store.path(key).name == f"{'b' * 115}.csv"
+        assert store.path(store.add(f"{'表' * 110}.csv", b"text,label\n")).suffix == ".csv"
 
     @pytest.mark.parametrize(
         ("name", "content", "message"),
@@ -330,6 +338,15 @@ class TestRun:
         assert "100 examples were asked for" in page
         assert "Try again" in page
         assert "failed" in client.get("/history").text
+
+    def test_an_unforeseen_failure_is_shown_and_saved(self, tmp_path: Path) -> None:
+        def load(endpoint: Endpoint, reference: str) -> LanguageModel:
+            raise RuntimeError(f"{reference} does not fit at {endpoint.base_url}")
+
+        with TestClient(make_app(tmp_path / "home", "token", load=load), base_url=HOST) as client:
+            client.get("/?token=token")
+            assert "RuntimeError: toy does not fit" in finished_page(client, start_run(client))
+            assert "failed" in client.get("/history").text
 
     def test_hostile_instructions_stay_text(self, client: TestClient) -> None:
         address = start_run(client)

@@ -110,6 +110,14 @@ def test_a_new_label_without_a_usable_row_is_refused_before_any_call() -> None:
     assert not follower.calls
 
 
+def test_rows_that_leave_none_to_measure_on_are_refused_before_any_call() -> None:
+    follower = model()
+    with pytest.raises(DataError, match="is left to measure on: the new lines are written from all"):
+        extend(made(), NEW[:1], follower)
+    assert not follower.calls
+    assert extend(made(), NEW[:1], follower, old=OLD).new_labels == ("billing",)
+
+
 @pytest.mark.parametrize(
     ("reply", "line"),
     [

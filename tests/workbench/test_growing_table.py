@@ -165,6 +165,17 @@ def test_a_file_that_was_emptied_is_not_continued(tmp_path: Path) -> None:
     assert output.read_bytes() == b""
 
 
+@pytest.mark.parametrize("name", ["run.json", "again.jsonl", "threshold.json"])
+def test_a_damaged_note_of_an_unfinished_run_is_named(tmp_path: Path, name: str) -> None:
+    output = tmp_path / "out.csv"
+    with pytest.raises(KeyboardInterrupt):
+        run(TEXTS, output, Dying(40))
+    (run_folder(output) / name).write_bytes(b"\0\0\n")  # what a power cut may leave
+    with pytest.raises(OutputError, match=rf"{name}, a note of the unfinished run, is damaged"):
+        run(TEXTS, output)
+    run(TEXTS, output, force=True)
+
+
 def test_the_input_is_not_overwritten(tmp_path: Path) -> None:
     table = tmp_path / "rows.csv"
     table.write_text("text,label\n" + "".join(f"{text},refund\n" for text in TEXTS))

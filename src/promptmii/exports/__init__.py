@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from importlib import resources
 
 from promptmii.errors import ConfigError, nearest
+from promptmii.models.http.config import FIRST_TOKENS, without_address
 from promptmii.prompts import CONTROL, defuse
 
 TARGETS = {
@@ -36,8 +37,8 @@ class Prompt:
     after: str
     """The prompt after the text."""
     labels: tuple[str, ...]
-    model: str
-    """The model's name on a server."""
+    follower: str
+    """The reference of the model that it was measured with, or nothing."""
     measured: str
     """The score, with the model and mode that it was measured for."""
     scale: tuple[float, ...]
@@ -54,7 +55,7 @@ def rendered(target: str, prompt: Prompt) -> str:
         "before": _literal(prompt.before),
         "after": _literal(prompt.after),
         "labels": repr(dict(zip(written, prompt.labels, strict=True))),
-        "model": repr(prompt.model),
+        "model": repr(_name_on_server(prompt.follower)),
         "measured": repr(prompt.measured),
         "control": "\n    ".join(map(repr, re.findall(".{1,100}", CONTROL.pattern))),
         "max_tokens": str(32 + max(len(json.dumps(label)) for label in written)),
@@ -64,6 +65,10 @@ def rendered(target: str, prompt: Prompt) -> str:
     }
     pieces = {name: _filled(name, values).rstrip("\n") for name in ("core", "http")}
     return _filled(target, values | pieces)
+
+
+def _name_on_server(reference: str) -> str:
+    return without_address(reference).removesuffix(FIRST_TOKENS).removeprefix("openai:").removeprefix("hf:")
 
 
 def _filled(name: str, values: Mapping[str, str]) -> str:

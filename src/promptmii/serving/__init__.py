@@ -6,8 +6,7 @@ from pathlib import Path
 
 from promptmii.config import Endpoint, RayOptions, ServeSettings
 from promptmii.errors import ConfigError
-from promptmii.models.http.config import ServerReference
-from promptmii.models.http.likelihoods import FIRST_TOKENS
+from promptmii.models.http.config import FIRST_TOKENS, ServerReference
 from promptmii.progress import QUIET, Progress
 from promptmii.serving.cluster import ClusterServers
 from promptmii.serving.local import LocalServers

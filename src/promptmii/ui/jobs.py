@@ -31,6 +31,11 @@ class Cancelled(BaseException):
     """Raised inside cancelled work. `except Exception` does not catch it."""
 
 
+def failure_message(error: Exception) -> str:
+    """What the page says about an error: the message, with the type unless promptmii wrote it."""
+    return str(error) if isinstance(error, PromptMIIError) else f"{type(error).__name__}: {error}"
+
+
 @dataclass
 class Step:
     """One step of a job."""
@@ -139,11 +144,10 @@ class Job(Progress):
             self.state = "done"
         except Cancelled:
             self.state = "cancelled"
-        except PromptMIIError as error:
-            self.failure, self.state = str(error), "failed"
-        except Exception as error:  # a bug: show it on the page, log its traceback, and keep the thread alive
-            logging.getLogger(__name__).exception("%s failed", self.key)
-            self.failure, self.state = f"{type(error).__name__}: {error}", "failed"
+        except Exception as error:  # also a bug: show it on the page, log its traceback, and keep the thread alive
+            if not isinstance(error, PromptMIIError):
+                logging.getLogger(__name__).exception("%s failed", self.key)
+            self.failure, self.state = failure_message(error), "failed"
         finally:
             self._end_step()
             self.version += 1

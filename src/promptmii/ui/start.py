@@ -129,11 +129,12 @@ def new(request: Request) -> Response:
 
 
 def columns(request: Request) -> Response:
-    """The preview under other columns."""
+    """The preview under other columns. The labels of the same label column keep their ticks."""
     context, query = AppContext.of(request), request.query_params
     text, label = tuple(query.getlist("text")), query.get("label_column", "")
     preview = DataPreview.of(context.store, query.get("data", ""), text, label)
-    return context.page("_labels.html", preview=preview, chosen=None)
+    chosen = query.getlist("labels") if query.get("labels_of") == preview.label else None
+    return context.page("_labels.html", preview=preview, chosen=chosen)
 
 
 async def begin_run(request: Request) -> Response:

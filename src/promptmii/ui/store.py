@@ -32,6 +32,8 @@ from promptmii.task import Example
 
 SAMPLE = "sample"
 """Key of the bundled sample table."""
+MAX_NAME_BYTES = 255
+"""Maximum length of a file name on most file systems."""
 _KEY = re.compile(r"[\w-]+")
 
 
@@ -105,7 +107,8 @@ class Store:
 
     def add(self, name: str, content: bytes) -> str:
         """Store an uploaded table and return its key, which depends on the name too: its suffix decides the format."""
-        safe_name = re.sub(r"[^\w.() -]", "_", Path(name.replace("\\", "/")).name)[-120:].lstrip(". ") or "data.csv"
+        safe_name = re.sub(r"[^\w.() -]", "_", Path(name.replace("\\", "/")).name)[-120:]
+        safe_name = safe_name.encode()[-MAX_NAME_BYTES:].decode(errors="ignore").lstrip(". ") or "data.csv"
         digest = hashlib.sha256(content)
         digest.update(safe_name.encode())
         key = digest.hexdigest()[:16]

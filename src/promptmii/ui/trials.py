@@ -41,7 +41,9 @@ def show(request: Request) -> Response:
     if trial.own is None:
         job = context.jobs.of(trial.key)
         live = job if job and job.live else None
-        return context.page("run.html", trial=trial, job=live, store=context.store, written=_written(context, trial))
+        failure = trial.failure or (job.failure if job else "")  # a full disk keeps it from being saved
+        written = _written(context, trial)
+        return context.page("run.html", trial=trial, job=live, failure=failure, store=context.store, written=written)
     return context.page(
         "trial.html",
         trial=trial,

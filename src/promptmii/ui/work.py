@@ -6,12 +6,11 @@ from dataclasses import dataclass
 
 from promptmii import metrics, pipeline
 from promptmii.data import draw_query, draw_support
-from promptmii.errors import PromptMIIError
 from promptmii.follower import Follower, Prediction
 from promptmii.instruction import Instruction
 from promptmii.scoring import Scored, score
 from promptmii.task import Example
-from promptmii.ui.jobs import Cancelled, Job
+from promptmii.ui.jobs import Cancelled, Job, failure_message
 from promptmii.ui.store import Answers, Store, Trial
 from promptmii.workbench.edit import with_text
 from promptmii.workbench.followers import ModelPool
@@ -109,8 +108,8 @@ class Work:
         except Cancelled:
             self.store.save(trial.model_copy(update={"failure": "You stopped this run."}))
             raise
-        except PromptMIIError as error:
-            self.store.save(trial.model_copy(update={"failure": str(error)}))
+        except Exception as error:
+            self.store.save(trial.model_copy(update={"failure": failure_message(error)}))
             raise
 
 

@@ -115,8 +115,8 @@ def extend(
 
     Writes no file. `old` is a table of rows with old labels; without any, nothing is calibrated. `generator` is the
     model that writes the lines, by default the one that wrote the instruction. `keep` receives the new instruction
-    before it is measured. Raises `ConfigError` if no label is new, `DataError` if a new one has no usable row, and
-    `EndpointError` if the model writes no line.
+    before it is measured. Raises `ConfigError` if no label is new, `DataError` if a new one has no usable row or no
+    row is left to measure on, and `EndpointError` if the model writes no line.
     """
     instruction, columns, table = Instruction.of(instruction), columns or Columns(), read_table(more)
     column = _label_column(instruction, table, columns)
@@ -130,6 +130,13 @@ def extend(
     examples = _examples_by_label(instruction, rows)
     if lacking := [label for label in new_labels if label not in examples]:
         raise DataError(f"No row of {table.origin} shows {listed(lacking, 4)}: each was empty or contradicted.")
+    used = {row_key(row.text) for group in examples.values() for row in group}
+    used.update(instruction.provenance.support_rows)
+    if all(row_key(row.text) in used for row in rows):
+        raise DataError(
+            f"No row of {table.origin} is left to measure on: the new lines are written from all of them. Give at "
+            "least two rows of a new label, or other rows of the old labels (--old)."
+        )
     with open_followers(follower, progress) as followers:
         writer = followers.writer(instruction, generator)
         followers.progress.step("Writing the new lines", len(new_labels), "drafts")

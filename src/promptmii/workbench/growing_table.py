@@ -62,7 +62,7 @@ def refuse_overwriting(output: Path, *inputs: object) -> None:
 def locked_run_folder(output: Path, inputs: Mapping[str, Any], *, force: bool) -> Generator[Path]:
     """The locked folder of a run that is new or has the same inputs as before.
 
-    Raises `OutputError` if the run was started with other inputs, unless `force` starts it over.
+    Raises `OutputError` if the run was started with other inputs or is damaged, unless `force` starts it over.
     """
     check_output(output, force=force)
     folder = run_folder(output)
@@ -71,7 +71,7 @@ def locked_run_folder(output: Path, inputs: Mapping[str, Any], *, force: bool) -
         for old in folder.iterdir() if force or not path.exists() else ():  # also what an ended run may have left
             if old.name != LOCK:
                 old.unlink()
-        previous = json.loads(path.read_text("utf-8")) if path.exists() else None
+        previous = state_in(path, path.read_bytes()) if path.exists() else None
         differing = [name for name, value in inputs.items() if previous and previous.get(name) != value]
         if differing:
             raise OutputError(
@@ -88,6 +88,14 @@ def locked_run_folder(output: Path, inputs: Mapping[str, Any], *, force: bool) -
                 end_run(folder)
     if not path.exists():
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def state_in(path: Path, content: bytes) -> Any:
+    """The JSON value that a file of a run folder holds. Raises `OutputError` if it is damaged, as after a power cut."""
+    try:
+        return json.loads(content)
+    except ValueError as error:
+        raise OutputError(f"{path}, a note of the unfinished run, is damaged. Start over with --force.") from error
 
 
 def end_run(folder: Path) -> None:
@@ -191,5 +199,5 @@ def _retried_records(path: Path) -> Iterator[tuple[int, str]]:
     with path.open("rb") as file:
         for line in file:
             if line.endswith(b"\n"):
-                position, record = json.loads(line)
+                position, record = state_in(path, line)
                 yield position, record

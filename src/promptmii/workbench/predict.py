@@ -15,7 +15,14 @@ from promptmii.progress import QUIET, Progress
 from promptmii.workbench.abstain import Abstain, Threshold, ThresholdChoice
 from promptmii.workbench.followers import FollowerLike, open_followers
 from promptmii.workbench.formats import Csv, ParquetTable, Row, csv_text, format_for
-from promptmii.workbench.growing_table import GrowingTable, Tally, end_run, locked_run_folder, refuse_overwriting
+from promptmii.workbench.growing_table import (
+    GrowingTable,
+    Tally,
+    end_run,
+    locked_run_folder,
+    refuse_overwriting,
+    state_in,
+)
 from promptmii.workbench.labelling import Labelling
 
 Sink = Callable[[str], object]
@@ -64,7 +71,7 @@ def predict(
     abstain: Abstain | None = None,
     progress: Progress = QUIET,
 ) -> Labelled:
-    """Label a table, a list of texts, or one text. Empty texts get no label and cost no call.
+    """Label a table or a list of texts. Empty texts get no label and cost no call.
 
     `instruction` is an instruction or its file. The `follower` defaults to the one that the instruction names.
 
@@ -168,7 +175,7 @@ def _threshold(job: Labelling, abstain: Abstain, folder: Path, progress: Progres
     """The threshold of this run, chosen at its first start."""
     path = folder / "threshold.json"
     if path.exists():
-        saved = json.loads(path.read_text("utf-8"))
+        saved = state_in(path, path.read_bytes())
         return Threshold(saved["value"], saved["chosen"] and ThresholdChoice(**saved["chosen"]))
     threshold = abstain.threshold_for(job.instruction, job.follower, progress)
     if threshold:

@@ -22,8 +22,8 @@ from promptmii.models.base import (
 from promptmii.models.http import constraints, tokens
 from promptmii.models.http.calls import Calls
 from promptmii.models.http.completions import Completions
-from promptmii.models.http.config import HttpConfig
-from promptmii.models.http.likelihoods import FIRST_TOKENS, LikelihoodProtocol
+from promptmii.models.http.config import FIRST_TOKENS, HttpConfig
+from promptmii.models.http.likelihoods import LikelihoodProtocol
 from promptmii.models.http.llama_server import LLAMA
 from promptmii.models.http.prompt_logprobs import VLLM
 from promptmii.models.http.refusals import RefusedError

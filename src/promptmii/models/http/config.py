@@ -26,6 +26,8 @@ _ENDPOINT = re.compile(r"/chat/completions$|(?<=/v1)/(completions|responses|mode
 """The path of an endpoint, which users copy with the address."""
 CHAT = "/chat/completions"
 HOSTED = "https://api.openai.com/v1"
+FIRST_TOKENS = "+top_logprobs"
+"""Suffix of a model name that selects the likelihoods of first tokens."""
 
 
 class ServerReference(NamedTuple):
@@ -46,6 +48,11 @@ class ServerReference(NamedTuple):
         if not address and (found := _NO_SCHEME.search(model)):
             raise ConfigError(f"The address {found[1]!r} lacks http:// or https://; expected @http://host:port/v1.")
         return cls(model, checked_address(address[0]) if address else None)
+
+
+def without_address(reference: str) -> str:
+    """The reference of a model without its server's address."""
+    return reference.partition("@http")[0]
 
 
 def checked_address(address: str) -> str:

@@ -7,8 +7,6 @@ from promptmii.models.base import Chat, Choice, Message
 from promptmii.models.http.refusals import bad_answer
 from promptmii.models.http.transport import Server
 
-FIRST_TOKENS = "+top_logprobs"
-"""Suffix of a model name that selects the likelihoods of first tokens."""
 WORD = "zyx"
 TURNS: Sequence[Message] = (
     {"role": "user", "content": "x"},
