@@ -1,6 +1,7 @@
 """Statistics and tables of a run, checked against its raw predictions and against their mathematical properties."""
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
 
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from promptmii.records import Record, Run, pack_predictions
 from promptmii.report import costs, headline, statistics, tables, transfer
 from promptmii.report import scores as scores_module
 from promptmii.report.paper import paper_scale_tables, published_tables
-from promptmii.report.results import Results
+from promptmii.report.results import Results, outcome
 from promptmii.report.scores import Scope, Scores, Series, all_cells, short_name, short_names, slug
 from promptmii.report.statistics import Mean
 from promptmii.report.tables import ReportTable
@@ -268,7 +269,13 @@ def test_a_failed_cell_that_was_measured_again_later_is_not_listed_as_failed(tmp
     with recording(tmp_path / "failed") as recorder:
         recorder.add(Record(key="earlier", cell=record.cell, status="failed", error="gone", finished=finished), None)
     assert Results.read([run, tmp_path / "failed"]).failed == []
+    assert Run.read(run, tmp_path / "failed").failed == (), "--retry-failed could not run it: its key has changed"
     assert [record.error for record in Results.read([tmp_path / "failed"]).failed] == ["gone"]
+    with recording(tmp_path / "failed") as recorder:
+        recorder.add(Record(key="later", cell=record.cell, status="failed", error="lost", finished="2027"), None)
+    later = Results.read([run, tmp_path / "failed"])
+    assert [record.error for record in later.run.failed] == ["lost"]
+    assert later.nothing_scored, "the score is of earlier settings"
 
 
 def test_the_costs_of_a_follower_without_a_score_are_no_nan(tmp_path: Path) -> None:
@@ -339,6 +346,29 @@ def test_costs_are_means_over_tasks_and_unknown_money_stays_unknown(cells: pd.Da
     label_money = costs.costs(without_prices, scope).set_index(["series", "n"])["label_money"]
     assert np.isnan(label_money["icl", 5])
     assert not np.isnan(label_money["mii · smol", 5])
+
+
+@pytest.mark.parametrize("methods", [("naive", "icl", "mii"), ("icl", "mii")])
+def test_the_leader_of_an_unfinished_run_is_chosen_among_all_methods(tmp_path: Path, methods: tuple[str, ...]) -> None:
+    folder = write_run(tmp_path / "run", 12, methods, (5, 20, 50), 1, rows=30)
+    lines = (folder / "records.jsonl").read_text("utf-8").splitlines(keepends=True)
+    unfinished = re.compile(r'_00[0-5]".*"n":20,')
+    (folder / "records.jsonl").write_text("".join(line for line in lines if not unfinished.search(line)), "utf-8")
+    (scores,) = Results(Run.read(folder)).by_scope
+    assert re.match(r"(mii|icl) leads at n=20 .* over 6 of 12 tasks", headline.winner(scores, 20))
+
+
+def test_the_two_instructions_are_of_the_follower_that_the_view_opens_with(tmp_path: Path) -> None:
+    # `b` comes first in the records, `a` first in the alphabet; each writes for itself as `zero`.
+    run = [
+        write_run(tmp_path / name, 1, ("zero", "mii"), [5], 1, rows=10, generators=[name], followers=[name])
+        for name in "ba"
+    ]
+    results = Results(Run.read(*run))
+    chosen = outcome(results)
+    assert chosen is not None
+    scope = results.by_scope[chosen["scope"]]
+    assert {results.series[chosen[side]] for side in ("left", "right")} <= set(scope.series)
 
 
 def test_transfer_lists_untrained_and_trained_writers(tmp_path: Path) -> None:

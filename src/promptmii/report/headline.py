@@ -17,7 +17,7 @@ from promptmii.metrics import holm
 from promptmii.records import Run
 from promptmii.report.methods import Role, is_known, is_unwritten, planned_rivals, role, shows_examples, under_test
 from promptmii.report.scores import Scope, Scores, Series, in_order, nearest_n, short_names
-from promptmii.report.statistics import LEVEL, Mean, Paired, comparable, detectable, means, paired
+from promptmii.report.statistics import LEVEL, Mean, Paired, detectable, means, paired, shared_means
 from promptmii.report.tables import NOTHING, ReportTable, number, p_value, pair_row, prompt_length, span, with_interval
 
 REVISION_LENGTH = 16
@@ -133,7 +133,7 @@ def claim_table(planned: Sequence[Claim]) -> ReportTable:
 
 def winner(scores: Scores, n: int) -> str:
     """A sentence on the method with the highest mean at n over shared tasks, under test or not."""
-    ranked = sorted((mean for mean in _at(comparable(scores), n) if mean.tasks), key=lambda mean: -mean.mean)
+    ranked = sorted(shared_means(scores, nearest_n(scores.ns, n)), key=lambda mean: -mean.mean)
     if not ranked:
         return f"No method has a score at n={nearest_n(scores.ns, n)}."
     best = ranked[0]

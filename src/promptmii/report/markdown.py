@@ -56,8 +56,8 @@ def write_markdown(folders: Sequence[Path], path: Path) -> Path:
     if MADE_BY not in old_text:
         raise OutputError(f"{path} exists and was not made by promptmii report. Name another file.")
     results = Results.read(folders)
-    if len(results.run.failed) == len(results.run.records):
-        raise ScoreRefusedError(f"All cells failed, so there is nothing to show; first: {results.run.failed[0].error}.")
+    if results.nothing_scored:
+        raise ScoreRefusedError(f"All cells failed, so there is nothing to show; first: {results.failed[0].error}.")
     page = _Page(results, path)
     text = page.text()
     try:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from promptmii.metrics import holm
-from promptmii.report.scores import Floats, Scores, Series
+from promptmii.report.scores import ARRAYS, Floats, Scores, Series
 
 TIE = 1e-9
 """Scores closer than this count as equal."""
@@ -219,13 +219,22 @@ def comparable(scores: Scores) -> Scores:
 
     chosen = max(task_sets, key=scores_kept)
     complete = has_score[:, :, chosen].all(axis=2, keepdims=True)
-    names = ("error", "uncalibrated", "tokens", "seeds", "failed")
-    return replace(
-        scores,
-        tasks=tuple(compress(scores.tasks, chosen)),
-        macro_f1=np.where(complete, scores.macro_f1[:, :, chosen], np.nan),
-        **{name: getattr(scores, name)[:, :, chosen] for name in names},
+    macro_f1 = np.where(complete, scores.macro_f1, np.nan)
+    own_tasks = tuple(compress(scores.tasks, chosen))
+    arrays = {name: getattr(scores, name)[:, :, chosen] for name in ARRAYS}
+    return replace(scores, tasks=own_tasks, **arrays | {"macro_f1": macro_f1[:, :, chosen]})
+
+
+def shared_means(scores: Scores, n: int) -> list[Mean]:
+    """The series with a score at n, all as means over the same tasks.
+
+    These are the tasks of the figures (`points`), unless these leave out series that share tasks at this n, as in a run
+    that is not finished.
+    """
+    of_figures, of_n = (
+        [mean for mean in means(comparable(part), n) if mean.tasks] for part in (scores, scores.only(n))
     )
+    return of_figures if len(of_figures) >= len(of_n) else of_n
 
 
 def points(scores: Scores) -> list[Mean]:

@@ -9,7 +9,7 @@ import pandas as pd
 from promptmii.report.drawing import Drawn, blank_figure, styled
 from promptmii.report.methods import position, single_call
 from promptmii.report.scores import Scores, short_names, slug
-from promptmii.report.statistics import comparable, means
+from promptmii.report.statistics import shared_means
 from promptmii.report.tables import ReportTable, number, span
 
 
@@ -54,8 +54,8 @@ def transfers(by_scope: Sequence[Scores]) -> list[Transfer]:
         }
         for scores in by_scope
         for n in scores.ns
-        for mean in means(comparable(scores), n)
-        if mean.series.method in single_call() and mean.series.generator and mean.tasks
+        for mean in shared_means(scores, n)
+        if mean.series.method in single_call() and mean.series.generator
     ]
     if not rows:
         return []
