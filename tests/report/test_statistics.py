@@ -215,7 +215,8 @@ def test_wins_and_losses_mirror_each_other(values: np.ndarray) -> None:
 
 def test_a_missing_signed_rank_test_has_a_reason() -> None:
     assert statistics.signed_rank(np.array([0.1] * 5))[1] == "fewer than 6 tasks"
-    assert statistics.signed_rank(np.zeros(9))[1] == "equal on every task"
+    assert statistics.signed_rank(np.zeros(9)) == (1.0, ""), "it counts when p-values are adjusted"
+    assert np.isnan(statistics.detectable(np.full(9, 0.1))), "a sample without noise does not say how much there is"
     differences = np.random.default_rng(0).normal(0.02, 0.05, 30)
     assert statistics.signed_rank(differences) == (pytest.approx(wilcoxon(differences).pvalue, rel=1e-6), "")
     assert statistics.signed_rank(np.array([0, 0, 0, 0, 0, 0.1]))[0] == 1.0
@@ -276,6 +277,13 @@ def test_a_failed_cell_that_was_measured_again_later_is_not_listed_as_failed(tmp
     later = Results.read([run, tmp_path / "failed"])
     assert [record.error for record in later.run.failed] == ["lost"]
     assert later.nothing_scored, "the score is of earlier settings"
+
+
+def test_failures_with_names_kept_and_hidden_are_counted_apart(tmp_path: Path) -> None:
+    kept = write_run(tmp_path / "kept", 1, ("naive",), [5], 1, rows=10, failures=1)
+    hidden = write_run(tmp_path / "hidden", 1, ("naive",), [5], 1, rows=10, nameless=True)
+    shown = tables.failure_table(all_cells(Run.read(kept, hidden))).shown
+    assert [*zip(shown["mode"], shown["failed"], strict=True)] == [("choose", 1), ("choose, names hidden", 0)]
 
 
 def test_the_costs_of_a_follower_without_a_score_are_no_nan(tmp_path: Path) -> None:
@@ -425,14 +433,23 @@ def test_the_papers_numbers_appear_beside_a_run_with_its_follower(tmp_path: Path
     follower = "openai:meta-llama/Llama-3.1-8B-Instruct"
     methods = ("naive", "icl", "mii")
     folder = write_run(
-        tmp_path / "run", 3, methods, (20, 50), 1, rows=20, followers=(follower, "smol"), modes=("generate",)
+        tmp_path / "run",
+        3,
+        methods,
+        (20, 50),
+        1,
+        rows=20,
+        generators=("base", "trained"),
+        followers=(follower, "smol"),
+        modes=("generate",),
     )
     by_scope = Results(Run.read(folder)).by_scope
     (table,) = published_tables(by_scope)
     rows = {(row.method, row.n): row for row in table.data.itertuples()}
-    assert set(rows) == {("naive", 50), ("mii", 50)}
-    assert rows["mii", 50].published == 0.416
-    assert rows["mii", 50].macro_f1 == pytest.approx(np.mean(by_scope[0].at("mii", 50)))
+    assert set(rows) == {("naive", 50), ("mii · base", 50), ("mii · trained", 50)}
+    for name in ("mii · base", "mii · trained"):
+        assert rows[name, 50].published == 0.416
+        assert rows[name, 50].macro_f1 == pytest.approx(np.mean(by_scope[0].at(name, 50)))
 
 
 def test_followers_that_differ_only_in_folder_or_address_stay_distinct(tmp_path: Path) -> None:

@@ -123,9 +123,11 @@ def claim_table(planned: Sequence[Claim]) -> ReportTable:
         | {"p, Holm": p_value(c.p, c.pair.reason), "smallest difference to find": number(c.detectable)}
         for c in planned
     ]
+    tested = sum(not np.isnan(c.p) for c in planned)
+    which = "planned comparisons" if tested == len(planned) else f"of the {len(planned)} that have a test"
     note = (
         "Difference in macro-F1 [95 % t interval over tasks]; Wilcoxon's signed-rank test over tasks, adjusted (Holm) "
-        f"for all {len(planned)} planned comparisons. The last column is the smallest true difference that this grid "
+        f"for all {tested} {which}. The last column is the smallest true difference that this grid "
         "finds four times in five. It can easily miss a smaller one, so a large p does not prove equality."
     )
     return ReportTable("headline", "The planned comparisons", note, pd.DataFrame(data), pd.DataFrame(shown))

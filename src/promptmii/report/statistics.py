@@ -103,10 +103,10 @@ def interval_of_mean(values: Floats) -> tuple[float, float]:
 def detectable(differences: Floats, level: float = LEVEL, power: float = 0.8) -> float:
     """The smallest true mean difference that a paired t test detects with this power.
 
-    The number of tasks and the noise are those of `differences`. NaN for fewer than two tasks.
+    The number of tasks and the noise are those of `differences`. NaN for fewer than two tasks, and without noise.
     """
     tasks = len(differences)
-    if tasks < 2:
+    if tasks < 2 or differences.std() < TIE:
         return np.nan
     from scipy.optimize import brentq
     from scipy.stats import nct, t
@@ -182,11 +182,14 @@ def paired(scores: Scores, a: str, b: str, n: int) -> Paired:
 
 
 def signed_rank(differences: Floats) -> tuple[float, str]:
-    """Two-sided p-value of Wilcoxon's signed-rank test without zeros; NaN and a reason if there is no test."""
+    """Two-sided p-value of Wilcoxon's signed-rank test without zeros, 1 if all are zero.
+
+    NaN and a reason if there is no test.
+    """
     if len(differences) < MIN_TASKS:
         return float("nan"), f"fewer than {MIN_TASKS} tasks"
     if not differences.any():
-        return float("nan"), "equal on every task"
+        return 1.0, ""  # not NaN: it was planned, so the adjustment for several tests has to count it
     from scipy.stats import wilcoxon
 
     # Rounded so that differences equal up to floating-point error share a rank.

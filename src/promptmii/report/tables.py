@@ -276,9 +276,10 @@ def failure_table(cells: pd.DataFrame) -> ReportTable:
     for count in ("rows", "unparsed", "truncated"):
         flagged[count] = flagged[count].fillna(0).where(flagged["cells"], 0)
         headings[count] = count
-    groups = flagged.groupby(["series", "follower", "mode", "n"], sort=False)
+    groups = flagged.groupby(["series", "follower", "mode", "hidden", "n"], sort=False)
     data = groups[list(headings)].sum().astype(int).reset_index()
-    shown = data.rename(columns=headings | {"series": "method"})
+    shown = data.drop(columns="hidden").rename(columns=headings | {"series": "method"})
+    shown["mode"] = data["mode"].where(~data["hidden"], data["mode"] + ", names hidden")
     for column in ("unparsed", "truncated"):
         shown[column] = [
             f"{count:,} ({count / rows:.1%})" if rows else NOTHING
