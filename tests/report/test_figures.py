@@ -101,6 +101,24 @@ def test_costs_and_transfer_are_drawn(folder: Path, by_scope: list[Scores]) -> N
     assert "6 tasks" in heat_map.caption
 
 
+def test_figures_have_room_for_long_names_and_many_methods(tmp_path: Path) -> None:
+    long = write_run(
+        tmp_path / "long", 2, ("mii",), [5], 1, rows=10, generators=("g" * 150, "h"), followers=("f" * 150,)
+    )
+    many = write_run(tmp_path / "many", 2, [f"own-{i}" for i in range(50)], [5], 1, rows=10)
+    for run in (long, many):
+        results = Results(Run.read(run))
+        (scores,) = results.by_scope
+        drawn = [
+            figures.length_figure(scores),
+            figures.pareto_figure([scores]),
+            costs.cost_figure(results.cells, scores, 5),
+            *map(transfer.transfer_figure, transfer.transfers([scores])),
+        ]
+        for figure in drawn:
+            drawing.svg(figure.figure)  # matplotlib warns if nothing is left for the panels
+
+
 def test_a_method_looks_the_same_with_and_without_other_methods(by_scope: list[Scores]) -> None:
     series = by_scope[0].series
     everywhere, alone = drawing.looks(series), drawing.looks([s for s in series if s.method == "mii"])
