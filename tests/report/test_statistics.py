@@ -341,6 +341,17 @@ def test_written_tables_can_be_read_back(grid: Run, tmp_path: Path) -> None:
     assert [c for c in methods.shown.columns if c.startswith("n=")] == ["n=5", "n=20"]
 
 
+def test_text_of_servers_stays_in_its_cell(tmp_path: Path) -> None:
+    text = "50 %\r<img src=x>\r\nbad | gateway < 500"
+    frame = pd.DataFrame([{"cell": "a", "error": text}, {"cell": "b", "error": "<0.001"}])
+    tables.write(ReportTable("failed", "Failed", "A note.", frame, frame), tmp_path)
+    (first, second) = pd.read_csv(tmp_path / "failed.csv").itertuples(index=False)
+    assert (first.error, second.error) == ("50 %\n<img src=x>\nbad | gateway < 500", "<0.001")
+    lines = (tmp_path / "failed.md").read_text("utf-8").splitlines()
+    assert lines[-2:] == ["| a | 50 % &lt;img src=x> bad \\| gateway < 500 |", "| b | <0.001 |"]
+    assert "\r" not in (tmp_path / "failed.tex").read_bytes().decode()
+
+
 def test_costs_are_means_over_tasks_and_unknown_money_stays_unknown(cells: pd.DataFrame) -> None:
     scope = Scope("smol", "generate", "smol")
     priced = costs.costs(cells, scope).set_index(["series", "n"])
