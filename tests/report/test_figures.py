@@ -1,6 +1,7 @@
 """Figures for a page: real text, an id per series, a fixed palette, reproducible bytes; and training curves."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -86,6 +87,14 @@ def test_a_method_without_a_prompt_is_a_horizontal_line(folder: Path) -> None:
         assert line.get_segments()[0][:, 1] == pytest.approx(np.full(2, height))
         assert axes.get_xlim()[0] > 0
     assert any(text.get_text() == "my-own, n=20" for text in figures.length_figure(scores).figure.axes[0].texts)
+
+
+def test_the_caption_names_methods_whose_prompt_length_is_unknown(by_scope: list[Scores]) -> None:
+    scores = by_scope[0].only(20)
+    tokens = scores.tokens.copy()
+    tokens[scores.names.index("icl")] = np.nan
+    drawn = figures.length_figure(replace(scores, tokens=tokens))
+    assert "left out because their prompt tokens are unknown: icl at n=20;" in drawn.caption
 
 
 def test_costs_and_transfer_are_drawn(folder: Path, by_scope: list[Scores]) -> None:

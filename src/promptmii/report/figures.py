@@ -1,6 +1,6 @@
 """The main figures: macro-F1 against prompt length, the Pareto frontier, and training curves."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -228,14 +228,20 @@ def _seed_count(scores: Scores) -> str:
 def _points_sample(scores: Scores) -> str:
     """The sample size of `points(scores)`, which share their tasks, and the points left out."""
     shared = comparable(scores)
-    shown = {(mean.series, mean.n) for mean in means(shared) if mean.tasks}
-    left_out = [mean for mean in means(scores) if mean.tasks and (mean.series, mean.n) not in shown]
-    names = dict.fromkeys(f"{mean.series.name}{f' at n={mean.n}' if mean.n else ''}" for mean in left_out)
+    with_score = [mean for mean in means(shared) if mean.tasks]
+    shown = {(mean.series, mean.n) for mean in with_score}
+    names = _names(mean for mean in means(scores) if mean.tasks and (mean.series, mean.n) not in shown)
+    unknown = _names(mean for mean in with_score if np.isnan(mean.tokens))
     text = sample_size(shared)
     if len(shared.tasks) < len(scores.tasks):
         tasks = counted(len(scores.tasks), "task")
         text = f"{len(shared.tasks)} of {tasks}, those that most points share; {_seed_count(shared)}"
-    return f"{text}; left out for lack of scores: {', '.join(names)}" if names else text
+    text += f"; left out for lack of scores: {names}" if names else ""
+    return f"{text}; left out because their prompt tokens are unknown: {unknown}" if unknown else text
+
+
+def _names(points: Iterable[Mean]) -> str:
+    return ", ".join(dict.fromkeys(f"{p.series.name}{f' at n={p.n}' if p.n else ''}" for p in points))
 
 
 IMPORTANT = ("train/reward", "length", "zero_variance", "entropy", "kl", "train/loss")
