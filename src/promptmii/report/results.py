@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -69,7 +69,8 @@ class Results:
     @property
     def nothing_scored(self) -> bool:
         """Every cell failed, when it was last run."""
-        return len(self.failed) == len(self.cells) - int(self.cells["stale"].sum())
+        live: Any = self.cells.loc[~self.cells["stale"], "status"]
+        return bool((live == "failed").all())
 
     @property
     def n(self) -> int:
