@@ -255,8 +255,10 @@ class Run:
 
     @property
     def failed(self) -> tuple[Record, ...]:
-        """The records of failed cells."""
-        return tuple(record for record in self.records.values() if record.status == "failed")
+        """The records of cells that failed when they were last run, under whatever settings."""
+        by_time = sorted(self.records.values(), key=lambda record: record.finished)
+        latest = {record.cell: record for record in by_time}
+        return tuple(record for record in latest.values() if record.status == "failed")
 
 
 def _rank(record: Record) -> tuple[bool, str]:

@@ -331,6 +331,25 @@ def test_an_estimate_predicts_the_calls_of_the_run(server, tmp_path) -> None:
     assert estimate(grid, tmp_path / "run")[-1].cost.calls == 0
 
 
+@pytest.mark.smol
+@pytest.mark.slow
+def test_an_estimate_counts_training_and_calibration(tmp_path) -> None:
+    grid = EvaluateSettings.of(
+        tasks=(write_task(tmp_path, "shop"),),
+        methods=("naive", "sft"),
+        followers=("smol",),
+        n=(6,),
+        seeds=1,
+        evaluate=4,
+        calibration="support",
+        also=({"calibration": "contextual"},),
+    )
+    calls = {line.method: line.cost.calls for line in estimate(grid, tmp_path / "run")}
+    # Four rows are labelled. Fine-tuning reads six examples five times, so these do not calibrate it.
+    naive, sft = (4 + 6) + (4 + 4), (4 + 30) + (4 + 30 + 4)
+    assert calls == {"naive": naive, "sft": sft, "all": naive + sft}
+
+
 def test_settings_refused_late_leave_no_folder(server, tmp_path) -> None:
     task = write_task(tmp_path, "shop")
     for changes, error in (

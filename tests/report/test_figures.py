@@ -1,6 +1,7 @@
 """Figures for a page: real text, an id per series, a fixed palette, reproducible bytes; and training curves."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -88,6 +89,14 @@ def test_a_method_without_a_prompt_is_a_horizontal_line(folder: Path) -> None:
     assert any(text.get_text() == "my-own, n=20" for text in figures.length_figure(scores).figure.axes[0].texts)
 
 
+def test_the_caption_names_methods_whose_prompt_length_is_unknown(by_scope: list[Scores]) -> None:
+    scores = by_scope[0].only(20)
+    tokens = scores.tokens.copy()
+    tokens[scores.names.index("icl")] = np.nan
+    drawn = figures.length_figure(replace(scores, tokens=tokens))
+    assert "left out because their prompt tokens are unknown: icl at n=20;" in drawn.caption
+
+
 def test_costs_and_transfer_are_drawn(folder: Path, by_scope: list[Scores]) -> None:
     cells = all_cells(Run.read(folder))
     cost = costs.cost_figure(cells, by_scope[0], 20)
@@ -99,6 +108,24 @@ def test_costs_and_transfer_are_drawn(folder: Path, by_scope: list[Scores]) -> N
     assert all(f">{value:.3f}<" in drawn for value in matrix.macro_f1.to_numpy().flat)
     assert "cost of one task at n=20" in cost.caption
     assert "6 tasks" in heat_map.caption
+
+
+def test_figures_have_room_for_long_names_and_many_methods(tmp_path: Path) -> None:
+    long = write_run(
+        tmp_path / "long", 2, ("mii",), [5], 1, rows=10, generators=("g" * 150, "h"), followers=("f" * 150,)
+    )
+    many = write_run(tmp_path / "many", 2, [f"own-{i}" for i in range(50)], [5], 1, rows=10)
+    for run in (long, many):
+        results = Results(Run.read(run))
+        (scores,) = results.by_scope
+        drawn = [
+            figures.length_figure(scores),
+            figures.pareto_figure([scores]),
+            costs.cost_figure(results.cells, scores, 5),
+            *map(transfer.transfer_figure, transfer.transfers([scores])),
+        ]
+        for figure in drawn:
+            drawing.svg(figure.figure)  # matplotlib warns if nothing is left for the panels
 
 
 def test_a_method_looks_the_same_with_and_without_other_methods(by_scope: list[Scores]) -> None:

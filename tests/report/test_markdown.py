@@ -131,6 +131,30 @@ def test_a_new_page_and_its_figures_replace_the_old_ones(runs: list[Path], tmp_p
     assert "## Training" not in text
 
 
+def test_the_name_of_a_page_may_have_spaces_and_brackets(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "my run", 1, ("naive", "mii"), (5,), 1, rows=10)
+    for _ in range(2):
+        text = write_markdown([run], tmp_path / "page (1).md").read_text("utf-8")
+    names = re.findall(r"\]\(page%20%281%29/([\w-]+\.svg)\)", text)
+    assert len(names) == 2
+    assert {file.name for file in (tmp_path / "page (1)").iterdir()} == set(names)
+    assert f"promptmii report '{run}' --markdown '{tmp_path}/page (1).md' -->" in text
+
+
+def test_instructions_side_by_side_have_one_seed(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", 1, ("zero", "mii"), (5,), 2, rows=10)
+    lines = (run / "records.jsonl").read_text("utf-8").splitlines(keepends=True)
+    kept = [line for line in lines if not ('"method":"zero"' in line and '"seed":0' in line)]
+    (run / "records.jsonl").write_text("".join(kept), "utf-8")
+    text = write_markdown([run], tmp_path / "page.md").read_text("utf-8")
+    shown = next(
+        record for record in Run.read(run).records.values() if record.cell.method == "mii" and record.cell.seed
+    )
+    assert shown.instruction is not None
+    assert "by zero and mii for `banking_000` from the same 5 examples" in text
+    assert shown.instruction.text in text
+
+
 def test_a_page_from_elsewhere_is_not_overwritten(runs: list[Path], tmp_path: Path) -> None:
     readme = tmp_path / "README.md"
     readme.write_text("# Mine\n\n![logo](docs/logo.svg)\n")
@@ -148,7 +172,7 @@ def test_a_humans_instruction_is_not_said_to_come_from_examples(tmp_path: Path) 
 @pytest.mark.parametrize("name", ["results", "folder.md"])
 def test_a_page_needs_the_name_of_a_file_with_an_ending(tmp_path: Path, name: str) -> None:
     (tmp_path / "folder.md").mkdir()
-    with pytest.raises(OutputError, match=r"expected one such as results\.md"):
+    with pytest.raises(OutputError, match=r"a Markdown page, such as results\.md"):
         write_markdown([], tmp_path / name)
     assert [path.name for path in tmp_path.iterdir()] == ["folder.md"]
 

@@ -1,6 +1,7 @@
 """Statistics and tables of a run, checked against its raw predictions and against their mathematical properties."""
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
 
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from promptmii.records import Record, Run, pack_predictions
 from promptmii.report import costs, headline, statistics, tables, transfer
 from promptmii.report import scores as scores_module
 from promptmii.report.paper import paper_scale_tables, published_tables
-from promptmii.report.results import Results
+from promptmii.report.results import Results, outcome
 from promptmii.report.scores import Scope, Scores, Series, all_cells, short_name, short_names, slug
 from promptmii.report.statistics import Mean
 from promptmii.report.tables import ReportTable
@@ -214,7 +215,8 @@ def test_wins_and_losses_mirror_each_other(values: np.ndarray) -> None:
 
 def test_a_missing_signed_rank_test_has_a_reason() -> None:
     assert statistics.signed_rank(np.array([0.1] * 5))[1] == "fewer than 6 tasks"
-    assert statistics.signed_rank(np.zeros(9))[1] == "equal on every task"
+    assert statistics.signed_rank(np.zeros(9)) == (1.0, ""), "it counts when p-values are adjusted"
+    assert np.isnan(statistics.detectable(np.full(9, 0.1))), "a sample without noise does not say how much there is"
     differences = np.random.default_rng(0).normal(0.02, 0.05, 30)
     assert statistics.signed_rank(differences) == (pytest.approx(wilcoxon(differences).pvalue, rel=1e-6), "")
     assert statistics.signed_rank(np.array([0, 0, 0, 0, 0, 0.1]))[0] == 1.0
@@ -268,7 +270,20 @@ def test_a_failed_cell_that_was_measured_again_later_is_not_listed_as_failed(tmp
     with recording(tmp_path / "failed") as recorder:
         recorder.add(Record(key="earlier", cell=record.cell, status="failed", error="gone", finished=finished), None)
     assert Results.read([run, tmp_path / "failed"]).failed == []
+    assert Run.read(run, tmp_path / "failed").failed == (), "--retry-failed could not run it: its key has changed"
     assert [record.error for record in Results.read([tmp_path / "failed"]).failed] == ["gone"]
+    with recording(tmp_path / "failed") as recorder:
+        recorder.add(Record(key="later", cell=record.cell, status="failed", error="lost", finished="2027"), None)
+    later = Results.read([run, tmp_path / "failed"])
+    assert [record.error for record in later.run.failed] == ["lost"]
+    assert later.nothing_scored, "the score is of earlier settings"
+
+
+def test_failures_with_names_kept_and_hidden_are_counted_apart(tmp_path: Path) -> None:
+    kept = write_run(tmp_path / "kept", 1, ("naive",), [5], 1, rows=10, failures=1)
+    hidden = write_run(tmp_path / "hidden", 1, ("naive",), [5], 1, rows=10, nameless=True)
+    shown = tables.failure_table(all_cells(Run.read(kept, hidden))).shown
+    assert [*zip(shown["mode"], shown["failed"], strict=True)] == [("choose", 1), ("choose, names hidden", 0)]
 
 
 def test_the_costs_of_a_follower_without_a_score_are_no_nan(tmp_path: Path) -> None:
@@ -326,6 +341,17 @@ def test_written_tables_can_be_read_back(grid: Run, tmp_path: Path) -> None:
     assert [c for c in methods.shown.columns if c.startswith("n=")] == ["n=5", "n=20"]
 
 
+def test_text_of_servers_stays_in_its_cell(tmp_path: Path) -> None:
+    text = "50 %\r<img src=x>\r\nbad | gateway < 500"
+    frame = pd.DataFrame([{"cell": "a", "error": text}, {"cell": "b", "error": "<0.001"}])
+    tables.write(ReportTable("failed", "Failed", "A note.", frame, frame), tmp_path)
+    (first, second) = pd.read_csv(tmp_path / "failed.csv").itertuples(index=False)
+    assert (first.error, second.error) == ("50 %\n<img src=x>\nbad | gateway < 500", "<0.001")
+    lines = (tmp_path / "failed.md").read_text("utf-8").splitlines()
+    assert lines[-2:] == ["| a | 50 % &lt;img src=x> bad \\| gateway < 500 |", "| b | <0.001 |"]
+    assert "\r" not in (tmp_path / "failed.tex").read_bytes().decode()
+
+
 def test_costs_are_means_over_tasks_and_unknown_money_stays_unknown(cells: pd.DataFrame) -> None:
     scope = Scope("smol", "generate", "smol")
     priced = costs.costs(cells, scope).set_index(["series", "n"])
@@ -339,6 +365,29 @@ def test_costs_are_means_over_tasks_and_unknown_money_stays_unknown(cells: pd.Da
     label_money = costs.costs(without_prices, scope).set_index(["series", "n"])["label_money"]
     assert np.isnan(label_money["icl", 5])
     assert not np.isnan(label_money["mii · smol", 5])
+
+
+@pytest.mark.parametrize("methods", [("naive", "icl", "mii"), ("icl", "mii")])
+def test_the_leader_of_an_unfinished_run_is_chosen_among_all_methods(tmp_path: Path, methods: tuple[str, ...]) -> None:
+    folder = write_run(tmp_path / "run", 12, methods, (5, 20, 50), 1, rows=30)
+    lines = (folder / "records.jsonl").read_text("utf-8").splitlines(keepends=True)
+    unfinished = re.compile(r'_00[0-5]".*"n":20,')
+    (folder / "records.jsonl").write_text("".join(line for line in lines if not unfinished.search(line)), "utf-8")
+    (scores,) = Results(Run.read(folder)).by_scope
+    assert re.match(r"(mii|icl) leads at n=20 .* over 6 of 12 tasks", headline.winner(scores, 20))
+
+
+def test_the_two_instructions_are_of_the_follower_that_the_view_opens_with(tmp_path: Path) -> None:
+    # `b` comes first in the records, `a` first in the alphabet; each writes for itself as `zero`.
+    run = [
+        write_run(tmp_path / name, 1, ("zero", "mii"), [5], 1, rows=10, generators=[name], followers=[name])
+        for name in "ba"
+    ]
+    results = Results(Run.read(*run))
+    chosen = outcome(results)
+    assert chosen is not None
+    scope = results.by_scope[chosen["scope"]]
+    assert {results.series[chosen[side]] for side in ("left", "right")} <= set(scope.series)
 
 
 def test_transfer_lists_untrained_and_trained_writers(tmp_path: Path) -> None:
@@ -395,14 +444,23 @@ def test_the_papers_numbers_appear_beside_a_run_with_its_follower(tmp_path: Path
     follower = "openai:meta-llama/Llama-3.1-8B-Instruct"
     methods = ("naive", "icl", "mii")
     folder = write_run(
-        tmp_path / "run", 3, methods, (20, 50), 1, rows=20, followers=(follower, "smol"), modes=("generate",)
+        tmp_path / "run",
+        3,
+        methods,
+        (20, 50),
+        1,
+        rows=20,
+        generators=("base", "trained"),
+        followers=(follower, "smol"),
+        modes=("generate",),
     )
     by_scope = Results(Run.read(folder)).by_scope
     (table,) = published_tables(by_scope)
     rows = {(row.method, row.n): row for row in table.data.itertuples()}
-    assert set(rows) == {("naive", 50), ("mii", 50)}
-    assert rows["mii", 50].published == 0.416
-    assert rows["mii", 50].macro_f1 == pytest.approx(np.mean(by_scope[0].at("mii", 50)))
+    assert set(rows) == {("naive", 50), ("mii · base", 50), ("mii · trained", 50)}
+    for name in ("mii · base", "mii · trained"):
+        assert rows[name, 50].published == 0.416
+        assert rows[name, 50].macro_f1 == pytest.approx(np.mean(by_scope[0].at(name, 50)))
 
 
 def test_followers_that_differ_only_in_folder_or_address_stay_distinct(tmp_path: Path) -> None:

@@ -10,13 +10,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 
+from promptmii.calibrate import CONTENT_FREE
 from promptmii.calibration_kinds import READS, Reads
 from promptmii.data import draw_query, draw_support
 from promptmii.errors import DataError
 from promptmii.evaluation.plan import EvaluateSettings, PlannedCell, grid_tasks, plan, references
 from promptmii.evaluation.run import is_open
 from promptmii.evaluation.runner import CellRunner
-from promptmii.inducers.method import WrittenBy
+from promptmii.inducers.method import Expected, WrittenBy
 from promptmii.instruction import Cost
 from promptmii.models.base import Chat, LanguageModel, Sampling, Usage
 from promptmii.progress import QUIET, Progress
@@ -132,8 +133,7 @@ def _cost(
     if not method.asks_follower:
         return Cost()
     expected = method.expected(n)
-    calibration = n + expected.calibration_calls if READS[job.calibration] is Reads.SUPPORT else 0
-    calls = query + expected.metric_calls + calibration
+    calls = query + expected.metric_calls + expected.training_calls + _calibration_calls(job, n, expected)
     length = min(settings.budget or ASSUMED_TOKENS, ASSUMED_TOKENS)
     bodies = {"labels": 0.0, "examples": method.in_prompt(n) * sizes.example, "instruction": length}
     body = min(bodies[method.prompt], models[cell.follower].card.context_length * MAX_PROMPT_SHARE)
@@ -150,6 +150,17 @@ def _cost(
         writing = Usage(expected.written, round(expected.written * prompt), round(expected.written * length))
         total += _priced(writing, writer, rates[cell.generator])
     return total
+
+
+def _calibration_calls(job: PlannedCell, n: int, expected: Expected) -> int:
+    match READS[job.calibration]:
+        case Reads.SUPPORT:
+            return 0 if expected.training_calls else n + expected.calibration_calls
+        case Reads.CONTENT_FREE:
+            candidates = expected.written if expected.metric_calls else 0
+            return len(CONTENT_FREE) * (1 + candidates)
+        case _:
+            return 0
 
 
 def _priced(usage: Usage, model: LanguageModel, rates: Rates) -> Cost:

@@ -54,6 +54,8 @@ class Expected(NamedTuple):
     """Rows that the follower labels to compare candidates."""
     calibration_calls: int = 0
     """Rows that the follower labels to calibrate candidates, if the calibration reads the support."""
+    training_calls: int = 0
+    """Rows that the follower is trained on, over all epochs. They cannot calibrate it too."""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from pydantic import Field
 from promptmii.config import LoraSettings
 from promptmii.errors import MissingDependencyError, UnsupportedError
 from promptmii.files import atomic_folder
-from promptmii.inducers.method import Kit, Method
+from promptmii.inducers.method import Expected, Kit, Method
 from promptmii.instruction import Cost, Instruction, Provenance
 from promptmii.models import weights_of
 from promptmii.models.threads import in_calling_thread
@@ -39,6 +39,9 @@ class SFTMethod(Method):
     learning_rate: float = Field(default=2e-4, gt=0, description="of the adapter")
     rank: int = Field(default=16, ge=1, description="of the adapter")
     batch: int = Field(default=4, ge=1, description="examples per step")
+
+    def expected(self, n: int) -> Expected:
+        return Expected(training_calls=n * self.epochs)
 
     def inducer(self, kit: Kit) -> "FineTuning":
         return FineTuning(kit.follower.model.card.reference, kit.adapters, self)

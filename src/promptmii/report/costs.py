@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from promptmii.report.drawing import Drawn, blank_figure, looks, styled
+from promptmii.report.drawing import Drawn, blank_figure, label, looks, scope_title, styled
 from promptmii.report.figures import sample_size
 from promptmii.report.scores import Scope, Scores, Series, in_order, within
 from promptmii.report.tables import NOTHING, ReportTable, number
@@ -77,7 +77,7 @@ def cost_figure(cells: pd.DataFrame, scores: Scores, n: int) -> Drawn:
         "Tokens per task,\nto make it and to label": at_n["tokens"] + at_n["tokens_per_query"] * at_n["rows"],
         "Seconds per task,\nto make it and to label": at_n["seconds"] + at_n["label_seconds"],
     }
-    for axes, (label, values) in zip(panels, totals.items(), strict=True):
+    for axes, (heading, values) in zip(panels, totals.items(), strict=True):
         smallest = float(values[values > 0].min()) if (values > 0).any() else 1.0
         axes.set(xscale="log", xlim=(smallest / 2, np.nanmax([smallest, *values]) * 12))
         axes.grid(axis="y", visible=False)
@@ -88,9 +88,9 @@ def cost_figure(cells: pd.DataFrame, scores: Scores, n: int) -> Drawn:
             text.set(fontsize=8, gid=f"series:{name}")
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.xaxis.set_minor_locator(NullLocator())
-        axes.set_xlabel(label, fontsize=8.5)
-    panels[0].set_yticks(range(len(series)), [name for name, *_ in series])
-    figure.suptitle(f"Cost per task at n={n}: {scores.scope.title}", x=0.01, ha="left")
+        axes.set_xlabel(heading, fontsize=8.5)
+    panels[0].set_yticks(range(len(series)), [label(name) for name, *_ in series])
+    figure.suptitle(f"Cost per task at n={n}: {scope_title(scores.scope)}", x=0.01, ha="left")
     caption = (
         f"The cost of one task at n={n} with each method: calls to make the instruction; tokens and seconds to make it "
         f"and to label the task's query rows ({sample_size(scores)}; means, logarithmic axes, no intervals; no bar "

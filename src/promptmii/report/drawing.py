@@ -8,12 +8,12 @@ was run with several generators, marker fill and line style tell them apart. Eve
 import io
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, ParamSpec
 
 from promptmii.report.methods import position
-from promptmii.report.scores import Series
+from promptmii.report.scores import Scope, Series
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,6 +24,8 @@ INK = "#1f2328"
 GRID = "#d0d7de"
 WIDTH = 7.2
 """Of every figure, in inches; 700 pixels of an SVG are 7.3."""
+LONGEST_LABEL = 36
+"""Characters of a name in a figure."""
 COLOURS = ("#7f868f", INK, "#0072b2", "#e69f00", "#d55e00", "#cc79a7", "#009e73", "#56b4e9", "#a39300")
 """Colours of the methods, in order. Okabe and Ito's yellow is darkened, because on white it cannot be seen."""
 MARKERS = "X*s^oDvPh"
@@ -150,12 +152,33 @@ def blank_figure(
     return figure, panels[:count]
 
 
+def label(name: str) -> str:
+    """A name as text of a figure: what is too long to leave room for the figure itself loses its middle."""
+    half = LONGEST_LABEL // 2
+    return name if len(name) <= LONGEST_LABEL else f"{name[:half]}…{name[-half:]}"
+
+
+def scope_title(scope: Scope) -> str:
+    """The scope in a heading of a figure."""
+    return scope._replace(name=label(scope.name)).title
+
+
+def _legend_columns(names: Collection[str]) -> int:
+    longest = max((len(label(name)) for name in names), default=0)
+    return max(1, min(5, len(names), int(WIDTH / (0.5 + 0.07 * longest))))
+
+
+def legend_height(names: Collection[str]) -> float:
+    """The height of a legend of these names, in inches."""
+    return 0.1 + 0.2 * -(-len(names) // _legend_columns(names))
+
+
 def draw_legend(figure: "Figure", styles: dict[str, dict[str, Any]]) -> None:
     """Draw a legend below the panels. `styles` holds the line keywords of each series."""
     from matplotlib.lines import Line2D
 
-    handles = [Line2D([], [], label=name, **style) for name, style in styles.items()]
-    layout = {"ncols": min(5, len(handles) or 1), "handlelength": 2.2, "columnspacing": 1.4}
+    handles = [Line2D([], [], label=label(name), **style) for name, style in styles.items()]
+    layout = {"ncols": _legend_columns(styles), "handlelength": 2.2, "columnspacing": 1.4}
     legend = figure.legend(handles=handles, loc="outside lower center", **layout)
     for handle, text, name in zip(legend.legend_handles, legend.get_texts(), styles, strict=True):
         text.set_gid(f"series:{name}")

@@ -1,6 +1,6 @@
 """The main figures: macro-F1 against prompt length, the Pareto frontier, and training curves."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,8 +16,11 @@ from promptmii.report.drawing import (
     Look,
     blank_figure,
     draw_legend,
+    label,
+    legend_height,
     line_style,
     looks,
+    scope_title,
     styled,
 )
 from promptmii.report.scores import Scores
@@ -31,10 +34,15 @@ LEADER = {"arrowstyle": "-", "linewidth": 0.6, "linestyle": ":", "shrinkB": 4, "
 """The thin line between the end of a series and its name."""
 
 
+LABEL_LINES = 19
+"""Names of series that fit at the edge of `length_figure`; with more, it is higher."""
+
+
 @styled
 def length_figure(scores: Scores) -> Drawn:
     """Macro-F1 against prompt length: a labelled line per series with a point and an interval for each n."""
-    figure, (axes,) = blank_figure(f"length-{scores.scope.slug}", 4.6)
+    lines = max(LABEL_LINES, len(scores.series))
+    figure, (axes,) = blank_figure(f"length-{scores.scope.slug}", 4.6 * lines / LABEL_LINES)
     plotted, flat = _by_prompt(points(scores))
     styles = looks(scores.series)
     _token_axis(axes, plotted)
@@ -49,8 +57,8 @@ def length_figure(scores: Scores) -> Drawn:
         for artist in axes.errorbar(x, y, yerr=errors, elinewidth=0.9, capsize=2, **style).get_children():
             artist.set_gid(f"series:{series.name}")
     axes.set_ylabel("Macro-F1, mean over tasks")
-    axes.set_title(f"Macro-F1 against prompt length: {scores.scope.title}")
-    _label_lines(axes, [*plotted, *flat], styles)
+    axes.set_title(f"Macro-F1 against prompt length: {scope_title(scores.scope)}")
+    _label_lines(axes, [*plotted, *flat], styles, lines)
     figure.draw_without_rendering()
     _number_points(axes, plotted, sorted(plotted, key=lambda p: p.n not in end_ns), styles)
     caption = (
@@ -82,17 +90,17 @@ def _draw_flat(axes: "Axes", flat: Sequence[Mean], styles: dict[str, Look]) -> N
         line.set(linestyle=":", linewidth=1.1, gid=f"series:{point.series.name}")
 
 
-def _label_lines(axes: "Axes", plotted: Sequence[Mean], styles: dict[str, Look]) -> None:
-    """Write the name of each series at the right edge, beside the end of its line."""
+def _label_lines(axes: "Axes", plotted: Sequence[Mean], styles: dict[str, Look], lines: int) -> None:
+    """Write the name of each series at the right edge, beside the end of its line. There is room for `lines`."""
     ends = {point.series.name: point for point in sorted(plotted, key=lambda point: point.tokens)}
     bottom, top = axes.get_ylim()
-    gap = (top - bottom) / 19  # the height of a line of text
+    gap = (top - bottom) / lines  # the height of a line of text
     heights = _spread([point.mean for point in ends.values()], gap)
     for (name, point), height in zip(ends.items(), heights, strict=True):
         colour = styles[name].colour
         flat = not point.tokens and axes.get_xscale() == "log"
         text = axes.annotate(
-            f"{name}, n={point.n}" if flat else name,
+            f"{label(name)}, n={point.n}" if flat else label(name),
             (1.0 if flat else point.tokens, point.mean),
             (1.03, height),
             xycoords=axes.get_yaxis_transform() if flat else "data",
@@ -165,11 +173,12 @@ def _number_points(axes: "Axes", plotted: Sequence[Mean], numbered: Sequence[Mea
 def pareto_figure(by_scope: Sequence[Scores]) -> Drawn:
     """Every series at every n, with the Pareto frontier of score and prompt length: a panel per scope."""
     columns = min(2, len(by_scope))
-    figure, panels = blank_figure("pareto", 3.7, len(by_scope), columns, margin=0.7, sharey=True)
     styles = looks(list(dict.fromkeys(series for scores in by_scope for series in scores.series)))
+    margin = max(0.7, legend_height(styles))
+    figure, panels = blank_figure("pareto", 3.7, len(by_scope), columns, margin=margin, sharey=True)
     for axes, scores in zip(panels, by_scope, strict=True):
         _draw_frontier(axes, points(scores), styles)
-        axes.set_title(scores.scope.title, fontweight="normal")
+        axes.set_title(scope_title(scores.scope), fontweight="normal")
     for axes in panels[::columns]:
         axes.set_ylabel("Macro-F1, mean over tasks")
     figure.suptitle("Pareto frontier: no other point is both better and shorter", x=0.01, ha="left")
@@ -219,14 +228,20 @@ def _seed_count(scores: Scores) -> str:
 def _points_sample(scores: Scores) -> str:
     """The sample size of `points(scores)`, which share their tasks, and the points left out."""
     shared = comparable(scores)
-    shown = {(mean.series, mean.n) for mean in means(shared) if mean.tasks}
-    left_out = [mean for mean in means(scores) if mean.tasks and (mean.series, mean.n) not in shown]
-    names = dict.fromkeys(f"{mean.series.name}{f' at n={mean.n}' if mean.n else ''}" for mean in left_out)
+    with_score = [mean for mean in means(shared) if mean.tasks]
+    shown = {(mean.series, mean.n) for mean in with_score}
+    names = _names(mean for mean in means(scores) if mean.tasks and (mean.series, mean.n) not in shown)
+    unknown = _names(mean for mean in with_score if np.isnan(mean.tokens))
     text = sample_size(shared)
     if len(shared.tasks) < len(scores.tasks):
         tasks = counted(len(scores.tasks), "task")
         text = f"{len(shared.tasks)} of {tasks}, those that most points share; {_seed_count(shared)}"
-    return f"{text}; left out for lack of scores: {', '.join(names)}" if names else text
+    text += f"; left out for lack of scores: {names}" if names else ""
+    return f"{text}; left out because their prompt tokens are unknown: {unknown}" if unknown else text
+
+
+def _names(points: Iterable[Mean]) -> str:
+    return ", ".join(dict.fromkeys(f"{p.series.name}{f' at n={p.n}' if p.n else ''}" for p in points))
 
 
 IMPORTANT = ("train/reward", "length", "zero_variance", "entropy", "kl", "train/loss")

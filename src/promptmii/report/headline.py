@@ -17,7 +17,7 @@ from promptmii.metrics import holm
 from promptmii.records import Run
 from promptmii.report.methods import Role, is_known, is_unwritten, planned_rivals, role, shows_examples, under_test
 from promptmii.report.scores import Scope, Scores, Series, in_order, nearest_n, short_names
-from promptmii.report.statistics import LEVEL, Mean, Paired, comparable, detectable, means, paired
+from promptmii.report.statistics import LEVEL, Mean, Paired, detectable, means, paired, shared_means
 from promptmii.report.tables import NOTHING, ReportTable, number, p_value, pair_row, prompt_length, span, with_interval
 
 REVISION_LENGTH = 16
@@ -123,9 +123,11 @@ def claim_table(planned: Sequence[Claim]) -> ReportTable:
         | {"p, Holm": p_value(c.p, c.pair.reason), "smallest difference to find": number(c.detectable)}
         for c in planned
     ]
+    tested = sum(not np.isnan(c.p) for c in planned)
+    which = "planned comparisons" if tested == len(planned) else f"of the {len(planned)} that have a test"
     note = (
         "Difference in macro-F1 [95 % t interval over tasks]; Wilcoxon's signed-rank test over tasks, adjusted (Holm) "
-        f"for all {len(planned)} planned comparisons. The last column is the smallest true difference that this grid "
+        f"for all {tested} {which}. The last column is the smallest true difference that this grid "
         "finds four times in five. It can easily miss a smaller one, so a large p does not prove equality."
     )
     return ReportTable("headline", "The planned comparisons", note, pd.DataFrame(data), pd.DataFrame(shown))
@@ -133,7 +135,7 @@ def claim_table(planned: Sequence[Claim]) -> ReportTable:
 
 def winner(scores: Scores, n: int) -> str:
     """A sentence on the method with the highest mean at n over shared tasks, under test or not."""
-    ranked = sorted((mean for mean in _at(comparable(scores), n) if mean.tasks), key=lambda mean: -mean.mean)
+    ranked = sorted(shared_means(scores, nearest_n(scores.ns, n)), key=lambda mean: -mean.mean)
     if not ranked:
         return f"No method has a score at n={nearest_n(scores.ns, n)}."
     best = ranked[0]

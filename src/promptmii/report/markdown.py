@@ -1,10 +1,12 @@
 """The results of runs as a Markdown page for a repository or a site, with its figures in a folder beside it."""
 
 import re
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pandas as pd
@@ -56,8 +58,8 @@ def write_markdown(folders: Sequence[Path], path: Path) -> Path:
     if MADE_BY not in old_text:
         raise OutputError(f"{path} exists and was not made by promptmii report. Name another file.")
     results = Results.read(folders)
-    if len(results.run.failed) == len(results.run.records):
-        raise ScoreRefusedError(f"All cells failed, so there is nothing to show; first: {results.run.failed[0].error}.")
+    if results.nothing_scored:
+        raise ScoreRefusedError(f"All cells failed, so there is nothing to show; first: {results.failed[0].error}.")
     page = _Page(results, path)
     text = page.text()
     try:
@@ -76,7 +78,8 @@ def write_markdown(folders: Sequence[Path], path: Path) -> Path:
 
 def _figures(page: str, folder: str) -> set[str]:
     """The paths of the figures that a page shows from its folder."""
-    return set(re.findall(rf"!\[[^\]]*\]\(({re.escape(folder)}/[\w-]+\.svg)\)", page))
+    names = re.findall(rf"!\[[^\]]*\]\({re.escape(quote(folder))}/([\w-]+\.svg)\)", page)
+    return {f"{folder}/{name}" for name in names}
 
 
 class _Page:
@@ -86,7 +89,7 @@ class _Page:
         self.folder = path.with_suffix("")
         self.drawings: dict[str, str] = {}
         self._results = results
-        self._command = f"promptmii report {' '.join(map(str, results.folders))} --markdown {path}"
+        self._command = shlex.join(["promptmii", "report", *map(str, results.folders), "--markdown", str(path)])
         self._scopes = [(scores, nearest_n(scores.ns, results.n)) for scores in results.by_scope]
         """The scores of each scope, and the n of its tables for a single n."""
 
@@ -114,7 +117,7 @@ class _Page:
         # The page may be dark, and the ink of figures is dark too.
         drawing = svg(drawn.figure).replace('<svg style="', '<svg style="background: #ffffff; ', 1) + "\n"
         self.drawings[drawn.name] = drawing
-        return f"![{drawn.name}]({self.folder.name}/{drawn.name}.svg)\n\n*{drawn.caption}*"
+        return f"![{drawn.name}]({quote(self.folder.name)}/{drawn.name}.svg)\n\n*{drawn.caption}*"
 
     def _head(self) -> list[str]:
         n, claims = self._results.n, self._results.claims
@@ -161,14 +164,18 @@ class _Page:
         if chosen is None:
             return []
         (scores, n), task = self._scopes[chosen["scope"]], results.tasks[chosen["task"]]
-        done = within(results.cells, scores.scope).dropna(subset="macro_f1").sort_values("seed", ascending=False)
+        done = within(results.cells, scores.scope).dropna(subset="macro_f1")
         cells = done[(done["task"] == task) & done["n"].isin((0, n))]
-        keys = dict(zip(cells["series"], cells["key"], strict=True))  # of the first seed, which comes last
         names = [results.series[chosen[side]].name for side in ("left", "right")]
-        records = [results.run.records[keys[name]] for name in names if name in keys]
-        if len(records) < 2:
+        left, right = (
+            dict(zip(own["seed"], own["key"], strict=True))
+            for own in (cells[cells["series"] == name] for name in names)
+        )
+        if not (left and right):
             return []
-        drawn = f" from the same {n} examples" if all(record.cell.n for record in records) else ""
+        both = left.keys() & right.keys()  # with the same seed, they read the same examples
+        records = [results.run.records[keys[min(both or keys)]] for keys in (left, right)]
+        drawn = f" from the same {n} examples" if both and all(record.cell.n for record in records) else ""
         intro = (
             f"The instructions by {names[0]} and {names[1]} for `{shown_name(task)}`{drawn}, "
             f"{scores.scope.title}. The task has the median difference in score: neither the best case nor the worst."

@@ -54,7 +54,7 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
         progress = [("", headline.progress(run)) for run in runs]
         return files.page(_page(title=f"Training of {names}", winners=progress, training=training(runs, files)))
     results = Results.read(folders)
-    files, run, n, claims = Files.at(out), results.run, results.n, results.claims
+    files, n, claims = Files.at(out), results.n, results.claims
     page = files.page(
         _page(
             title=headline.title(results.cells),
@@ -67,9 +67,10 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
             **sections(results, files),
         )
     )
-    if len(run.failed) == len(run.records):
+    if results.nothing_scored:
+        failed = results.failed
         raise ScoreRefusedError(
-            f"All cells failed ({counted(len(run.failed), 'cell')}; first: {run.failed[0].error}). {page} lists why; "
+            f"All cells failed ({counted(len(failed), 'cell')}; first: {failed[0].error}). {page} lists why; "
             "run them again with: promptmii evaluate ... --retry-failed"
         )
     return page

@@ -70,12 +70,13 @@ def published_tables(by_scope: Sequence[Scores]) -> list[ReportTable]:
 def _published(scores: Scores) -> ReportTable | None:
     follower = re.sub(r"[^a-z0-9]", "", scores.scope.follower.lower())
     published = next((numbers for model, numbers in PUBLISHED.items() if model in follower), {})
-    measured = {(mean.series.method, n): mean.mean for n in scores.ns for mean in means(scores, n)}
     rows = [
-        {"method": method, "n": n, "macro_f1": measured[method, n], "published": value}
+        {"method": mean.series.name, "n": n, "macro_f1": mean.mean, "published": by_n[n]}
         for method, by_n in published.items()
-        for n, value in by_n.items()
-        if (method, n) in measured
+        for n in by_n
+        if n in scores.ns
+        for mean in means(scores, n)
+        if mean.series.method == method
     ]
     if not rows:
         return None

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -67,6 +67,12 @@ class Results:
         return sorted({n for scores in self.by_scope for n in scores.ns})
 
     @property
+    def nothing_scored(self) -> bool:
+        """Every cell failed, when it was last run."""
+        live: Any = self.cells.loc[~self.cells["stale"], "status"]
+        return bool((live == "failed").all())
+
+    @property
     def n(self) -> int:
         """The n that figures and tables show, or open with."""
         return chosen_n(self.ns)
@@ -118,6 +124,8 @@ def outcome(results: Results) -> dict[str, int] | None:
         # Prefer hidden label names: there, only the instruction tells what a label means.
         scope = max(scopes_with_both, key=lambda i: results.by_scope[i].scope.hidden)
         scores = results.by_scope[scope]
+        # Series of several followers may share a name: each `zero` is written by the follower itself.
+        left, right = (scores.series[scores.names.index(s.name)] for s in (left, right))
         differences = scores.at(right.name, results.n) - scores.at(left.name, results.n)
         ranked = np.argsort(differences)[: int((~np.isnan(differences)).sum())]  # NaN comes last
         if len(ranked):

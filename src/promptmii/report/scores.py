@@ -7,7 +7,7 @@ that a method lacks are always named.
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -173,6 +173,10 @@ def in_order(series: Series) -> tuple[int, str, str]:
     return position(series.method), series.name, series.generator or ""
 
 
+ARRAYS = ("macro_f1", "error", "uncalibrated", "tokens", "seeds", "failed")
+"""The fields of `Scores` of shape (S, N, T)."""
+
+
 @dataclass(frozen=True)
 class Scores:
     """Scores of one scope as arrays of shape (S, N, T): series, numbers of examples, tasks. Missing scores are NaN."""
@@ -205,6 +209,11 @@ class Scores:
     def at(self, name: str, n: int) -> Floats:
         """Macro-F1 of one series at one n by task, shape (T,)."""
         return self.macro_f1[self.names.index(name), self.ns.index(n)]
+
+    def only(self, n: int) -> "Scores":
+        """The scores at one n."""
+        j = self.ns.index(n)
+        return replace(self, ns=(n,), **{name: getattr(self, name)[:, j : j + 1] for name in ARRAYS})
 
     def missing(self, name: str, n: int) -> tuple[str, ...]:
         """Tasks without a score; empty if the series was not run at this n."""

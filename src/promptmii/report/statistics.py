@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from promptmii.metrics import holm
-from promptmii.report.scores import Floats, Scores, Series
+from promptmii.report.scores import ARRAYS, Floats, Scores, Series
 
 TIE = 1e-9
 """Scores closer than this count as equal."""
@@ -103,10 +103,10 @@ def interval_of_mean(values: Floats) -> tuple[float, float]:
 def detectable(differences: Floats, level: float = LEVEL, power: float = 0.8) -> float:
     """The smallest true mean difference that a paired t test detects with this power.
 
-    The number of tasks and the noise are those of `differences`. NaN for fewer than two tasks.
+    The number of tasks and the noise are those of `differences`. NaN for fewer than two tasks, and without noise.
     """
     tasks = len(differences)
-    if tasks < 2:
+    if tasks < 2 or differences.std() < TIE:
         return np.nan
     from scipy.optimize import brentq
     from scipy.stats import nct, t
@@ -182,11 +182,14 @@ def paired(scores: Scores, a: str, b: str, n: int) -> Paired:
 
 
 def signed_rank(differences: Floats) -> tuple[float, str]:
-    """Two-sided p-value of Wilcoxon's signed-rank test without zeros; NaN and a reason if there is no test."""
+    """Two-sided p-value of Wilcoxon's signed-rank test without zeros, 1 if all are zero.
+
+    NaN and a reason if there is no test.
+    """
     if len(differences) < MIN_TASKS:
         return float("nan"), f"fewer than {MIN_TASKS} tasks"
     if not differences.any():
-        return float("nan"), "equal on every task"
+        return 1.0, ""  # not NaN: it was planned, so the adjustment for several tests has to count it
     from scipy.stats import wilcoxon
 
     # Rounded so that differences equal up to floating-point error share a rank.
@@ -219,13 +222,22 @@ def comparable(scores: Scores) -> Scores:
 
     chosen = max(task_sets, key=scores_kept)
     complete = has_score[:, :, chosen].all(axis=2, keepdims=True)
-    names = ("error", "uncalibrated", "tokens", "seeds", "failed")
-    return replace(
-        scores,
-        tasks=tuple(compress(scores.tasks, chosen)),
-        macro_f1=np.where(complete, scores.macro_f1[:, :, chosen], np.nan),
-        **{name: getattr(scores, name)[:, :, chosen] for name in names},
+    macro_f1 = np.where(complete, scores.macro_f1, np.nan)
+    own_tasks = tuple(compress(scores.tasks, chosen))
+    arrays = {name: getattr(scores, name)[:, :, chosen] for name in ARRAYS}
+    return replace(scores, tasks=own_tasks, **arrays | {"macro_f1": macro_f1[:, :, chosen]})
+
+
+def shared_means(scores: Scores, n: int) -> list[Mean]:
+    """The series with a score at n, all as means over the same tasks.
+
+    These are the tasks of the figures (`points`), unless these leave out series that share tasks at this n, as in a run
+    that is not finished.
+    """
+    of_figures, of_n = (
+        [mean for mean in means(comparable(part), n) if mean.tasks] for part in (scores, scores.only(n))
     )
+    return of_figures if len(of_figures) >= len(of_n) else of_n
 
 
 def points(scores: Scores) -> list[Mean]:

@@ -3,6 +3,7 @@
 Most tables cover one follower in one mode.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import permutations
@@ -51,7 +52,7 @@ class ReportTable:
     @property
     def markdown(self) -> str:
         """`shown` with its title and note."""
-        header, *body = [[text.replace("|", "\\|").replace("\n", " ") for text in row] for row in self._texts]
+        header, *body = [[markdown_cell(text) for text in row] for row in self._texts]
         alignment = ["---"] + ["---:"] * (len(header) - 1)
         lines = [f"| {' | '.join(row)} |" for row in (header, alignment, *body)]
         return f"## {self.title}\n\n{self.note}\n\n" + "\n".join(lines) + "\n"
@@ -72,12 +73,18 @@ class ReportTable:
         )
 
 
+def markdown_cell(text: str) -> str:
+    """The text as a cell of a Markdown table: on one line, without HTML."""
+    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", " ".join(text.splitlines())).replace("|", "\\|")
+
+
 _TEX = {
     **{character: f"\\{character}" for character in "&%$#_{}"},
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
     "\n": " ",
+    "\r": " ",
     "−": "$-$",
     "–": "--",
     "†": r"\dag{}",
@@ -93,7 +100,8 @@ def tex(value: object) -> str:
 
 def write(table: ReportTable, folder: Path) -> None:
     """Write a table as CSV, Markdown and LaTeX, replacing existing files. Raises `OutputError`."""
-    csv = table.data.to_csv(index=False, lineterminator="\n")
+    data: Any = table.data.replace(r"\r\n?", "\n", regex=True)  # pandas quotes a line feed, but no carriage return
+    csv = data.to_csv(index=False, lineterminator="\n")
     for extension, text in (("csv", csv), ("md", table.markdown), ("tex", table.latex)):
         write_text(folder / f"{table.name}.{extension}", text, force=True)
 
@@ -276,9 +284,10 @@ def failure_table(cells: pd.DataFrame) -> ReportTable:
     for count in ("rows", "unparsed", "truncated"):
         flagged[count] = flagged[count].fillna(0).where(flagged["cells"], 0)
         headings[count] = count
-    groups = flagged.groupby(["series", "follower", "mode", "n"], sort=False)
+    groups = flagged.groupby(["series", "follower", "mode", "hidden", "n"], sort=False)
     data = groups[list(headings)].sum().astype(int).reset_index()
-    shown = data.rename(columns=headings | {"series": "method"})
+    shown = data.drop(columns="hidden").rename(columns=headings | {"series": "method"})
+    shown["mode"] = data["mode"].where(~data["hidden"], data["mode"] + ", names hidden")
     for column in ("unparsed", "truncated"):
         shown[column] = [
             f"{count:,} ({count / rows:.1%})" if rows else NOTHING

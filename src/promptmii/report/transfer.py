@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from promptmii.report.drawing import Drawn, blank_figure, styled
+from promptmii.report.drawing import Drawn, blank_figure, label, styled
 from promptmii.report.methods import position, single_call
 from promptmii.report.scores import Scores, short_names, slug
-from promptmii.report.statistics import comparable, means
+from promptmii.report.statistics import shared_means
 from promptmii.report.tables import ReportTable, number, span
 
 
@@ -54,8 +54,8 @@ def transfers(by_scope: Sequence[Scores]) -> list[Transfer]:
         }
         for scores in by_scope
         for n in scores.ns
-        for mean in means(comparable(scores), n)
-        if mean.series.method in single_call() and mean.series.generator and mean.tasks
+        for mean in shared_means(scores, n)
+        if mean.series.method in single_call() and mean.series.generator
     ]
     if not rows:
         return []
@@ -100,8 +100,8 @@ def transfer_figure(transfer: Transfer) -> Drawn:
             text.set_color("#ffffff" if value < middle else "#000000")
     axes.invert_yaxis()
     names, (rows, columns) = transfer.names, values.shape
-    axes.set_xticks(np.arange(columns) + 0.5, [names[follower] for follower in transfer.macro_f1.columns])
-    writers = [f"{method} · {names[generator]}" for method, generator in transfer.macro_f1.index]
+    axes.set_xticks(np.arange(columns) + 0.5, [label(names[follower]) for follower in transfer.macro_f1.columns])
+    writers = [label(f"{method} · {names[generator]}") for method, generator in transfer.macro_f1.index]
     axes.set_yticks(np.arange(rows) + 0.5, writers)
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
