@@ -36,6 +36,8 @@ MEMORY: dict[str, Callable[[], Any]] = {
     "polars, lazy": lambda: polars_frame(lazy=True),
     "arrow": lambda: pa.Table.from_pylist(ROWS),
     "lists": lambda: {"text": TEXTS, "label": LABELS},
+    "arrow columns": lambda: {"text": pa.chunked_array([TEXTS]), "label": pa.array(LABELS)},
+    "polars, lazy splits": lambda: {"train": polars_frame(lazy=True)},
     "arrays": lambda: {"text": np.array(TEXTS), "label": np.array(LABELS, dtype=object)},
     "series": lambda: {"text": pd.Series(TEXTS), "label": pd.Series(LABELS).astype("category")},
     "an array of pairs": lambda: np.array([TEXTS, LABELS]).T,

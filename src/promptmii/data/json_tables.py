@@ -189,7 +189,8 @@ def _column_rows(columns: Mapping[Any, Any], origin: str) -> list[dict[Any, Any]
     for name, values in columns.items():
         if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
             raise DataError(f"{origin}: {str(name)[:60]!r} is not a list; expected {SHAPES}.")
-        lists[name] = list(values)
+        of_arrow = getattr(values, "to_pylist", None)
+        lists[name] = of_arrow() if of_arrow else list(values)
     lengths = {name: len(values) for name, values in lists.items()}
     if len(set(lengths.values())) > 1:
         raise DataError(f"{origin}: the columns have unequal lengths: {lengths}.")
