@@ -198,6 +198,12 @@ class TestListing:
     def test_norwegian_is_a_language(self) -> None:
         assert licence_and_languages({"language": [False, "sv"]})["languages"] == ("no", "sv")
 
+    def test_languages_may_be_in_capitals_and_have_commas(self, tmp_path: Path) -> None:
+        (tmp_path / "a.csv").write_bytes(as_csv(rows("a", ["x", "y"], 4)))
+        (tmp_path / "index.csv").write_text('task_id,source_repo,licence,language\na,b,mit,"DE, fr"\n')
+        (entry,) = list_local(ListSettings(local=(str(tmp_path),), languages=("de",)))
+        assert (entry.kept, entry.detail["languages"]) == (True, ["DE", "fr"])
+
     @pytest.mark.parametrize(("allowed", "fits"), [(("MIT",), False), (("MIT", "apache-2.0"), True)])
     def test_all_licences_must_be_allowed(self, allowed: tuple[str, ...], fits: bool) -> None:
         candidate = Candidate(name="a", repository="a", revision="1", licence="mit, apache-2.0")

@@ -159,6 +159,10 @@ def _task_file(content: Mapping[str, Any], key: str, origin: str) -> Table:
             )
         classes = {"label": tuple(labels)}
         table = replace(table, classes=classes) if named else decode_classes(table, classes)  # else numbered
+    elif labels:
+        table = replace(
+            table, notes=(*table.notes, "the list of labels is not used, because no column is called 'label'")
+        )
     return replace(table, instruction=instruction)
 
 
