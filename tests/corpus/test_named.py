@@ -76,3 +76,32 @@ def test_a_condition_on_a_missing_column_is_reported(tmp_path: Path) -> None:
     with serving(hub) as server:
         run(server, tmp_path / "home", "corpus", "build", tmp_path / "c.toml", "-o", tmp_path / "c", code=2)
     assert "no column 'kind' (fetch.where)" in table(tmp_path / "c", "fetch")["me/data"]["reason"]
+
+
+def test_retry_lists_again_only_what_was_missing_or_refused(tmp_path: Path) -> None:
+    data = Repository({"README.md": card(), "train.csv": as_csv(rows("x", ["a", "b"]))})
+    config, corpus = tmp_path / "c.toml", tmp_path / "c"
+    config.write_text('[list]\nhub = true\nrepositories = ["me/data", "me/later", "me/disabled"]\n')
+    hub = HubServer(
+        {"me/data": data, "me/disabled": data}, faults=lambda path, _: "403" if "disabled" in path else None
+    )
+    with serving(hub) as server:
+        run(server, tmp_path / "home", "corpus", "build", config, "-o", corpus, "--stage", "list")
+        listed = table(corpus, "list")
+        assert {name: row["kept"] for name, row in listed.items()} == {
+            "me/data": "yes",
+            "me/later": "no",
+            "me/disabled": "no",
+        }
+        assert "the hub refuses it: 403" in listed["me/disabled"]["reason"]
+        hub.repositories["me/later"], hub.faults = data, None
+        hub.requests.clear()
+        run(server, tmp_path / "home", "corpus", "build", config, "-o", corpus, "--stage", "list", "--retry")
+        assert hub.requests == ["GET /api/datasets/me/later", "GET /api/datasets/me/disabled"]
+        assert {row["kept"] for row in table(corpus, "list").values()} == {"yes"}
+
+
+def test_a_hub_that_refuses_to_list_is_not_blamed_on_the_folder(tmp_path: Path) -> None:
+    with serving(HubServer(faults=lambda *_: "401")) as server:
+        done = run(server, tmp_path / "home", "corpus", "build", "hub", "-o", tmp_path / "c", code=3)
+    assert "The hub refuses to list datasets" in done.stderr

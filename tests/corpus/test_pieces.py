@@ -1,12 +1,15 @@
 """The parts of a build in isolation: sampling, reading in parts, near-duplicates, columns, cleaning."""
 
 import gzip
+import json
 import os
 import random
 import sys
 from collections import Counter
+from decimal import Decimal
 from itertools import permutations
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,14 +19,16 @@ from tests.corpus.repositories import as_csv, as_lines, as_parquet, rows, texts
 from promptmii import Example, ScriptedModel, Task
 from promptmii.corpus.card import write_card
 from promptmii.corpus.clean import clean_task, find_columns, may_be_in
-from promptmii.corpus.fetch import Sample, UnreadableError, fetch
+from promptmii.corpus.fetch import Sample, UnreadableError, fetch, read_sample
+from promptmii.corpus.journal import Entry, Journal
 from promptmii.corpus.listing import Candidate, distinct, licence_and_languages, list_local, rejection
 from promptmii.corpus.overlap import check_corpus
 from promptmii.corpus.rows import MIB, Reading, read_rows
 from promptmii.corpus.settings import CleanSettings, FetchSettings, ListSettings, SplitSettings
 from promptmii.corpus.split import TaskName, assign
 from promptmii.data import read_table
-from promptmii.data.columns import ChosenColumns
+from promptmii.data.clean import clean
+from promptmii.data.columns import ChosenColumns, choose_columns
 from promptmii.data.corpus_files import write_split
 from promptmii.data.readers import Table
 from promptmii.errors import ConfigError, DataError, EndpointError, OutputError
@@ -137,6 +142,49 @@ def test_rows_that_an_annotator_rejected_are_not_fetched(tmp_path: Path) -> None
     assert (detail["rows"], detail["notes"]) == (2, ["2 rows whose answer is not 'accept'"])
 
 
+def fetched(tmp_path: Path, columns: dict[str, Any], name: str = "t.parquet") -> Table:
+    path = tmp_path / name
+    if path.suffix == ".parquet":
+        pq.write_table(pa.table(columns), path)
+    else:
+        path.write_bytes(
+            as_lines([dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)])
+        )
+    fetch(Candidate(name="t", repository="t", revision="r", path=str(path)), FetchSettings(), tmp_path / "sample")
+    return read_sample(tmp_path / "sample", "t")
+
+
+@pytest.mark.parametrize("name", ["t.parquet", "t.jsonl"])
+def test_tokenised_texts_are_sampled_by_their_words(tmp_path: Path, name: str) -> None:
+    words = [text.split() for text in texts("words", 40)]
+    table = fetched(tmp_path, {"tokens": words, "label": ["a", "b"] * 20}, name)
+    assert sorted(row["tokens"] for row in table.rows) == sorted(words)
+
+
+def test_decimals_and_string_views_of_parquet_files_are_fetched(tmp_path: Path) -> None:
+    labels = [Decimal("1.00"), Decimal("2.00")] * 20
+    table = fetched(tmp_path, {"text": pa.array(texts("view", 40), pa.string_view()), "label": labels})
+    examples = clean(table, choose_columns(table, None, None)).examples
+    assert Counter(example.label for example in examples) == {"1": 20, "2": 20}
+
+
+def test_two_parquet_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    pq.write_table(pa.Table.from_arrays([pa.array(["a", "b"])] * 2, names=["label", "label"]), path)
+    with pytest.raises(DataError, match="two columns 'label'"):
+        fetch(Candidate(name="t", repository="t", revision="r", path=str(path)), FetchSettings(), tmp_path / "sample")
+
+
+def test_a_column_name_that_is_no_unicode_does_not_end_the_build(tmp_path: Path) -> None:
+    (tmp_path / "t.jsonl").write_text(json.dumps({"text": "a text", "label \ud83d": 1}))
+    candidate = Candidate(name="t", repository="t", revision="r", path=str(tmp_path / "t.jsonl"))
+    detail = fetch(candidate, FetchSettings(), tmp_path / "sample")
+    Journal(tmp_path, "fetch").add(Entry(key="k", name="t", kept=True, detail=detail))
+    entry = Journal(tmp_path, "fetch").get("k")
+    assert entry is not None
+    assert entry.detail["columns"] == ["label \ufffd", "text"]
+
+
 class TestListing:
     def test_names_are_distinct_and_repeats_are_left_out(self) -> None:
         first = Candidate(name="a", repository="a", revision="1").entry(None)
@@ -149,6 +197,12 @@ class TestListing:
 
     def test_norwegian_is_a_language(self) -> None:
         assert licence_and_languages({"language": [False, "sv"]})["languages"] == ("no", "sv")
+
+    def test_languages_may_be_in_capitals_and_have_commas(self, tmp_path: Path) -> None:
+        (tmp_path / "a.csv").write_bytes(as_csv(rows("a", ["x", "y"], 4)))
+        (tmp_path / "index.csv").write_text('task_id,source_repo,licence,language\na,b,mit,"DE, fr"\n')
+        (entry,) = list_local(ListSettings(local=(str(tmp_path),), languages=("de",)))
+        assert (entry.kept, entry.detail["languages"]) == (True, ["DE", "fr"])
 
     @pytest.mark.parametrize(("allowed", "fits"), [(("MIT",), False), (("MIT", "apache-2.0"), True)])
     def test_all_licences_must_be_allowed(self, allowed: tuple[str, ...], fits: bool) -> None:

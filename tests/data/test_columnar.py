@@ -36,6 +36,8 @@ MEMORY: dict[str, Callable[[], Any]] = {
     "polars, lazy": lambda: polars_frame(lazy=True),
     "arrow": lambda: pa.Table.from_pylist(ROWS),
     "lists": lambda: {"text": TEXTS, "label": LABELS},
+    "arrow columns": lambda: {"text": pa.chunked_array([TEXTS]), "label": pa.array(LABELS)},
+    "polars, lazy splits": lambda: {"train": polars_frame(lazy=True)},
     "arrays": lambda: {"text": np.array(TEXTS), "label": np.array(LABELS, dtype=object)},
     "series": lambda: {"text": pd.Series(TEXTS), "label": pd.Series(LABELS).astype("category")},
     "an array of pairs": lambda: np.array([TEXTS, LABELS]).T,
@@ -174,6 +176,8 @@ class TestWorkbooks:
         rows = [["text", "label"], *([row["text"], row["label"]] for row in ROWS)]
         table = read_table(self.save(tmp_path / "a.xlsx", [["About this book"], ["See the next sheet"]], rows))
         assert (list(table.rows), table.notes) == (ROWS, ("sheet 'Sheet1' of 2",))
+        table = read_table(self.save(tmp_path / "b.xlsx", [["Version", "2.1"]], rows))
+        assert list(table.rows) == ROWS
 
     def test_an_escaped_carriage_return_is_decoded(self, tmp_path: Path) -> None:
         rows = [["text", "label"], *([f"{row['text']}_x000D_\nmore", row["label"]] for row in ROWS)]

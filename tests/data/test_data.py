@@ -189,6 +189,8 @@ def test_cells_may_contain_arrays_and_lone_surrogates(tmp_path) -> None:
 
     table = read_table([{"text": "half \ud83d", "vector": np.zeros(3)}])
     table.rows[0]["text"].encode()
+    missing = read_table([{"text": "a", "label": np.array([None])}, {"text": "b", "label": np.array(["x"])}])
+    assert [row["label"] for row in missing.rows] == [None, ["x"]]
     (tmp_path / "lines.txt").write_text("one\n\ntwo\n", encoding="utf-8")
     assert [row["text"] for row in read_table(tmp_path / "lines.txt").rows] == ["one", None, "two"]
 

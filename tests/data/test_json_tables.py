@@ -114,6 +114,11 @@ def test_labels_that_rows_number_from_1_are_refused() -> None:
         read_table({"data": [["good", 1], ["bad", 2]], "labels": ["pos", "neg"]})
 
 
+def test_a_list_of_labels_that_no_column_takes_is_noted() -> None:
+    table = read_table({"data": [{"text": "good", "intent": 0}], "labels": ["pos", "neg"]})
+    assert table.notes == ("the list of labels is not used, because no column is called 'label'",)
+
+
 def test_a_few_rows_with_several_labels_are_dropped_and_counted(tmp_path: Path) -> None:
     rows = [{"text": row["text"], "label": [row["label"]]} for row in ROWS]
     rows[0]["label"], rows[1]["label"], rows[2]["label"], rows[3]["label"] = ["a", "b"], [], [None], [""]

@@ -112,25 +112,32 @@ class _Build:
                 return self._split(entries)
 
     def _list(self) -> list[Entry]:
-        """List the datasets. A resumed build uses the hub's listing in the journal, and so the same datasets."""
         settings = self._settings.list
         if not settings.local and not settings.hub:
             raise DataError(
                 "Nothing to list. Give --local FOLDER, --hub, or both (or `local` and `hub` in the table [list])."
             )
-        journal, key = self._journals["list"], self._settings.key("list")
-        entries = list(list_local(settings))
+        return list(distinct([*list_local(settings), *(self._list_hub() if settings.hub else ())]))
+
+    def _list_hub(self) -> list[Entry]:
+        """List the hub. A resumed build uses the listing in the journal, and so the same datasets.
+
+        Only what the journal lacks is listed: with `retry`, the named repositories that were not found.
+        """
+        journal, settings = self._journals["list"], self._settings.list
+        key = content_key({"hub": settings.model_dump(mode="json", exclude={"local"})})
         listing = journal.get(key)
-        if listing:
-            entries += filter(None, map(journal.get, listing.detail["keys"]))
-        elif settings.hub:
-            hub_entries = list(list_hub(settings))
-            self._progress.step(STEPS["list"], len(hub_entries), "datasets")
-            for entry in hub_entries:
-                self._report(journal.add(entry))
-            journal.add(Entry(key=key, name="(hub)", kept=True, detail={"keys": [entry.key for entry in hub_entries]}))
-            entries += hub_entries
-        return list(distinct(entries))
+        keys: list[str] = listing.detail["keys"] if listing else []
+        entries = [entry for known in keys if (entry := journal.get(known))]
+        if listing and len(entries) == len(keys):
+            return entries
+        new = list(list_hub(settings, {entry.detail["repository"] for entry in entries}))
+        self._progress.step(STEPS["list"], len(new), "datasets")
+        for entry in new:
+            self._report(journal.add(entry))
+        entries += new
+        journal.add(Entry(key=key, name="(hub)", kept=True, detail={"keys": [entry.key for entry in entries]}))
+        return entries
 
     def _fetch(self, listed: Sequence[Entry]) -> list[Entry]:
         journal = self._journals["fetch"]

@@ -15,13 +15,14 @@ from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from promptmii.corpus.listing import Candidate
 from promptmii.corpus.rows import MIB, READABLE, Reading, read_rows
 from promptmii.corpus.settings import FetchSettings
+from promptmii.data.labels import is_whole
 from promptmii.data.readers import read_table
-from promptmii.data.table import Row, Table, class_name
+from promptmii.data.table import Row, Table, class_name, column_name
 from promptmii.errors import ArtefactError, DataError, counted
 from promptmii.files import atomic_file
 from promptmii.task import normalise_text
@@ -59,7 +60,7 @@ def fetch(candidate: Candidate, settings: FetchSettings, path: Path) -> dict[str
                 reading.skipped["whose answer is not 'accept'"] += 1
                 continue
             named_row = _with_class_names(row, classes)
-            columns |= named_row.keys()
+            columns.update(map(column_name, named_row))
             if all(str(named_row.get(name, "")) == value for name, value in settings.where.items()):
                 sample.add(row)
         seen, repeated = seen + sample.seen, repeated + sample.repeated
@@ -113,10 +114,19 @@ class Sample:
 
 
 def _text_hash(row: Row) -> int:
-    """Hash the longest string, which is the same in copies of a dataset with other column names."""
-    longest = max((value for value in row.values() if isinstance(value, str)), key=len, default=None)
+    """Hash the longest text, which is the same in copies of a dataset with other column names."""
+    texts = [text for value in row.values() if (text := _text_of(value)) is not None]
+    longest = max(texts, key=len, default=None)
     key = normalise_text(longest) if longest is not None else repr(sorted(row.items(), key=str))
     return int.from_bytes(hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest())
+
+
+def _text_of(value: Any) -> str | None:
+    """The text in a cell, which may be a list of its words, or None."""
+    if isinstance(value, list):
+        words = cast("list[Any]", value)
+        return " ".join(words) if all(isinstance(word, str) for word in words) else None
+    return value if isinstance(value, str) else None
 
 
 def _write_sample(path: Path, header: dict[str, Any], rows: Iterable[tuple[str, Row]]) -> None:
@@ -127,7 +137,11 @@ def _write_sample(path: Path, header: dict[str, Any], rows: Iterable[tuple[str, 
         gzip.GzipFile("", "wb", compresslevel=1, fileobj=file, mtime=0) as compressed,
     ):
         for value in (header, *rows):
-            compressed.write((json.dumps(value, default=str, separators=(",", ":")) + "\n").encode())
+            compressed.write((json.dumps(value, default=_plain, separators=(",", ":")) + "\n").encode())
+
+
+def _plain(value: Any) -> int | str:
+    return int(value) if is_whole(value) else str(value)  # a decimal that numbers a label
 
 
 def read_sample(path: Path, name: str) -> Table:

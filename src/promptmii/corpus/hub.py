@@ -1,6 +1,6 @@
 """Lists hub datasets, classifies hub errors, and retries while the hub is busy."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, TypeVar
 
 import tenacity
@@ -20,30 +20,54 @@ HTTP_LIBRARIES = ("httpx", "httpx2", "httpcore", "httpcore2")
 """huggingface_hub lets errors of its HTTP library through. Which library it uses depends on its version."""
 
 
-def list_hub(settings: ListSettings) -> Iterator[Entry]:
-    """An entry for each configuration on the hub. Raises `EndpointError` if the hub is down."""
+def list_hub(settings: ListSettings, listed: Collection[str] = ()) -> Iterator[Entry]:
+    """An entry for each configuration on the hub, without the repositories `listed` before.
+
+    Raises `EndpointError` if the hub is down or refuses to list.
+    """
+    api = _api()
     if settings.repositories:
-        for name in settings.repositories:
-            yield from _named(name, settings)
+        for address in settings.repositories:
+            if _parts(address)[0] not in listed:
+                yield from _named(api, address, settings)
         return
-    for info in with_patience(lambda: _list(settings), LISTING_PATIENCE):
-        yield from _entries(info, settings)
+    for info in _list(api, settings):
+        if info.id not in listed:
+            yield from _entries(info, settings)
 
 
-def _named(address: str, settings: ListSettings) -> Iterator[Entry]:
-    """An entry for each configuration of a repository, or only for the one in the address."""
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
+def _api() -> Any:
+    try:
+        from huggingface_hub import HfApi
+    except ImportError as error:
+        raise MissingDependencyError("--hub", "corpus") from error
+    return HfApi()
 
+
+def _parts(address: str) -> tuple[str, str, str]:
+    """Repository, configuration and commit in an address; the last two may be empty."""
     name, _, commit = address.partition("@")
     repository, _, config = name.partition(":")
+    return repository, config, commit
+
+
+def _named(api: Any, address: str, settings: ListSettings) -> Iterator[Entry]:
+    """An entry for each configuration of a repository, or only for the one in the address."""
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
+
+    repository, config, commit = _parts(address)
     try:
-        info = with_patience(lambda: HfApi().dataset_info(repository, revision=commit or None), LISTING_PATIENCE)
+        info = with_patience(lambda: api.dataset_info(repository, revision=commit or None), LISTING_PATIENCE)
     except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
-        missing = Candidate(name=name, repository=repository, config=config or None, revision=commit)
-        yield missing.entry(f"it is not on the hub, or is private: {first_line(error)}")
+        reason = f"it is not on the hub, or is private: {first_line(error)}"
+    except HfHubHTTPError as error:
+        reason = f"the hub refuses it: {first_line(error)}"
+    else:
+        yield from _entries(info, settings, config or None)
         return
-    yield from _entries(info, settings, config or None)
+    name = address.partition("@")[0]
+    missing = Candidate(name=name, repository=repository, config=config or None, revision=commit)
+    yield missing.entry(reason).model_copy(update={"temporary": True})
 
 
 def _entries(info: Any, settings: ListSettings, only: str | None = None) -> Iterator[Entry]:
@@ -59,21 +83,27 @@ def _entries(info: Any, settings: ListSettings, only: str | None = None) -> Iter
             yield candidate.entry(rejection(candidate, info.tags or (), settings))
 
 
-def _list(settings: ListSettings) -> list[Any]:
-    try:
-        from huggingface_hub import HfApi
-    except ImportError as error:
-        raise MissingDependencyError("--hub", "corpus") from error
-    return list(
-        HfApi().list_datasets(
-            filter=list(settings.tags),
-            author=settings.author,
-            search=settings.search,
-            sort="downloads",
-            limit=settings.most,
-            expand=["sha", "cardData", "tags", "gated", "disabled", "downloads"],
+def _list(api: Any, settings: ListSettings) -> list[Any]:
+    from huggingface_hub.errors import HfHubHTTPError
+
+    def list_once() -> list[Any]:
+        return list(
+            api.list_datasets(
+                filter=list(settings.tags),
+                author=settings.author,
+                search=settings.search,
+                sort="downloads",
+                limit=settings.most,
+                expand=["sha", "cardData", "tags", "gated", "disabled", "downloads"],
+            )
         )
-    )
+
+    try:
+        return with_patience(list_once, LISTING_PATIENCE)
+    except HfHubHTTPError as error:
+        raise EndpointError(
+            f"The hub refuses to list datasets: {first_line(error)}. Check HF_TOKEN and the table [list]."
+        ) from error
 
 
 def with_patience(action: Callable[[], Result], patience: float, on_wait: Wait = lambda _: None) -> Result:

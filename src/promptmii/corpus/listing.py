@@ -78,7 +78,7 @@ def rejection(candidate: Candidate, tags: Sequence[str], settings: ListSettings)
     licence = candidate.licence or ""
     if allowed and _normalised(licence) not in allowed and not {*map(_normalised, licence.split(", "))} <= allowed:
         return f"licence {candidate.licence or 'unstated'} is not among {', '.join(settings.licences)}"
-    if settings.languages and not set(candidate.languages) & set(settings.languages):
+    if settings.languages and not {*map(str.casefold, candidate.languages)} & {*map(str.casefold, settings.languages)}:
         return f"language {', '.join(candidate.languages) or 'unstated'} is not among {', '.join(settings.languages)}"
     sizes = [tag.partition(":")[2] for tag in tags if tag.startswith("size_categories:")]
     if settings.sizes and not candidate.path and not set(sizes) & set(settings.sizes):
@@ -114,7 +114,7 @@ def _data_file(path: Path, row: dict[str, str]) -> Candidate:
         revision=_hash([path]),
         path=str(path),
         licence=row.get("licence") or None,
-        languages=tuple((row.get("language") or "").split()),
+        languages=tuple((row.get("language") or "").replace(",", " ").split()),
         domain=row.get("domain") or None,
     )
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO, cast
 
+from promptmii.data.columnar import check_distinct
 from promptmii.data.delimited import csv_rows
 from promptmii.data.json_tables import json_line_rows
 from promptmii.data.table import Row
@@ -74,7 +75,8 @@ def _parquet_rows(file: Any, name: str, reading: Reading) -> Iterator[Row]:
 
     try:
         table = pq.ParquetFile(file)
-        names = [column.name for column in table.schema_arrow if _is_scalar(column.type)]
+        check_distinct(table.schema_arrow.names, name)
+        names = [column.name for column in table.schema_arrow if _is_cell(column.type)]
         groups = [table.metadata.row_group(number) for number in range(table.num_row_groups)]
         total = sum(group.num_rows for group in groups)
         # Read every row group if the limit allows, else every k-th.
@@ -93,10 +95,14 @@ def _parquet_rows(file: Any, name: str, reading: Reading) -> Iterator[Row]:
         raise DataError(f"{name} is not a readable Parquet file: {error}.") from error
 
 
-def _is_scalar(column_type: Any) -> bool:
+def _is_cell(column_type: Any) -> bool:
+    """Whether a column may hold texts or labels: scalars, or lists of strings, such as the words of a text."""
     import pyarrow.types as t
 
-    tests = (t.is_string, t.is_large_string, t.is_integer, t.is_floating, t.is_boolean, t.is_dictionary)
+    strings = (t.is_string, t.is_large_string, t.is_string_view)
+    if t.is_list(column_type) or t.is_large_list(column_type) or t.is_fixed_size_list(column_type):
+        return any(test(column_type.value_type) for test in strings)
+    tests = (*strings, t.is_integer, t.is_floating, t.is_decimal, t.is_boolean, t.is_dictionary)
     return any(test(column_type) for test in tests)
 
 

@@ -33,10 +33,15 @@ def parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
 
 def arrow_table(table: Any, origin: str) -> Table:
     """Convert an Arrow table, with the class names that `datasets` stores in its schema metadata."""
-    names = [str(name) for name in table.schema.names]
+    check_distinct(table.schema.names, origin)
+    return decode_classes(make_table(table.to_pylist(), origin), _class_names(table.schema.metadata))
+
+
+def check_distinct(columns: Sequence[Any], origin: str) -> None:
+    """Raise `DataError` if two columns have the same name."""
+    names = [str(name) for name in columns]
     if len(set(names)) < len(names):
         raise DataError(f"{origin} has two columns {max(names, key=names.count)!r}. Rename one.")
-    return decode_classes(make_table(table.to_pylist(), origin), _class_names(table.schema.metadata))
 
 
 def _class_names(metadata: Mapping[bytes, bytes] | None) -> dict[str, Sequence[str]]:

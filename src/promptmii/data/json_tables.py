@@ -178,6 +178,10 @@ def _task_file(content: Mapping[str, Any], key: str, origin: str) -> Table:
             )
         classes = {"label": tuple(labels)}
         table = replace(table, classes=classes) if named else decode_classes(table, classes)  # else numbered
+    elif labels:
+        table = replace(
+            table, notes=(*table.notes, "the list of labels is not used, because no column is called 'label'")
+        )
     return replace(table, instruction=instruction)
 
 
@@ -208,7 +212,8 @@ def _column_rows(columns: Mapping[Any, Any], origin: str) -> list[dict[Any, Any]
     for name, values in columns.items():
         if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
             raise DataError(f"{origin}: {str(name)[:60]!r} is not a list; expected {SHAPES}.")
-        lists[name] = list(values)
+        of_arrow = getattr(values, "to_pylist", None)
+        lists[name] = of_arrow() if of_arrow else list(values)
     lengths = {name: len(values) for name, values in lists.items()}
     if len(set(lengths.values())) > 1:
         raise DataError(f"{origin}: the columns have unequal lengths: {lengths}.")

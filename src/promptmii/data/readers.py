@@ -65,7 +65,7 @@ def _read_memory(source: Any) -> Table:
     if isinstance(source, Mapping):
         if source and all(hasattr(part, "column_names") for part in source.values()):
             return datasets_table(source, "a dataset")
-        if source and all(hasattr(part, "columns") for part in source.values()):
+        if source and all(hasattr(part, "collect_schema") or hasattr(part, "columns") for part in source.values()):
             source = {name: list(_read_memory(part).rows) for name, part in source.items()}
         return nested_table(source, "columns in memory")
     if hasattr(source, "tolist"):

@@ -19,7 +19,10 @@ OPEN_ERRORS = (
 
 
 def read_workbook(content: bytes, origin: str) -> Table:
-    """Read the first sheet with at least two columns, or else the first non-empty sheet. Raises `DataError`."""
+    """Read the first sheet with a header, rows and at least two columns, or else the first with a header and rows.
+
+    Raises `DataError`.
+    """
     try:
         import openpyxl
         from openpyxl.utils.escape import unescape
@@ -41,11 +44,11 @@ def read_workbook(content: bytes, origin: str) -> Table:
             book.close()
     except (*OPEN_ERRORS, InvalidFileException) as error:
         raise DataError(f"{origin} is not a readable workbook: {error}. Save it again as .xlsx, or as CSV.") from error
-    non_empty = [name for name, rows in sheets.items() if rows]
-    wide = [name for name in non_empty if any(sum(cell is not None for cell in row) > 1 for row in sheets[name])]
-    sheet_name = next(iter(wide or non_empty), "")
+    tables = [name for name, rows in sheets.items() if len(rows) > 1]
+    wide = [name for name in tables if any(sum(cell is not None for cell in row) > 1 for row in sheets[name])]
+    sheet_name = next(iter(wide or tables), "")
     rows = sheets.get(sheet_name, [])
-    if len(rows) < 2:
+    if not rows:
         raise DataError(f"{origin} has no sheet with a header and rows.")
     first_rows = [["" if cell is None else str(cell) for cell in row] for row in rows[:PREAMBLE]]
     header_row = find_header(first_rows, max(map(len, first_rows)))

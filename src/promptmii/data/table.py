@@ -60,11 +60,12 @@ def require_rows(table: Table) -> Table:
 
 def clean_row(row: Mapping[Any, Any]) -> dict[str, Any]:
     """A row with text names, plain cells, and `None` for missing values."""
-    return {_column_name(name): _cell(value) for name, value in row.items()}
+    return {column_name(name): _cell(value) for name, value in row.items()}
 
 
 @lru_cache(maxsize=4096, typed=True)  # 1, 1.0 and True are equal
-def _column_name(name: Any) -> str:
+def column_name(name: Any) -> str:
+    """The name of a column as valid Unicode."""
     return _without_surrogates(str(name))
 
 
@@ -139,7 +140,7 @@ def _cell(value: Any) -> Any:
     if isinstance(value, Sequence | Mapping):
         return None if isinstance(value, list | tuple) and len(value) == 1 and _cell(value[0]) is None else value
     if getattr(value, "ndim", 0) and hasattr(value, "tolist"):
-        return value.tolist()
+        return _cell(value.tolist())
     return value.item() if hasattr(value, "item") else value  # a numpy scalar
 
 
