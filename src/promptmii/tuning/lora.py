@@ -109,7 +109,7 @@ def merged(model: Any) -> Generator[None]:
 
 def _layers_below(model: Any, first: int) -> str | None:
     """A pattern for the layers to leave without an adapter. Raises `ConfigError` if these are all layers."""
-    count: int = model.config.num_hidden_layers
+    count: int = model.config.get_text_config().num_hidden_layers
     if first >= count:
         raise ConfigError(f"lora.first_layer is {first}; the model has {count} layers, counted from 0.")
     return rf".*\.layers\.({'|'.join(map(str, range(first)))})\..*" if first else None

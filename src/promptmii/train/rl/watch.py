@@ -163,7 +163,7 @@ class Watch(TrainerCallback):
         state = trainer.accelerator
 
         def shared(local_write: Write) -> LocalModel:
-            length = int(policy.model.config.max_position_embeddings)
+            length = int(policy.model.config.get_text_config().max_position_embeddings)
             card = ModelCard(policy.reference, f"step-{step}", length, gives_scores=False)
             return LocalModel(card, policy.form, SharedEngine(local_write, state.process_index, state.num_processes))
 
