@@ -66,7 +66,10 @@ def test_an_adapter_of_another_rank_is_refused_in_one_sentence(tmp_path: Path) -
     model = AutoModelForCausalLM.from_pretrained(write_model(tmp_path / "tiny"))
     tuned = add_adapter(model, LoraSettings(rank=4))
     (tmp_path / "adapter_config.json").write_text('{"r": 8}')
-    with pytest.raises(ConfigError, match=r"^The adapter \S+ has r = 8; .* Make them equal\.$"):
+    with pytest.raises(ConfigError, match=r"^The adapter \S+ has r = 8; .* or merge it into the model first\.$"):
+        continue_adapter(tuned, tmp_path)
+    (tmp_path / "adapter_config.json").write_text('{"r": 4, "modules_to_save": ["embed_tokens"]}')
+    with pytest.raises(ConfigError, match="modules_to_save"):  # these weights would be trained on, and not be saved
         continue_adapter(tuned, tmp_path)
     (tmp_path / "adapter_config.json").write_text("[]")
     with pytest.raises(ConfigError, match=r"cannot be trained on"):
