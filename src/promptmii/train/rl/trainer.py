@@ -171,7 +171,7 @@ class PolicyTrainer(GRPOTrainer):
         self.rollout: list[tuple[list[int], list[int]]] = []
         """Tokens of the prompts and drafts in this process's last rollout."""
         engine_for(policy.model)  # also sets the attention implementation that packed rows need
-        policy.tokenizer.padding_side = "left"
+        policy.pad_on("left")
         policy.model.generation_config.eos_token_id = policy.form.ends  # tokens that end a turn of the chat template
         super().__init__(
             model=policy.trained,
