@@ -5,6 +5,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+import copy  # noqa: E402
 import math  # noqa: E402
 from collections.abc import Sequence  # noqa: E402
 from typing import Any  # noqa: E402
@@ -16,10 +17,14 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers  # 
 from transformers import AutoModelForCausalLM as Auto  # noqa: E402
 from transformers import (  # noqa: E402
     AutoTokenizer,
+    BloomConfig,
+    DeepseekV2Config,
     Gemma2Config,
     Gemma3Config,
+    GPT2Config,
     LlamaConfig,
     MistralConfig,
+    NemotronConfig,
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen3Config,
@@ -384,6 +389,41 @@ def test_card_and_protocol(local: TransformersModel, folder: str) -> None:
 def test_an_unknown_folder_is_an_unknown_model(tmp_path_factory: pytest.TempPathFactory) -> None:
     with pytest.raises(UnknownModelError, match="cannot be loaded"):
         TransformersModel.load("hf:nothing", Weights("hf:nothing", str(tmp_path_factory.mktemp("empty"))))
+
+
+OTHERS: dict[str, Any] = {
+    "no key heads": GPT2Config(n_embd=32, n_layer=2, n_head=4, n_positions=CONTEXT, initializer_range=0.4),
+    "layers that attend on their own": NemotronConfig(**SIZES),
+    "keys wider than values": DeepseekV2Config(
+        **SIZES | {"num_key_value_heads": 6, "head_dim": 8},
+        kv_lora_rank=8,
+        q_lora_rank=8,
+        qk_rope_head_dim=8,
+        qk_nope_head_dim=8,
+        v_head_dim=8,
+        first_k_dense_replace=3,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_models_of_an_unusual_build_score_and_write_as_in_transformers(name: str, trained: Any) -> None:
+    config: Any = OTHERS[name]
+    config.update({"vocab_size": len(trained), "eos_token_id": trained.eos_token_id, "bos_token_id": None})
+    torch.manual_seed(1)
+    plain: Any = Auto.from_config(config, dtype=torch.float32, attn_implementation="eager").eval()
+    local = TransformersModel("hf:tiny", copy.deepcopy(plain), trained, "random")
+    chats = [chat(TEXT[:n]) for n in (3, 21)]
+    check(local, plain, trained, chats, ["positive", "negative"])
+    for given_chat, result in zip(chats, local.generate(chats, Sampling(4)), strict=True):
+        assert isinstance(result, Completion)
+        assert result.text == trained.decode(greedy(plain, trained, given_chat, 4), skip_special_tokens=True)
+
+
+def test_a_model_without_a_longest_context_is_refused_in_one_sentence(trained: Any) -> None:
+    model = Auto.from_config(BloomConfig(hidden_size=8, n_layer=1, n_head=1, vocab_size=len(trained)))
+    with pytest.raises(UnknownModelError, match="Add max_position_embeddings"):
+        TransformersModel("hf:bloom", model, trained, "random")
 
 
 def test_a_device_may_be_named(folder: str) -> None:

@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 
 from promptmii import ScriptedModel
+from promptmii.errors import SpendingLimitError
+from promptmii.follower import Follower
 from promptmii.inducers import Writer
 from promptmii.models.base import Chat, Completion, Failure, Sampling
 from promptmii.models.wrappers import Wrapper
 from promptmii.task import Example, Task
-from promptmii.train.validation import Case, write
+from promptmii.train.validation import Case, judge, write
 
 
 class Recorded(Wrapper):
@@ -33,3 +35,11 @@ def test_tasks_with_many_labels_keep_their_own_token_limit() -> None:
     written = write(Writer(model), [case(2), case(100), case(3)])
     assert [item.instruction and item.instruction.text for item in written] == ["Look at the words."] * 3
     assert model.batches == [(2, 1024), (1, 3200)]
+
+
+def test_a_case_beyond_the_spending_limit_is_not_judged() -> None:
+    def refuse(_chat: Chat, _option: str) -> float:
+        raise SpendingLimitError("Stopped at --max-cost")
+
+    written = write(Writer(Recorded()), [case(2)])
+    assert [outcome.macro_f1 for outcome in judge(written, [Follower(ScriptedModel(score=refuse))], 4)] == [None]

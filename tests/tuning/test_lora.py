@@ -8,10 +8,11 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from tests.train.toys import write_model  # noqa: E402
-from transformers import AutoModelForCausalLM  # noqa: E402
+from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: E402
 
 from promptmii.config import LoraSettings  # noqa: E402
 from promptmii.errors import ConfigError  # noqa: E402
+from promptmii.tuning import TrainableModel  # noqa: E402
 from promptmii.tuning.lora import add_adapter, continue_adapter, merged, save_adapter  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # from within transformers
@@ -62,11 +63,24 @@ def test_the_lean_adapter_equals_that_of_peft(tmp_path: Path, bias: bool) -> Non
         torch.testing.assert_close(scores(loaded.model).detach(), lean, atol=0.05, rtol=0.01)
 
 
+def test_a_model_whose_end_only_the_generation_settings_name_can_be_trained(tmp_path: Path) -> None:
+    write_model(tmp_path / "tiny")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "tiny")
+    tokenizer.eos_token = None
+    tokenizer.save_pretrained(tmp_path / "tiny")
+    policy = TrainableModel.load(f"hf:{tmp_path / 'tiny'}", LoraSettings(rank=2), 0)
+    rows = [policy.row([{"role": "user", "content": "red"}], answer) for answer in ("lovely", "lovely waste")]
+    assert policy.collator()(rows)["input_ids"].shape[0] == 2
+
+
 def test_an_adapter_of_another_rank_is_refused_in_one_sentence(tmp_path: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(write_model(tmp_path / "tiny"))
     tuned = add_adapter(model, LoraSettings(rank=4))
     (tmp_path / "adapter_config.json").write_text('{"r": 8}')
-    with pytest.raises(ConfigError, match=r"^The adapter \S+ has r = 8; .* Make them equal\.$"):
+    with pytest.raises(ConfigError, match=r"^The adapter \S+ has r = 8; .* or merge it into the model first\.$"):
+        continue_adapter(tuned, tmp_path)
+    (tmp_path / "adapter_config.json").write_text('{"r": 4, "modules_to_save": ["embed_tokens"]}')
+    with pytest.raises(ConfigError, match="modules_to_save"):  # these weights would be trained on, and not be saved
         continue_adapter(tuned, tmp_path)
     (tmp_path / "adapter_config.json").write_text("[]")
     with pytest.raises(ConfigError, match=r"cannot be trained on"):

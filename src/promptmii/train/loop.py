@@ -27,11 +27,18 @@ from promptmii.version import VERSION
 
 @dataclass(eq=False)
 class Safeguards(TrainerCallback):
-    """Stops a run before its weights become NaN or infinite, and makes checkpoints loadable on other machines."""
+    """Stops a run before its weights become NaN or infinite, and makes checkpoints loadable on other machines.
+
+    A resumed run also saves and validates at the intervals that it is given now.
+    """
 
     policy: TrainableModel
     cure: str
     """Settings to lower if training diverges."""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+        """Use the intervals of this configuration; a resumed trainer uses those saved in the checkpoint."""
+        state.compute_steps(args, state.max_steps)
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
         """Raise `ModelError` before a NaN or infinite gradient is applied."""

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from promptmii.curves import VALIDATION
 from promptmii.data import draw_query, draw_support
 from promptmii.data.nameless import nameless
-from promptmii.errors import ConfigError, EndpointError
+from promptmii.errors import ConfigError, EndpointError, SpendingLimitError
 from promptmii.follower import Follower
 from promptmii.inducers import MetaInducer, Writer
 from promptmii.instruction import Instruction
@@ -52,7 +52,7 @@ class Outcome:
     case: Case
     text: str
     macro_f1: float | None
-    """None if a follower failed; 0 without an instruction."""
+    """None if a follower failed or the spending limit was reached; 0 without an instruction."""
     unparsed: float = 0.0
     tokens: int = 0
 
@@ -130,7 +130,7 @@ def judge(written: Sequence[Written], followers: Sequence[Follower], rows: int) 
         support, query = draw_support(case.task, case.n), draw_query(case.task, rows)
         try:
             results = [score(follower, follower.prepare(instruction, support), query) for follower in followers]
-        except EndpointError:
+        except (EndpointError, SpendingLimitError):  # the next rollout stops at the limit, with a checkpoint
             return Outcome(case, instruction.text, None, tokens=tokens)
         scores = [result.macro_f1 for result in results if result.macro_f1 is not None]
         mean = fmean(scores) if len(scores) == len(results) else None

@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from promptmii.config import LoraSettings
 from promptmii.errors import ConfigError, MissingDependencyError
@@ -80,10 +80,15 @@ class TrainableModel:
 
     def collator(self) -> DataCollatorForSeq2Seq:
         """A collator that pads rows on the right."""
-        self.tokenizer.padding_side = "right"
-        # Some tokenizers have no padding token; any will do, because padding is masked.
-        self.tokenizer.pad_token = self.tokenizer.pad_token or self.tokenizer.eos_token
+        self.pad_on("right")
         return DataCollatorForSeq2Seq(self.tokenizer, padding=True, label_pad_token_id=IGNORED)
+
+    def pad_on(self, side: Literal["left", "right"]) -> None:
+        """Set the tokenizer's padding. If it has no token for that, any will do, because padding is masked."""
+        tokenizer = self.tokenizer
+        tokenizer.padding_side = side
+        end: str = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(self.form.ends[0])
+        tokenizer.pad_token = tokenizer.pad_token or end
 
     def local(self) -> TransformersModel:
         """The current weights as a `LanguageModel`. It caches keys and values, so get a new one after each step."""

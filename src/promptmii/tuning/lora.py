@@ -23,7 +23,10 @@ from promptmii.errors import ConfigError
 
 NAME = "default"
 """The name that peft gives to the adapter."""
-MUST_MATCH = ("r", "lora_alpha", "use_rslora", "use_dora")
+MUST_MATCH = (
+    *("r", "lora_alpha", "use_rslora", "use_dora"),
+    *("rank_pattern", "alpha_pattern", "bias", "lora_bias", "modules_to_save", "trainable_token_indices"),
+)
 """Settings that must match for training to continue from an adapter."""
 
 
@@ -109,7 +112,7 @@ def merged(model: Any) -> Generator[None]:
 
 def _layers_below(model: Any, first: int) -> str | None:
     """A pattern for the layers to leave without an adapter. Raises `ConfigError` if these are all layers."""
-    count: int = model.config.num_hidden_layers
+    count: int = model.config.get_text_config().num_hidden_layers
     if first >= count:
         raise ConfigError(f"lora.first_layer is {first}; the model has {count} layers, counted from 0.")
     return rf".*\.layers\.({'|'.join(map(str, range(first)))})\..*" if first else None
@@ -127,7 +130,8 @@ def continue_adapter(tuned: Any, folder: Path) -> None:
         ]
         if differences:
             raise ConfigError(
-                f"The adapter {folder} has {', '.join(differences)}; the settings ask for another. Make them equal."
+                f"The adapter {folder} has {', '.join(differences)}; the settings ask for another. Make them equal, "
+                "or merge it into the model first."
             )
         loaded = set_peft_model_state_dict(tuned, load_file(folder / "adapter_model.safetensors"))
     except ConfigError:

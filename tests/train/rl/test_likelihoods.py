@@ -19,9 +19,9 @@ def test_sharing_a_prompt_changes_neither_values_nor_gradients(tmp_path: Path) -
     engine_for(model)
     assert can_share(model)
     stream = torch.Generator().manual_seed(0)
-    prompts = [torch.randint(3, 20, (size,), generator=stream).tolist() for size in (9, 5)]
-    drafts = [torch.randint(3, 20, (size,), generator=stream).tolist() for size in (4, 1, 6, 3)]
-    owners = [0, 1, 0, 1]
+    prompts = [torch.randint(3, 20, (size,), generator=stream).tolist() for size in (9, 5, 1)]
+    drafts = [torch.randint(3, 20, (size,), generator=stream).tolist() for size in (4, 1, 6, 3, 2)]
+    owners = [0, 1, 0, 1, 2]
     weights = [torch.rand(len(draft), generator=stream) for draft in drafts]
 
     shared = draft_logps(model, [prompts[owner] for owner in owners], drafts, temperature=0.7)

@@ -94,6 +94,8 @@ def test_batches_of_every_rl_recipe_divide_evenly(path: Path) -> None:
         ({"trl": {"max_steps": -3}}, "trl.max_steps is -3"),
         ({"trl": {"temperature": -1.0}}, "trl.temperature is -1.0"),
         ({"trl": {"temperature": float("nan")}}, "trl.temperature is nan"),
+        ({"trl": {"top_p": 0}}, "trl.top_p is 0; expected a number above 0, up to 1"),
+        ({"trl": {"top_p": 1.1}}, "trl.top_p is 1.1"),
         ({"trl": {"save_steps": "x"}}, "trl.save_steps is 'x'"),
         ({"trl": {"num_generations": "x"}}, "trl.num_generations is 'x'"),
         ({"trl": {"num_iterations": 0}}, "trl.num_iterations is 0"),

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,13 +18,14 @@ import torch
 from tests.models.faulty_server import FaultyServer, serving
 from tests.recorder import Recorder
 from tests.train.toys import failing, obedient, settings, write_model, write_tasks
+from transformers import TrainerState
 
 from promptmii import ScriptedModel, load_model
 from promptmii.curves import read_curves
-from promptmii.errors import ConfigError, EndpointError, ModelError, OutputError
+from promptmii.errors import ConfigError, EndpointError, ModelError, OutputError, SpendingLimitError
 from promptmii.follower import Follower
 from promptmii.models.base import Chat, Choice, FailureKind
-from promptmii.train.loop import checkpoints
+from promptmii.train.loop import Safeguards, checkpoints
 from promptmii.train.rl.run import train
 from promptmii.train.settings import TrainSettings
 
@@ -287,6 +289,31 @@ def test_dying_follower_leaves_a_checkpoint(world: Path) -> None:
 
 
 @pytest.mark.slow
+def test_reached_spending_limit_leaves_a_checkpoint(world: Path) -> None:
+    inner: Any = obedient().model
+    calls = iter(range(700))
+
+    def score(chat: Chat, option: str) -> float:
+        if next(calls, None) is None:
+            raise SpendingLimitError("Stopped at --max-cost")
+        return inner._score(chat, option)
+
+    run_settings = settings(world, validation={"share": 0.0}, trl={"max_steps": 100, "save_steps": 100})
+    with pytest.raises(SpendingLimitError, match="--max-cost"):
+        learn(run_settings, world / "run", followers=[Follower(ScriptedModel(score=score))])
+    last = checkpoints(world / "run")[-1]
+    assert int(last.name.split("-")[1]) == max(curves(world / "run")["train/reward"])
+
+
+def test_resumed_run_uses_the_intervals_that_it_is_given() -> None:
+    policy: Any = None
+    arguments: Any = SimpleNamespace(logging_steps=1, eval_steps=7, save_steps=3)
+    state = TrainerState(max_steps=40, eval_steps=20, save_steps=20)  # as read from a checkpoint
+    Safeguards(policy, "").on_train_begin(arguments, state, None)
+    assert (state.eval_steps, state.save_steps) == (7, 3)
+
+
+@pytest.mark.slow
 def test_nan_gradient_stops_before_the_weights_change(world: Path) -> None:
     with pytest.raises(ModelError, match=r"lower trl.learning_rate"):
         learn(settings(world, trl={"learning_rate": 1e30, "max_steps": 20, "max_grad_norm": 1e30}), world / "run")
@@ -297,11 +324,22 @@ def test_nan_gradient_stops_before_the_weights_change(world: Path) -> None:
 
 
 @pytest.mark.slow
-def test_equal_rewards_are_reported_with_their_cause(world: Path) -> None:
+@pytest.mark.parametrize(
+    ("stuck", "changes", "steps"),
+    [
+        (2, {}, 2),
+        (4, {"prompts_per_update": 1, "trl": {"per_device_train_batch_size": 4, "max_steps": 6}}, 5),
+    ],
+)
+def test_equal_rewards_are_reported_with_their_cause(
+    world: Path, stuck: int, changes: dict[str, Any], steps: int
+) -> None:
     recorder = Recorder()
     silent = Follower(ScriptedModel(reply=["no label at all"], score=lambda _c, _o: 0.0), mode="generate")
-    learn(settings(world, stuck=2, reward={"mode": "generate"}), world / "run", followers=[silent], progress=recorder)
-    assert any("got the same reward" in line and "answers are not labels" in line for line in recorder.notes)
+    run_settings = settings(world, stuck=stuck, reward={"mode": "generate"}, **changes)
+    learn(run_settings, world / "run", followers=[silent], progress=recorder)
+    beginning = f"In {steps} steps all drafts of each group got the same reward"
+    assert any(line.startswith(beginning) and "answers are not labels" in line for line in recorder.notes)
 
 
 @pytest.mark.slow

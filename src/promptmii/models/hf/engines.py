@@ -18,10 +18,14 @@ from promptmii.models.hf.packing import (
     pack,
     register,
     sizes,
+    unused_mask,
 )
 from promptmii.models.hf.prefixes import NO_PREFIX, Prefix, Prefixes
 from promptmii.models.local import Engine, Likelihoods
 from promptmii.progress import token_written
+
+SEPARATE = ("nemotron",)
+"""Architectures whose layers do not pass the memory of packed rows on to their attention."""
 
 
 def engine_for(model: Any) -> Engine:
@@ -31,7 +35,9 @@ def engine_for(model: Any) -> Engine:
     unlimited = window is None or window >= config["max_position_embeddings"]
     full = unlimited and set(config.get("layer_types") or ()) <= {"full_attention", "sliding_attention"}
     softcapping = config.get("attn_logit_softcapping") is not None
-    if model._supports_attention_backend and full and not softcapping:
+    latent = config.get("kv_lora_rank") is not None  # keys and values differ in width
+    packable = full and not softcapping and not latent and config.get("model_type") not in SEPARATE
+    if model._supports_attention_backend and packable:
         register()
         model.set_attn_implementation(IMPLEMENTATION)
         return PackedEngine(model)
@@ -49,7 +55,8 @@ class PackedEngine(Engine):
         text = model.config.get_text_config()
         self._vocabulary = int(text.vocab_size)
         width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-        token_bytes = 2 * text.num_hidden_layers * text.num_key_value_heads * width * model.dtype.itemsize
+        key_heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+        token_bytes = 2 * text.num_hidden_layers * key_heads * width * model.dtype.itemsize
         self._decode_tokens = max(1, self._sizes.decode_memory // token_bytes)
         """Tokens whose keys and values fit the memory for decoding."""
         self._prefixes = Prefixes(model)
@@ -187,13 +194,11 @@ class PackedEngine(Engine):
         self, tokens: torch.Tensor, positions: torch.Tensor, memory: Attention, readout: torch.Tensor | None
     ) -> torch.Tensor:
         """Logits (N, V) at the positions in `readout`, or at all."""
-        # transformers uses a four-dimensional mask as it is, and `memory` ignores it.
-        mask = torch.zeros(1, 1, 1, 1, device=tokens.device)
         keep: Any = 0 if readout is None else readout
         out = self._model(
             input_ids=tokens,
             position_ids=positions,
-            attention_mask=mask,
+            attention_mask=unused_mask(tokens.device),
             use_cache=False,
             logits_to_keep=keep,
             memory=memory,

@@ -56,12 +56,20 @@ class TransformersModel(LocalModel):
     """A `LocalModel` whose weights can be trained."""
 
     def __init__(self, reference: str, model: Any, tokenizer: Any, revision: str) -> None:
-        """Takes a model and a tokenizer of transformers; sets the model's attention to the fastest that it supports."""
+        """Takes a model and a tokenizer of transformers; sets the model's attention to the fastest that it supports.
+
+        Raises `UnknownModelError` if the model's configuration names no longest context.
+        """
         self.model = model.eval()
         self.tokenizer = tokenizer
-        context = int(model.config.get_text_config().max_position_embeddings)
+        context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        if context is None:
+            raise UnknownModelError(
+                f"The configuration of {reference} names no longest context. Add max_position_embeddings, in tokens, "
+                "to its config.json."
+            )
         form = ChatFormat(HfTokenizer(tokenizer, model.generation_config.eos_token_id))
-        card = ModelCard(reference, revision, context, gives_scores=True, contrasts=True)
+        card = ModelCard(reference, revision, int(context), gives_scores=True, contrasts=True)
         super().__init__(card, form, engine_for(model))
 
     @classmethod

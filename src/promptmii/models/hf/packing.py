@@ -274,6 +274,14 @@ def packed_attention(
     return memory.attend(layer, query[0] * kwargs["scaling"], key[0], value[0])[None], None
 
 
+def unused_mask(device: torch.device) -> torch.Tensor:
+    """The mask of a pass with `memory`, which ignores it: transformers takes a four-dimensional mask as it is.
+
+    It is NaN, so that a layer that attends without `memory` does not compute something wrong unnoticed.
+    """
+    return torch.full((1, 1, 1, 1), float("nan"), device=device)
+
+
 def register() -> None:
     """Register the attention implementation with transformers under the name `IMPLEMENTATION`."""
     AttentionInterface.register(IMPLEMENTATION, packed_attention)

@@ -156,7 +156,8 @@ class _TokenCounter(ScriptedModel):
         with suppress(OSError, ValueError, UnknownModelError), quiet():
             if weights := weights_of(reference):
                 config: Any = AutoConfig.from_pretrained(weights.source, local_files_only=True)
-                context_length = int(getattr(config, "max_position_embeddings", None) or context_length)
+                context = getattr(config.get_text_config(), "max_position_embeddings", None)
+                context_length = int(context or context_length)
                 self.tokenizer = AutoTokenizer.from_pretrained(weights.source, local_files_only=True)
         super().__init__(name=reference, context_length=context_length)
 

@@ -15,7 +15,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint
 
-from promptmii.models.hf.packing import IMPLEMENTATION, NO_OPTIONS, Packed, pack
+from promptmii.models.hf.packing import IMPLEMENTATION, NO_OPTIONS, Packed, pack, unused_mask
 from promptmii.models.hf.prefixes import Prefix
 
 POSITIONS = 1024
@@ -41,6 +41,8 @@ class PackedRow:
         """See `hf.packing.Attention`. The prompt is causal; blocks attend to the prompt and themselves."""
         del layer
         length = len(self.packed.prefix.tokens)
+        if not length:  # a prompt of one token, which each block begins with
+            return self.packed.attend_after(query, key, value, None)
         prompt = scaled_dot_product_attention(
             query[None, :, :length],
             key[None, :, :length],
@@ -57,7 +59,7 @@ class PackedRow:
 def can_share(model: Any) -> bool:
     """True if the model supports packed rows, so that drafts can share a prompt."""
     return model.config._attn_implementation == IMPLEMENTATION and all(
-        getattr(model.config, name, None) is None for name in UNSUPPORTED
+        getattr(model.config.get_text_config(), name, None) is None for name in UNSUPPORTED
     )
 
 
@@ -89,9 +91,7 @@ def _group_logps(
     hidden = model.get_decoder()(
         input_ids=torch.cat([torch.tensor([before], dtype=torch.long, device=device), row.packed.tokens], dim=1),
         position_ids=torch.cat([torch.arange(count, device=device)[None], row.packed.positions], dim=1),
-        attention_mask=torch.zeros(
-            1, 1, 1, 1, device=device
-        ),  # `row` attends; this keeps transformers from building a mask
+        attention_mask=unused_mask(device),  # because `row` attends
         use_cache=False,
         memory=row,
     ).last_hidden_state[0, count:]

@@ -212,6 +212,9 @@ def _check_values(options: Mapping[str, Any], longest_prompt: int) -> None:
         value = options.get(name, minimum)
         if isinstance(value, bool) or not isinstance(value, int | float) or not minimum <= value < math.inf:
             raise ConfigError(f"trl.{name} is {value!r}; expected a number of {minimum} or more.")
+    top_p = options["top_p"]
+    if isinstance(top_p, bool) or not isinstance(top_p, int | float) or not 0 < top_p <= 1:
+        raise ConfigError(f"trl.top_p is {top_p!r}; expected a number above 0, up to 1.")
     for name, values in CHOICES.items():
         if name in options and options[name] not in values:
             raise ConfigError(

@@ -11,7 +11,7 @@ import torch
 from accelerate import PartialState
 
 from promptmii.curves import VALIDATION
-from promptmii.errors import ConfigError, counted
+from promptmii.errors import ConfigError, SpendingLimitError, counted
 from promptmii.follower import Follower
 from promptmii.inducers.writing import Writer
 from promptmii.progress import QUIET, Progress
@@ -51,8 +51,9 @@ def train(
 
     `config` is the configuration file, which is copied; `followers` replace those in the settings. With `resume` the
     run continues from the newest complete checkpoint, as if it had never stopped. Raises `DataError`, `ConfigError` or
-    `ModelError` before the first step. Later it raises `EndpointError` if the followers fail, `ModelError` if training
-    diverges and `OutputError` if the disk is full, and leaves a valid checkpoint.
+    `ModelError` before the first step. Later it raises `EndpointError` if the followers fail, `SpendingLimitError` if
+    they cost too much, `ModelError` if training diverges and `OutputError` if the disk is full, and leaves a valid
+    checkpoint.
     """
     end_with_launcher()
     style, grpo = style_of(settings), grpo_plan(settings)
@@ -77,7 +78,7 @@ def train(
         trainer = _trainer(grpo, style, split, followers, folder, run, progress)
         try:
             run_loop(trainer, folder, resume=resume)
-        except FollowersLostError:  # raised between two updates, so the run can resume exactly
+        except (FollowersLostError, SpendingLimitError):  # raised between two updates, so the run can resume exactly
             if trainer.state.global_step:
                 trainer.save_now()
             raise

@@ -21,7 +21,7 @@ from trl.models.utils import unwrap_model_for_generation
 from trl.trainer.grpo_trainer import GRPOTrainer
 from trl.trainer.utils import split_tensor_dict
 
-from promptmii.errors import ConfigError, EndpointError
+from promptmii.errors import ConfigError, EndpointError, SpendingLimitError
 from promptmii.models.base import Sampling
 from promptmii.models.hf.engines import engine_for
 from promptmii.task import content_key
@@ -98,7 +98,7 @@ class RewardFunction:
     visits: Visits
     policy: TrainableModel
     folder: RunFolder | None
-    failure: str | None = None
+    failure: EndpointError | SpendingLimitError | None = None
     """Why the last rollout could not be judged."""
     __name__ = "follower"
 
@@ -114,8 +114,8 @@ class RewardFunction:
         drafts = [self._draft(ids, number) for ids, number in zip(completion_ids, visit, strict=True)]
         try:
             judged = self.reward.judge(drafts)
-        except EndpointError as error:
-            self.failure = str(error)
+        except (EndpointError, SpendingLimitError) as error:
+            self.failure = error
             return [None] * len(drafts)
         self.failure = None
         self._log(drafts, judged, visit, log_metric)
@@ -171,7 +171,7 @@ class PolicyTrainer(GRPOTrainer):
         self.rollout: list[tuple[list[int], list[int]]] = []
         """Tokens of the prompts and drafts in this process's last rollout."""
         engine_for(policy.model)  # also sets the attention implementation that packed rows need
-        policy.tokenizer.padding_side = "left"
+        policy.pad_on("left")
         policy.model.generation_config.eos_token_id = policy.form.ends  # tokens that end a turn of the chat template
         super().__init__(
             model=policy.trained,
@@ -265,12 +265,14 @@ class PolicyTrainer(GRPOTrainer):
         return buffered[self._step % args.steps_per_generation]
 
     def _calculate_rewards(self, *args: Any, **options: Any) -> torch.Tensor:
-        """Stop all processes if the followers of one fail; otherwise the others would wait for it forever."""
+        """Stop all processes if the followers of one fail or cost too much; else the others would wait forever."""
         with self.clock("reward"):
             rewards = super()._calculate_rewards(*args, **options)
-        reasons = [reason for reason in gather_object([self._reward.failure]) if reason]
-        if reasons:
-            raise FollowersLostError(reasons[0])
+        for failure in gather_object([self._reward.failure]):
+            if isinstance(failure, SpendingLimitError):
+                raise failure
+            if failure:
+                raise FollowersLostError(str(failure))
         return rewards
 
     def _get_per_token_logps_and_entropies(

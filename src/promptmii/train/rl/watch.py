@@ -55,8 +55,9 @@ class Watch(TrainerCallback):
     folder: RunFolder | None
     """None except in the main process."""
     progress: Progress
-    _equal_steps: int = 0
-    """Number of steps in a row with equal rewards in every group."""
+    _last_unequal: int = 0
+    """The last step with unequal rewards in a group."""
+    _last_warned: int = 0
     _step_start: float = 0.0
 
     def attach(self, trainer: PolicyTrainer, steps_per_rollout: int) -> None:
@@ -67,6 +68,7 @@ class Watch(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
         """Validate the initial weights; in a resumed run, restore the best value instead."""
+        self._last_unequal = self._last_warned = state.global_step
         if state.global_step:
             self.best.recall(state.global_step)
         else:
@@ -105,18 +107,20 @@ class Watch(TrainerCallback):
                 f"length {values.get('length', 0):.0f}, {values.get('seconds/step', 0):.1f} s"
             )
         if "zero_variance" in values:
-            self._warn_if_stuck(values)
+            self._warn_if_stuck(state.global_step, values)
 
     def _write(self, step: int, values: Mapping[str, float]) -> None:
         if self.folder:
             self.folder.log_metrics(step, values)
 
-    def _warn_if_stuck(self, values: Mapping[str, float]) -> None:
-        self._equal_steps = self._equal_steps + 1 if values["zero_variance"] == 1.0 else 0
-        if self._equal_steps and self._equal_steps % self.settings.stuck == 0:
+    def _warn_if_stuck(self, step: int, values: Mapping[str, float]) -> None:
+        if values["zero_variance"] < 1.0:
+            self._last_unequal = self._last_warned = step
+        elif step - self._last_warned >= self.settings.stuck:  # only the first step of a rollout has the value
+            self._last_warned = step
             self.progress.note(
-                f"In {self._equal_steps} steps all drafts of each group got the same reward, so nothing is learned. "
-                f"{_cause(values)}"
+                f"In {step - self._last_unequal} steps all drafts of each group got the same reward, so nothing is "
+                f"learned. {_cause(values)}"
             )
 
     def _validate(self, step: int) -> None:
@@ -163,7 +167,7 @@ class Watch(TrainerCallback):
         state = trainer.accelerator
 
         def shared(local_write: Write) -> LocalModel:
-            length = int(policy.model.config.max_position_embeddings)
+            length = int(policy.model.config.get_text_config().max_position_embeddings)
             card = ModelCard(policy.reference, f"step-{step}", length, gives_scores=False)
             return LocalModel(card, policy.form, SharedEngine(local_write, state.process_index, state.num_processes))
 
