@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import pty
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -262,6 +263,18 @@ def test_an_editor_without_a_change_leaves_the_file_alone(
     assert words in done.stderr
     assert instruction_file.read_text() == old
     assert "name a table" in run("edit", instruction_file).stderr
+
+
+def test_an_edited_text_that_cannot_be_saved_is_printed(
+    tmp_path: Path, instruction_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "rows.csv").write_text(PLAIN)
+    (tmp_path / "gone").mkdir()
+    script = f"import os, sys; open(sys.argv[1], 'a').write('Decide well.'); os.rmdir({str(tmp_path / 'gone')!r})"
+    monkeypatch.setenv("VISUAL", shlex.join([sys.executable, "-c", script]))
+    done = run("edit", instruction_file, tmp_path / "rows.csv", "-o", tmp_path / "gone" / "new.json")
+    assert done.exit_code == 2
+    assert "could not be saved:\nDecide well." in done.stderr
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the editor is a shell script")
