@@ -206,7 +206,7 @@ def test_an_invalid_or_foreign_adapter_is_refused(llama: Twins, tmp_path: Path) 
     (broken / "adapter_config.json").write_text(json.dumps(config | {"r": None}))
     assert "cannot be converted" in refused(broken)
     (broken / "adapter_config.json").write_text("5")
-    assert "is no adapter" in refused(broken)
+    assert "is not an adapter" in refused(broken)
     assert "no file ~nobody-here/x.gguf" in refusal("gguf:~nobody-here/x.gguf")
     assert "does not fit" in refused(llama.gguf)
 
