@@ -165,6 +165,7 @@ class TestSave:
             assert Instruction.load(path) == PLAIN
             assert [file.name for file in tmp_path.iterdir()] == ["i.json"]
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("mode", "words"), [(0o555, "permission denied"), (0o000, "permission denied")], ids=["read-only", "closed"]
     )

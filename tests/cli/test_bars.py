@@ -41,6 +41,7 @@ def test_a_terminal_shows_a_bar_with_the_time_left(columns: str) -> None:
     assert "[red]" in text or columns == "40", "labels are never read as markup"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("columns", [40, 80, 100, 200])
 def test_a_bar_with_a_long_result_stays_one_line(columns: int) -> None:
     screen = Screen()

@@ -45,6 +45,7 @@ def test_export_prints_json(instruction_file: Path, tmp_path: Path) -> None:
     assert (result["file"], result["code"]) == (str(path), path.read_text())
 
 
+@pytest.mark.slow
 def test_score_refit_calibrates_an_edited_instruction_and_keeps_its_score(tmp_path: Path) -> None:
     model = transformers_folder(tmp_path / "tiny")
     rows = [f"text number {i},{('good', 'bad')[i % 2]}" for i in range(16)]

@@ -181,6 +181,7 @@ def test_unusable_input_to_score_is_a_one_line_error(
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
 
 
+@pytest.mark.slow
 def test_mistakes_among_many_labels_are_listed_without_a_matrix(tmp_path: Path, server: FaultyServer) -> None:
     labels = [f"kind {number}" for number in range(40)]
     rows = "".join(f"text {i} of {label},{label}\n" for label in labels for i in range(2))
@@ -204,6 +205,7 @@ def test_compare_shows_only_columns_that_apply(tmp_path: Path, server: FaultySer
     assert "plain F1" not in alone.stdout + two.stdout  # nothing is calibrated in this mode
 
 
+@pytest.mark.slow
 def test_compare_exits_with_1_if_a_check_fails(tmp_path: Path, server: FaultyServer) -> None:
     (tmp_path / "rows.csv").write_text(PLAIN)
     (tmp_path / "prompt.txt").write_text("Decide well.")

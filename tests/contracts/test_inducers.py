@@ -97,6 +97,7 @@ supports = st.lists(labels, min_size=2, max_size=4, unique=True).map(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=8, deadline=None)
 @given(support=supports, seed=st.integers(0, 2**31))
 def test_the_instruction_has_the_labels_of_the_support_in_order(support: Support, seed: int) -> None:

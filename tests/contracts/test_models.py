@@ -268,6 +268,7 @@ def test_a_contrast_with_another_chat_changes_the_text_and_uses_tokens(
     assert too_long.kind == FailureKind.CONTEXT
 
 
+@pytest.mark.slow
 def test_inputs_are_not_changed(model: LanguageModel) -> None:
     chats, options = [list(messages) for messages in (*CHATS, TOO_LONG)], list(OPTIONS)
     before = deepcopy((chats, options))
@@ -292,6 +293,7 @@ def test_a_failed_chat_does_not_affect_the_others(model: LanguageModel) -> None:
     assert chosen[::2] == decisions(model.choose(CHATS[:2], OPTIONS))
 
 
+@pytest.mark.slow
 def test_every_answer_reports_its_usage(model: LanguageModel) -> None:
     for answer in (*model.generate(CHATS, GREEDY), *model.choose(CHATS, OPTIONS)):
         assert answer.usage.calls == 1
@@ -300,6 +302,7 @@ def test_every_answer_reports_its_usage(model: LanguageModel) -> None:
         assert answer.usage.seconds >= 0
 
 
+@pytest.mark.slow
 def test_closing_twice_is_harmless(model: LanguageModel) -> None:
     model.generate(CHATS, GREEDY)
     model.close()

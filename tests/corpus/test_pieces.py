@@ -370,6 +370,7 @@ class TestCleaning:
         with pytest.raises(DataError, match="2 labels are left in the training rows; least_labels is 3"):
             clean_task(read, find_columns(read), self.candidate, CleanSettings(least_labels=3))
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("text", "language", "fits"),
         [

@@ -34,6 +34,7 @@ def test_a_source_may_be_a_folder_or_a_file(folder: Path) -> None:
     assert list(read_tasks([str(folder / "one.csv")])) == ["one"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["suite", "written"])
 def test_bundled_tasks_are_a_source(name: str) -> None:
     files = [path for path in bundled_folder(name).iterdir() if path.suffix in (".json", ".jsonl")]

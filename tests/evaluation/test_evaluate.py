@@ -176,6 +176,7 @@ def test_a_record_names_the_machine_and_the_revisions_of_its_models(server, tmp_
         assert list(record.revisions) == ["openai:m"]
 
 
+@pytest.mark.slow
 def test_failed_cells_have_no_score_and_run_again_only_with_retry_failed(server, tmp_path) -> None:
     grid = settings(server, [write_task(tmp_path, "shop")], methods=("naive", "icl"))
     server.default = "context"
@@ -312,6 +313,7 @@ def test_bad_configurations_are_refused_before_the_first_call(server, tmp_path) 
     assert not server.bodies
 
 
+@pytest.mark.slow
 def test_an_estimate_predicts_the_calls_of_the_run(server, tmp_path) -> None:
     grid = settings(
         server,

@@ -183,6 +183,7 @@ def refusal(reference: str) -> str:
     return message
 
 
+@pytest.mark.slow
 def test_an_invalid_or_foreign_adapter_is_refused(llama: Twins, tmp_path: Path) -> None:
     def refused(adapter: Path) -> str:
         return refusal(f"gguf:{llama.gguf}+{adapter}")

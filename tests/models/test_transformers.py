@@ -293,6 +293,7 @@ def test_greedy_text_equals_that_of_transformers(
         assert result.truncated == (expected[-1] != tokenizer.eos_token_id)
 
 
+@pytest.mark.slow
 def test_greedy_text_does_not_depend_on_other_chats(local: TransformersModel) -> None:
     chats = [chat(TEXT[:n]) for n in (3, 40, 21)]
     together = local.generate(chats, Sampling(12))
@@ -426,6 +427,7 @@ def test_a_model_without_a_longest_context_is_refused_in_one_sentence(trained: A
         TransformersModel("hf:bloom", model, trained, "random")
 
 
+@pytest.mark.slow
 def test_a_device_may_be_named(folder: str) -> None:
     chats = [chat("lovely")]
     assert load_model(f"hf:{folder}@cpu").choose(chats, ["positive", "negative"]) == load_model(f"hf:{folder}").choose(

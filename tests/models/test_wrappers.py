@@ -117,6 +117,7 @@ class Recording(Wrapper):
         return super().generate(chats, sampling)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("temperature", "batched_together"), [(0.0, True), (1.0, False)])
 def test_greedy_calls_of_any_seed_share_a_batch(temperature: float, batched_together: bool) -> None:
     model = Recording(scripted())

@@ -97,6 +97,7 @@ value_sets = shapes.flatmap(
 )
 
 
+@pytest.mark.slow
 def test_scores_match_the_raw_predictions(grid: Run, scores: Scores) -> None:
     assert scores.names == ("naive", "icl", "zero · smol", "zero · trained", "mii · smol", "mii · trained")
     for name, n, generator in (("icl", 20, None), ("mii · trained", 5, "hf:me/trained")):

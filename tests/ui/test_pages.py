@@ -30,6 +30,8 @@ from promptmii.ui.app import listening_socket, make_app
 from promptmii.ui.jobs import Jobs
 from promptmii.ui.store import Store
 
+pytestmark = pytest.mark.slow
+
 HOST = "http://localhost:8766"
 LABELS = ["account", "billing", "defect", "delivery", "product question", "refund"]
 RUN = {

@@ -44,6 +44,7 @@ def test_a_temporary_fault_is_retried(fault: str) -> None:
         assert len(server.bodies) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "kind", "minimum", "maximum"),
     [
@@ -184,6 +185,7 @@ def test_calls_wait_for_a_server_that_restarts() -> None:
     assert [type(answer) for answer in answers] == [Completion] * 4
 
 
+@pytest.mark.slow
 def test_later_calls_to_a_server_that_is_down_do_not_wait_again() -> None:
     with serving(FaultyServer()) as server:
         model = connect(server, patience=0.5)

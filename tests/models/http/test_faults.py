@@ -35,6 +35,7 @@ def refusing(name: str, reply: Reply) -> Callable[[dict[str, Any]], Reply | None
 class TestRefusedParameters:
     """A parameter that an error names is dropped, for good once the request succeeds without it."""
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("name", "reply"),
         [
@@ -125,6 +126,7 @@ class TestRejectedRows:
         assert answers[1].kind is FailureKind.REQUEST
         assert len(server.bodies) == 3
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         "reply",
         [
@@ -221,6 +223,7 @@ class TestFatalErrors:
 class TestErrorsUnderHttp200:
     """The error code in the body determines the kind of failure."""
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("body", "kind", "requests"),
         [
@@ -311,6 +314,7 @@ def test_the_message_of_the_server_behind_a_gateway_is_shown() -> None:
 
 
 class TestIncompleteAnswers:
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         "reply",
         [

@@ -61,6 +61,7 @@ def test_memory_of_a_model_that_names_its_sizes_otherwise_is_unknown(tmp_path: P
     assert memory_terms(grpo_plan(recipe)) == ()
 
 
+@pytest.mark.slow
 def test_memory_of_an_adapter_run(tmp_path: Path) -> None:
     gib = terms(tmp_path, "llama-3.1-8b-lora")
     assert gib["frozen weights"] == 15.0

@@ -10,6 +10,7 @@ from promptmii.errors import DataError
 from promptmii.train.warmup.pairs import SHIPPED, Pair, pair_line, read_bank, read_pairs
 
 
+@pytest.mark.slow
 def test_bank_describes_every_label_of_the_written_tasks() -> None:
     bank = read_bank(SHIPPED)
     for name, task in read_tasks(["written"]).items():

@@ -68,6 +68,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().split("\n") if line]
 
 
+@pytest.mark.slow
 def test_best_drafts_become_pairs(tmp_path: Path, server: LabellingServer) -> None:
     path = best_of(make_settings(tmp_path, server), tmp_path / "run", progress=(recorder := Recorder()))
     metrics = read_rows(tmp_path / "run" / "metrics.jsonl")
@@ -82,6 +83,7 @@ def test_best_drafts_become_pairs(tmp_path: Path, server: LabellingServer) -> No
     assert read_pairs(path)[0].support.labels == ("delivery", "login", "refund")
 
 
+@pytest.mark.slow
 def test_no_draft_is_kept_below_the_margin(tmp_path: Path, server: LabellingServer) -> None:
     path = best_of(make_settings(tmp_path, server, margin=0.99), tmp_path / "run", progress=(recorder := Recorder()))
     assert not path.exists()
@@ -112,6 +114,7 @@ def test_resume_after_a_kill_within_a_batch_writes_the_same_pairs(tmp_path: Path
     assert len(recorder.done) == 1  # no visit is left
 
 
+@pytest.mark.slow
 def test_resume_allows_a_changed_endpoint_but_not_changed_data(tmp_path: Path, server: LabellingServer) -> None:
     best_of(make_settings(tmp_path, server, visits=2), tmp_path / "run")
     moved = {"base_url": server.url, "concurrency": 3}
@@ -137,6 +140,7 @@ def test_generator_that_is_also_a_follower_uses_the_started_server(
     assert len(read_rows(tmp_path / "run" / "metrics.jsonl")) == 1
 
 
+@pytest.mark.slow
 def test_task_that_fits_no_prompt_is_skipped_and_reported(tmp_path: Path, server: LabellingServer) -> None:
     settings = make_settings(tmp_path, server, longest_prompt=1000)
     long = [{"text": f"{'word ' * 4000}{i}", "label": "ab"[i % 2]} for i in range(60)]
