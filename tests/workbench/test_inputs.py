@@ -58,7 +58,8 @@ def test_invalid_prompts_are_refused(prompt: str, error: type[Exception], words:
 
 
 def test_a_text_in_a_script_without_spaces_is_accepted() -> None:
-    assert read_prompt("把文本分类为退款或配送") == "把文本分类为退款或配送"
+    for text in ("把文本分类为退款或配送", "把文本分类:1.退款2.配送"):
+        assert read_prompt(text) == text
 
 
 @pytest.mark.parametrize(("content", "words"), [("\n", "is empty"), ("Classify\n", "holds one word")])

@@ -59,12 +59,16 @@ def prompt_text(prompt: Prompt) -> str:
 
 
 def is_path(text: str) -> bool:
-    """Whether the text is a path: an existing file, or a single word with a suffix."""
+    """Whether the text is a path: an existing file, or a single word with a suffix.
+
+    A suffix is ASCII, because Chinese texts have no spaces and may hold a decimal or a numbered list.
+    """
     if not text or "\n" in text:
         return False
     single_word = not re.search(r"\s", text.strip())
     try:
-        return Path(text).exists() or (single_word and bool(Path(text).suffix))
+        suffix = Path(text).suffix
+        return Path(text).exists() or (single_word and bool(suffix) and suffix.isascii())
     except (OSError, ValueError):  # too long for a file name, or contains a null byte
         return False
 
