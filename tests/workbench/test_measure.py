@@ -126,6 +126,14 @@ def test_a_failed_call_fails_its_row_and_refuses_the_score(tmp_path) -> None:
         scored.measurement()
 
 
+def test_rows_that_the_calibration_leaves_out_are_noted() -> None:
+    rows = [Example(f"a {label} {i}", label) for i in range(4) for label in ("delivery", "refund")]
+    refit = [(f"b {label} {i}", label) for i in range(4) for label in ("delivery", "refund", "praise")]
+    made = Naive().induce(Support(("delivery", "refund"), ()))
+    notes = workbench.score(made, rows, ScriptedModel(score=keyword), refit=refit).notes
+    assert any("a list: 4 rows dropped" in note for note in notes)
+
+
 def test_rows_that_all_calibrate_are_refused_before_any_call() -> None:
     asked: list[str] = []
 

@@ -127,18 +127,19 @@ def score(
     with open_followers(follower, progress) as followers:
         bound = followers.of(instruction)
         if refit is None:
-            uncalibrated = calibration_notes(instruction, bound)
+            fitting_notes = calibration_notes(instruction, bound)
             instruction = bind(bound, instruction)
         else:
-            uncalibrated, refit = (), read_table(refit)
+            refit = read_table(refit)
             if resolve_calibration("auto", bound.mode, bound.model.card) == "support":
                 examples = load_task_for(instruction, refit, columns).task.rows
                 fresh_rows(instruction.fitted_on(Support(instruction.labels, examples)), loaded)  # raises before calls
-            instruction, _ = recalibrate(instruction, refit, bound, columns, progress=followers.progress)
+            instruction, read = recalibrate(instruction, refit, bound, columns, progress=followers.progress)
+            fitting_notes = tuple(f"{refit.origin}: {note}" for note in read)
             rows, left_out = fresh_rows(instruction, loaded)
         followers.progress.step("Scoring", len(rows))
         result = measure(prompt_name(prompt), bound, instruction, rows, bound.model.card.price)
-    return replace(result, notes=(*loaded.notes, *left_out, *uncalibrated))
+    return replace(result, notes=(*loaded.notes, *left_out, *fitting_notes))
 
 
 def bind(follower: Follower, instruction: Instruction) -> Instruction:
