@@ -234,6 +234,8 @@ def test_show_prints_an_instruction_without_models(tmp_path: Path) -> None:
         (["doctor", "hf:/no/such/folder"], 3, "cannot be loaded"),
         (["doctor", "smol", "--context-length", "0"], 2, "context_length = 0 is refused"),
         (["compare", "naive", "--data", demo_path(), "-o", "a.csv", "--junit", "./a.csv"], 2, "both name a.csv"),
+        (["corpus", "build", "--stage", "clean", "--push", "me/corpus"], 2, "--stage clean stops before that"),
+        (["launch", "llama-3.1-8b-16gpu", "--slurm", "--machines", "2"], 2, "Leave out --machines"),
     ],
 )
 def test_bad_input_is_one_clear_error_and_an_exit_code(arguments, code: int, words: str) -> None:

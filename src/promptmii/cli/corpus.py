@@ -12,7 +12,7 @@ from promptmii.cli.blocks import blocks
 from promptmii.cli.group import CHECK_FAILED, Group, app
 from promptmii.cli.options import BaseUrl, Json, ListRecipes, Recipe, comma_separated
 from promptmii.cli.terminal import dump, listening, out, say, table, warn
-from promptmii.errors import counted
+from promptmii.errors import ConfigError, counted
 
 if TYPE_CHECKING:
     from promptmii.corpus.build import Built
@@ -86,6 +86,8 @@ def build(
     from promptmii.corpus.card import push_corpus
     from promptmii.corpus.settings import CorpusSettings
 
+    if push and stage != "split":
+        raise ConfigError(f"--push uploads a finished corpus, but --stage {stage} stops before that. Leave out one.")
     settings = CorpusSettings.read(config_path("corpus", recipe) if recipe else None, **options.settings)
     with listening(quiet=json) as progress:
         built = build_corpus(settings, output, until=stage, retry=retry, progress=progress)

@@ -101,9 +101,9 @@ def run_training(
     with listening(quiet=json) as progress:
         path = run_stage(stage_name, config, output, resume=run.resume, progress=progress, **run.changes)
     if json:
-        dump({"made": str(path)})
+        dump({"made": str(path) if path.exists() else None})  # best-of may keep no draft
     else:
-        made = f"Made {path}. " if path.exists() else ""  # best-of may keep no draft
+        made = f"Made {path}. " if path.exists() else ""
         out.write_line(f"{made}See the curves: promptmii report {path.parent}")
 
 
@@ -135,6 +135,10 @@ def launch_training(
         raise ConfigError(f"The stage {stage} runs in one process: promptmii train {recipe}.")
     settings = TrainSettings.read(config, stage=stage, **run.changes)
     arguments = [recipe, "-o", str(output), *run.words]
+    if slurm and (machines, machine, first) != (1, 0, "localhost"):
+        raise ConfigError(
+            "With --slurm, plan.processes and --gpus set the machines. Leave out --machines, --machine and --first."
+        )
     if slurm:
         command = launch.slurm(settings, gpus, output, arguments)
     else:

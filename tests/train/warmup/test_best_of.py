@@ -13,10 +13,13 @@ from tests.evaluation.labelling_server import WORDS, LabellingServer
 from tests.models.faulty_server import serving
 from tests.recorder import Recorder
 from tests.serving.test_local import COMMAND
+from typer.testing import CliRunner
 
 pytest.importorskip("torch")
 
+from promptmii.cli import app
 from promptmii.errors import ConfigError
+from promptmii.train import run_stage
 from promptmii.train.settings import BestOfSettings
 from promptmii.train.warmup.best_of import best_of
 from promptmii.train.warmup.pairs import read_pairs
@@ -85,9 +88,28 @@ def test_best_drafts_become_pairs(tmp_path: Path, server: LabellingServer) -> No
 
 @pytest.mark.slow
 def test_no_draft_is_kept_below_the_margin(tmp_path: Path, server: LabellingServer) -> None:
-    path = best_of(make_settings(tmp_path, server, margin=0.99), tmp_path / "run", progress=(recorder := Recorder()))
+    make_settings(tmp_path, server)
+    config = tmp_path / "recipe.toml"
+    config.write_text(
+        f"""
+        stage = "best-of"
+        model = "openai:m"
+        tasks = ["{tmp_path / "tasks"}"]
+        schedule = {{ 3 = 1.0 }}
+        query = 6
+        validation = {{ share = 0.0 }}
+        drafts = 4
+        visits = 2
+        margin = 0.99
+        reward = {{ followers = ["openai:m"], mode = "generate" }}
+        endpoint = {{ base_url = "{server.url}" }}
+        """
+    )
+    path = run_stage("best-of", config, tmp_path / "run", progress=(recorder := Recorder()))
     assert not path.exists()
     assert any("no pairs file. Lower margin" in note for note in recorder.notes)
+    done = CliRunner().invoke(app, ["train", str(config), "-o", str(tmp_path / "other"), "--json"])
+    assert json.loads(done.stdout) == {"made": None}
 
 
 @pytest.mark.slow
