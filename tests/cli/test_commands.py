@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
-from tests.models.faulty_server import FaultyServer, completion, serving
+from tests.models.faulty_server import FaultyServer, Reply, completion, serving
 from tests.models.tiny import transformers_folder
 from typer.testing import CliRunner, Result
 
@@ -102,6 +102,29 @@ def test_induce_says_unknown_if_the_server_reports_no_tokens(tmp_path: Path) -> 
     assert (instruction.cost.calls, instruction.cost.tokens, instruction.cost.money) == (1, None, None)
     assert instruction.measured is not None
     assert instruction.measured.prompt_tokens_per_query is None
+
+
+@pytest.mark.parametrize(
+    ("command", "words"), [("score", "macro-F1 0."), ("compare", "6 rows; tokens"), ("review", "text number 1")]
+)
+def test_paid_results_that_cannot_be_saved_are_printed(
+    instruction_file: Path, tmp_path: Path, command: str, words: str
+) -> None:
+    path, output = tmp_path / "rows.csv", tmp_path / "out.json"
+    path.write_text("text,label\n" + "".join(f"text number {i},{('good', 'bad')[i % 2]}\n" for i in range(6)))
+
+    def answer(_: object) -> Reply:
+        output.write_text("made meanwhile")
+        return completion("good")
+
+    inputs = ["naive", "--data", path] if command == "compare" else [instruction_file, path]
+    with serving(FaultyServer(default=answer)) as server:
+        options = ["--follower", "openai:m", "--base-url", server.url, "--mode", "generate"]
+        done = run(command, *inputs, *options, "-o", output)
+    assert done.exit_code == 2
+    assert "exists already" in done.stderr
+    assert words in done.stdout
+    assert output.read_text() == "made meanwhile"
 
 
 def test_version_and_short_help() -> None:

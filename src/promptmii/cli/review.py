@@ -9,7 +9,7 @@ from promptmii.cli.group import CALLS_FAILED, app
 from promptmii.cli.options import Data, Force, Json, Output, Prompt, prompt_of
 from promptmii.cli.terminal import data as write_data
 from promptmii.cli.terminal import dump, say
-from promptmii.errors import counted
+from promptmii.errors import OutputError, counted
 
 
 @app.command()
@@ -36,8 +36,12 @@ def review(
     prompt = prompt_of(instruction)
     with answers.followers(quiet=json) as followers:
         result = find_suspects(prompt, data, followers, rows.columns, most=most)
-    if output:
-        write_text(output, result.csv(), force=force)
+    try:
+        if output:
+            write_text(output, result.csv(), force=force)
+    except OutputError:
+        write_data(result.csv())  # it is paid for
+        raise
     if json:
         suspects = [row._asdict() for row in result.rows]
         dump({"rows": suspects, "looked_at": result.n, "failed": result.n_failed, "notes": result.notes})
