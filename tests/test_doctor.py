@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ from tests.recorder import Recorder
 from promptmii import load_model
 from promptmii.config import Endpoint
 from promptmii.doctor import Check, Report, examine
+from promptmii.models.embedded import SMOL, embedded_file
+from promptmii.models.hf.convert import LAYOUT
 from promptmii.models.http.constraints import Dialect
 
 
@@ -146,3 +149,17 @@ def test_an_embedded_model_is_timed_under_both_engines(steps: Recorder) -> None:
         assert f"{reference} " in speed.finding
         assert f", {other} " in speed.finding
         assert not speed.cure or other in speed.cure
+
+
+@pytest.mark.smol
+def test_a_fault_of_the_other_engine_is_none_of_the_model(
+    steps: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = embedded_file("smol")
+    monkeypatch.setenv("PROMPTMII_CACHE", str(tmp_path))
+    SMOL.path.parent.mkdir(parents=True)
+    SMOL.path.symlink_to(file)
+    (SMOL.path.parent / f"safetensors-{SMOL.sha256[:12]}-{LAYOUT}").mkdir()  # a damaged conversion
+    report = examine("smol", Endpoint(), steps)
+    assert report.healthy
+    assert "hf:smol cannot be timed" in report.checks[-1].finding

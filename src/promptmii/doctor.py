@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 
 from promptmii.config import Endpoint
-from promptmii.errors import ModelError, UnsupportedError
+from promptmii.errors import MissingDependencyError, ModelError, UnsupportedError
 from promptmii.models.base import Chat, Choice, Completion, Failure, LanguageModel, Sampling
 from promptmii.models.embedded import EMBEDDED
 from promptmii.models.http.config import ServerReference
@@ -115,12 +115,16 @@ def _other_engine(reference: str) -> str | None:
 
 
 def _compare_engines(model: LanguageModel, reference: str, other: str, endpoint: Endpoint) -> Check:
-    """Compare the labelling speed of the two engines on this machine."""
-    other_model = endpoint.load(other)
+    """Compare the labelling speed of the two engines on this machine. A fault of the other one is none of the model."""
+    rates = {reference: _rate(model)}
     try:
-        rates = {reference: _rate(model), other: _rate(other_model)}
-    finally:
-        other_model.close()
+        other_model = endpoint.load(other)
+        try:
+            rates[other] = _rate(other_model)
+        finally:
+            other_model.close()
+    except (ModelError, MissingDependencyError) as error:
+        return Check("speed", True, f"{rates[reference]:.2g} rows/s; {other} cannot be timed: {error}")
     finding = ", ".join(f"{name} {rate:.2g} rows/s" for name, rate in rates.items())
     better = rates[other] > 1.1 * rates[reference]
     cure = f"{other} labels {rates[other] / rates[reference]:.1f} times as fast here: name it with --follower."

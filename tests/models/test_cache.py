@@ -127,6 +127,18 @@ class TestCached:
         assert texts(remember(model).generate([chat("a"), chat("b")], GREEDY)) == first
         assert len(model.calls) == 3
 
+    def test_equal_questions_of_one_batch_are_asked_once(self, remember) -> None:
+        asked: list[Chat] = []
+
+        def script(messages: Chat, _: int | str) -> str:
+            asked.append(messages)
+            return echo(messages, 0)
+
+        cached = remember(ScriptedModel(script))
+        chats = [chat("b"), chat("a"), chat("b"), chat("b")]
+        assert texts(cached.generate(chats, GREEDY)) == [echo(messages, 0) for messages in chats]
+        assert asked == [chat("b"), chat("a")]
+
     def test_only_missing_answers_are_requested_again(self, remember) -> None:
         model = ScriptedModel(lambda messages, _: DOWN if messages == chat("b") else "fine")
         cached = remember(model)

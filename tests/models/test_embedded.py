@@ -148,7 +148,9 @@ def test_a_wrong_checksum_is_one_line_and_leaves_no_file(place: Place) -> None:
 
 
 @pytest.mark.slow
-def test_if_no_source_can_be_reached_the_error_names_both_and_the_command(place: Place) -> None:
+def test_if_no_source_can_be_reached_the_error_names_both_and_the_command(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
     started = time.monotonic()
     line = place.fails(3)
     assert time.monotonic() - started < 60  # an unreachable hub is given up quickly
@@ -158,6 +160,8 @@ def test_if_no_source_can_be_reached_the_error_names_both_and_the_command(place:
     assert "the model hub" in place.fails(3)
     place.hub = "nonsense://"
     assert "the model hub" in place.fails(3)
+    monkeypatch.setenv("HTTP_PROXY", "nonsense://127.0.0.1:9")
+    assert "the model hub: Unknown scheme for proxy" in place.fails(3)
 
 
 @pytest.mark.slow

@@ -31,7 +31,8 @@ class Cached(Wrapper):
     Failures are not cached, and truncated answers only if they are samples: new ones would differ, and a search could
     not continue where it was killed. A cached answer keeps the usage of the original call, so costs do not depend on
     earlier runs. The key consists of the model's reference and revision, the whole chat, the options or all sampling
-    parameters, and the position among equal chats of a batch, so that k samples of one chat remain distinct.
+    parameters, and the position of a sample among those of equal chats of a batch, so that k samples of one chat
+    remain distinct. Other equal chats of a batch are asked once.
     """
 
     def __init__(self, model: LanguageModel, folder: Path) -> None:
@@ -57,7 +58,7 @@ class Cached(Wrapper):
         whole = sampled and len({content_key(list(chat)) for chat in chats}) < len(chats)
         request: list[object] = ["generate", *(value for value in sampling if value is not None)]
         return self._answers(
-            chats, request, lambda batch: self._model.generate(batch, sampling), _COMPLETION, whole, truncated=sampled
+            chats, request, lambda batch: self._model.generate(batch, sampling), _COMPLETION, whole, sampled=sampled
         )
 
     def choose(self, chats: Sequence[Chat], options: Sequence[str]) -> list[Choice | Failure]:
@@ -73,15 +74,16 @@ class Cached(Wrapper):
         kind: TypeAdapter[Answer],
         whole: bool = False,
         *,
-        truncated: bool = False,
+        sampled: bool = False,
     ) -> list[Answer | Failure]:
         """Take answers from the cache and get the others from `ask`; if `whole`, get all of them if any is missing.
 
-        `truncated` caches truncated answers too.
+        If `sampled`, equal chats get different answers, and truncated ones are cached too.
         """
-        keys = self._keys(chats, request)
+        keys = self._keys(chats, request, numbered=sampled)
         cached = self._lookup(keys, kind)
-        missing = [i for i, key in enumerate(keys) if key not in cached]
+        first = dict(zip(reversed(keys), reversed(range(len(keys))), strict=True))
+        missing = sorted(i for key, i in first.items() if key not in cached)
         if whole and missing:
             missing = list(range(len(chats)))
         one_by_one = self.card.concurrency > 1 and not whole
@@ -92,21 +94,21 @@ class Cached(Wrapper):
             """Ask and store at once, so that a killed process loses only the requests in flight."""
             answers = [_divide_time(answer, threads) for answer in ask([chats[i] for i in batch])]
             pairs = zip((keys[i] for i in batch), answers, strict=True)
-            self._store([(key, answer) for key, answer in pairs if _is_final(answer, truncated=truncated)])
+            self._store([(key, answer) for key, answer in pairs if _is_final(answer, truncated=sampled)])
             return answers
 
-        fresh: dict[int, Answer | Failure] = {}
+        fresh: dict[str, Answer | Failure] = {}
         for number, answers in parallel(answer, batches, threads):
-            fresh.update(zip(batches[number], answers, strict=True))
-        return [fresh[i] if i in fresh else cached[key] for i, key in enumerate(keys)]
+            fresh.update(zip((keys[i] for i in batches[number]), answers, strict=True))
+        return [fresh[key] if key in fresh else cached[key] for key in keys]
 
-    def _keys(self, chats: Sequence[Chat], request: list[object]) -> list[str]:
+    def _keys(self, chats: Sequence[Chat], request: list[object], *, numbered: bool) -> list[str]:
         seen: Counter[str] = Counter()
         keys: list[str] = []
         for chat in chats:
             key = content_key([self.card.reference, self.card.revision, request, list(chat)])
             seen[key] += 1
-            keys.append(f"{key}-{seen[key]}")
+            keys.append(f"{key}-{seen[key] if numbered else 1}")
         return keys
 
     def _unusable(self, error: Exception) -> OutputError:

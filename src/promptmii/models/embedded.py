@@ -188,7 +188,8 @@ def _fetch(model: Embedded, partial: Path, progress: Progress) -> None:
             if done == model.size:
                 return
             reasons.append(f"{name} ended after {done:,} bytes")
-        except (httpx.HTTPError, httpx.InvalidURL, zipfile.BadZipFile, LookupError) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, zipfile.BadZipFile, LookupError, ValueError, ImportError) as error:
+            # httpx raises ValueError and ImportError for a proxy that it cannot use
             reasons.append(f"{name}: {first_line(error)}")
         except OSError as error:
             raise OutputError(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 from tests.models.faulty_server import FaultyServer, Reply, connect, error, serving
 
 from promptmii import load_model
@@ -199,6 +200,14 @@ def test_later_calls_to_a_server_that_is_down_do_not_wait_again() -> None:
             assert minimum <= time.monotonic() - start < maximum
 
 
+def test_a_fault_long_after_an_outage_is_retried() -> None:
+    with serving(FaultyServer(default="500")) as server, connect(server, patience=0.05) as model:
+        assert isinstance(model.generate([CHAT], SAMPLING)[0], Failure)
+        time.sleep(0.1)
+        server.plan, server.default = ["500"], "ok"
+        assert isinstance(model.generate([CHAT], SAMPLING)[0], Completion)
+
+
 @pytest.mark.slow
 def test_time_in_the_queue_does_not_count_as_patience() -> None:
     plan = ["slow", "slow", "slow", "500"]
@@ -282,3 +291,24 @@ def test_the_sampling_defaults_of_vllm_are_overridden() -> None:
 )
 def test_the_context_length_is_read_from_every_kind_of_model_list(entries: object, length: int | None) -> None:
     assert context_length({"data": entries}, "m") == length
+
+
+class Loading(FaultyServer):
+    """Like llama.cpp's server, refuses the first requests for tokens because it still loads its model."""
+
+    refusals = 2
+
+    async def tokenize(self, request: web.Request) -> web.Response:
+        self.refusals -= 1
+        if self.refusals < 0:
+            return await super().tokenize(request)
+        return web.json_response(error("Loading model", 503, code=503).body, status=503)
+
+
+def test_a_server_that_loads_its_model_is_waited_for() -> None:
+    with serving(Loading(counts=True)) as server, connect(server) as model:
+        assert model.card.exact_tokens
+    server = Loading(counts=True)
+    server.refusals = 999
+    with serving(server), connect(server) as model, pytest.raises(EndpointError, match="did not load its model"):
+        _ = model.card

@@ -4,7 +4,7 @@ import pytest
 
 from promptmii.config import Endpoint
 from promptmii.errors import ConfigError
-from promptmii.models.http.config import HttpConfig, ServerReference, addresses
+from promptmii.models.http.config import HttpConfig, ServerReference, addresses, without_address
 
 
 @pytest.mark.parametrize(
@@ -88,3 +88,9 @@ def test_the_key_is_stripped_and_never_shown(monkeypatch: pytest.MonkeyPatch) ->
     assert HttpConfig(api_key=" 'sk-own' ").key == "sk-own"
     assert HttpConfig(api_key="Bearer sk-own").key == "sk-own"
     assert "sk-own" not in repr(HttpConfig(api_key="sk-own"))
+
+
+@pytest.mark.parametrize("reference", ["openai:m", "openai:m@http://h/v1", "openai:m@HTTPS://h/v1"])
+def test_the_address_of_a_reference_can_be_left_out(reference: str) -> None:
+    assert without_address(reference) == "openai:m"
+    assert without_address("openai:m@httpd") == "openai:m@httpd"

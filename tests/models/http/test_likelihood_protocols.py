@@ -135,6 +135,23 @@ def test_fewer_tokens_are_requested_from_a_server_with_a_lower_limit() -> None:
     assert [body["top_logprobs"] for body in server.bodies].count(20) == 1
 
 
+class Stripped(OpenAiLike):
+    """Lists each token twice, because it leaves out the space before a word."""
+
+    def _completion(self, step: str, body: dict[str, Any]) -> dict[str, Any]:
+        response = super()._completion(step, body)
+        rows = response["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
+        rows += [row | {"logprob": row["logprob"] - 5.0} for row in rows]
+        return response
+
+
+def test_of_tokens_with_the_same_text_the_likeliest_counts() -> None:
+    with serving(Stripped()) as server, connect(server, "m+top_logprobs") as model:
+        (choice,) = model.choose([CHAT], ["ham", "spam"])
+    assert isinstance(choice, Choice)
+    assert choice.scores == (-1.9, -0.2)
+
+
 def test_the_message_of_a_server_that_refuses_to_list_tokens_is_shown() -> None:
     refusing = OpenAiLike()
     refusing.limit = 0

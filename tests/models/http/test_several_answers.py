@@ -4,9 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from tests.models.faulty_server import USAGE, FaultyServer, Reply, completion, connect, error, serving
+from tests.models.faulty_server import USAGE, FaultyServer, Reply, Step, completion, connect, error, serving
 
-from promptmii.models.base import Chat, Completion, Sampling, Usage
+from promptmii.models.base import Chat, Completion, Failure, Sampling, Usage
 
 CHAT: Chat = [{"role": "user", "content": "hello"}]
 OTHER: Chat = [{"role": "user", "content": "bye"}]
@@ -96,3 +96,25 @@ def test_a_missing_sample_is_requested_separately() -> None:
     with serving(FaultyServer(default=lambda body: by_seed(body, lost=1 if "n" in body else None))) as server:
         assert texts(server, [CHAT] * 3) == ["seed 11", "seed 12", "seed 13"]
         assert requested(server) == [(11, 3), (11, 3), (12, 1), (12, 1)]
+
+
+def test_a_prompt_that_the_server_cut_is_not_sent_again_for_each_sample() -> None:
+    chat: Chat = [{"role": "user", "content": "many different words " * 800}]
+    cut = completion("a story", usage={"prompt_tokens": 7, "completion_tokens": 3})
+    with serving(FaultyServer(default=cut, context=None)) as server, connect(server) as model:
+        answers = model.generate([chat] * 3, SAMPLING)
+    assert [(type(answer), answer.usage.calls) for answer in answers] == [(Failure, 1), (Failure, 0), (Failure, 0)]
+    assert len(server.bodies) == 1
+
+
+def broken(body: dict[str, Any]) -> Reply:
+    """Fails each request for several samples, and bills it."""
+    return completion(None, "error") if "n" in body else one_sample(body)
+
+
+@pytest.mark.parametrize("plan", [[], [completion(None, "error"), by_seed]])
+def test_failed_requests_for_several_samples_are_counted(plan: list[Step]) -> None:
+    with serving(FaultyServer([*plan], default=broken)) as server, connect(server) as model:
+        usages = [answer.usage for answer in model.generate([CHAT] * 3, SAMPLING)]
+    assert sum(usage.calls for usage in usages) == len(server.bodies)
+    assert sum(usage.prompt_tokens or 0 for usage in usages) == 7 * len(server.bodies)

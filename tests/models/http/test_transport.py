@@ -2,6 +2,8 @@
 
 import asyncio
 import gc
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -61,3 +63,30 @@ def test_the_error_of_a_download_holds_its_message_but_not_the_key(tmp_path: Pat
             submit(server.download("/files/f/content", tmp_path / "f")).result()
         submit(server.close()).result()
     assert str(caught.value) == "HTTP 400: Bearer *** may not read f"
+
+
+RACE = """
+import asyncio, sys, threading
+from promptmii.models.http.transport import submit
+
+async def loop():
+    return asyncio.get_running_loop()
+
+def work():
+    together.wait()
+    loops.add(submit(loop()).result())
+
+sys.setswitchinterval(1e-6)
+loops, together = set(), threading.Barrier(16)
+threads = [threading.Thread(target=work) for _ in range(16)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print(len(loops))
+"""
+
+
+@pytest.mark.slow
+def test_threads_that_call_first_at_once_share_the_loop() -> None:
+    assert subprocess.check_output([sys.executable, "-c", RACE], text=True).strip() == "1"

@@ -3,8 +3,9 @@
 import threading
 import time
 from collections import Counter
-from collections.abc import Coroutine, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
 
 from promptmii.errors import EndpointError, UnsupportedError
 from promptmii.models.base import (
@@ -16,6 +17,7 @@ from promptmii.models.base import (
     LanguageModel,
     ModelCard,
     Sampling,
+    Usage,
     check_options,
     clocked,
 )
@@ -27,11 +29,15 @@ from promptmii.models.http.likelihoods import LikelihoodProtocol
 from promptmii.models.http.llama_server import LLAMA
 from promptmii.models.http.prompt_logprobs import VLLM
 from promptmii.models.http.refusals import RefusedError
+from promptmii.models.http.retries import charged, known
 from promptmii.models.http.top_logprobs import FIRST
 from promptmii.models.http.transport import Server
 from promptmii.task import content_key
 
+T = TypeVar("T")
 ASSUMED_CONTEXT = 8192
+LOADING = "Loading model"
+"""What llama.cpp's server answers until it has loaded its model."""
 REMEMBERED = 20_000
 """Maximum number of cached token counts."""
 UNSUPPORTED = (FailureKind.BAD_ANSWER, FailureKind.REQUEST)
@@ -127,17 +133,22 @@ class HttpModel(LanguageModel):
         """`count` answers to one chat: from one request if the server supports that, else from one request per seed."""
         server = self._calls.server_for(chat)
         samples: list[Completion | None] = [None] * count
+        spent = Usage()
         if count > 1 and sampling.temperature > 0 and self._completions.multiple and not self._config.deferred:
             result = await self._calls.answered(
                 server, lambda: self._completions.several(server, chat, sampling, count)
             )
-            if not isinstance(result, Failure):
+            if isinstance(result, Failure):
+                if result.kind is FailureKind.CONTEXT:  # the prompt of each sample is the same
+                    return [result, *[replace(result, usage=Usage())] * (count - 1)]
+                spent = known(result.usage)
+            else:
                 samples = result
         missing = [n for n, sample in enumerate(samples) if sample is None]
         single = await self._calls.gather(
             lambda n: self._complete(chat, sampling._replace(seed=sampling.seed + n), {}), missing
         )
-        remaining = iter(single)
+        remaining = iter(charged(single, spent))
         return [sample or next(remaining) for sample in samples]
 
     async def _complete(self, chat: Chat, sampling: Sampling, extra: Mapping[str, Any]) -> Completion | Failure:
@@ -279,9 +290,31 @@ class HttpModel(LanguageModel):
 
     async def _counts_tokens(self, server: Server) -> bool:
         try:
-            return await tokens.count(server, self._name, "hello") > 0
-        except (RefusedError, EndpointError):
+            return await self._once_loaded(server, lambda: tokens.count(server, self._name, "hello")) > 0
+        except RefusedError:
             return False
+        except EndpointError as error:
+            if error.kind is FailureKind.SERVER:
+                raise
+            return False
+
+    async def _once_loaded(self, server: Server, request: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """The result of a request that asks what a server can do. Retries it only while the server loads its model."""
+
+        async def attempt() -> T | RefusedError:
+            try:
+                return await request()
+            except RefusedError as error:
+                if LOADING in error.failure.message:
+                    raise
+                return error
+
+        result = await self._calls.retried(server, attempt)
+        if isinstance(result, RefusedError):
+            raise result
+        if isinstance(result, Failure):
+            raise self._failed("did not load its model", result)
+        return result
 
     async def _context_length(self, server: Server) -> int | None:
         """The length in the model list, if any.
@@ -305,9 +338,9 @@ class HttpModel(LanguageModel):
             raise
 
     async def _model_list(self, server: Server) -> Any:
-        """The model list. Retries only servers that this run started, because those may be restarting."""
+        """The model list. Retries only servers that load, or that this run started, because those may be restarting."""
         if not self._config.served_by:
-            return await server.get("/models")
+            return await self._once_loaded(server, lambda: server.get("/models"))
         listing = await self._calls.retried(server, lambda: server.get("/models"))
         if isinstance(listing, Failure):
             raise RefusedError(listing.kind, listing.message)

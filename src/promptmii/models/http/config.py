@@ -52,7 +52,7 @@ class ServerReference(NamedTuple):
 
 def without_address(reference: str) -> str:
     """The reference of a model without its server's address."""
-    return reference.partition("@http")[0]
+    return _SCHEME.split(reference, maxsplit=1)[0]
 
 
 def checked_address(address: str) -> str:

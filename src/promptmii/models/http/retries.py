@@ -26,6 +26,24 @@ LONGEST_PAUSE = 30.0
 """Maximum back-off in seconds, before up to half of it is added at random; a server may ask for more."""
 
 
+def known(usage: Usage) -> Usage:
+    """The usage of a failed try, or nothing if the server did not report it."""
+    return Usage() if usage.prompt_tokens is None or usage.completion_tokens is None else usage
+
+
+def charged(result: T, spent: Usage) -> T:
+    """The answer, or the first of several, with what earlier tries spent; a result without usage as it is."""
+    if not spent.calls:
+        return result
+    if isinstance(result, Completion | Choice | Failure):
+        return cast("T", replace(result, usage=spent + result.usage))
+    if isinstance(result, list):
+        samples = cast("list[object]", result)
+        first = next((n for n, sample in enumerate(samples) if sample is not None), None)
+        return cast("T", [charged(sample, spent) if n == first else sample for n, sample in enumerate(samples)])
+    return result
+
+
 class Retries:
     """The retries of one call. Its patience counts from its first fault, or from the start of the server's outage."""
 
@@ -55,8 +73,7 @@ class Retries:
                 pause, usage = self._pause_or_failure(error), error.failure.usage
             if isinstance(pause, Failure):
                 return self._charged(pause)
-            if usage.prompt_tokens is not None and usage.completion_tokens is not None:
-                self._spent += usage
+            self._spent += known(usage)
             suspect = self._faults[FailureKind.SERVER] >= SUSPECT_AFTER
             if suspect and check_server and not self._server_answers():
                 await check_server()
@@ -64,9 +81,7 @@ class Retries:
 
     def _charged(self, result: T) -> T:
         """The answer with the usage of all tries, because a bad answer is billed too."""
-        if self._spent.calls and isinstance(result, Completion | Choice | Failure):
-            return cast("T", replace(result, usage=self._spent + result.usage))
-        return result
+        return charged(result, self._spent)
 
     def _server_answers(self) -> bool:
         """The server has answered another call since this one first failed."""
@@ -79,7 +94,9 @@ class Retries:
         self._first_fault = min(self._first_fault, now)
         waited = now - self._first_fault
         if failure.kind in TEMPORARY:
-            self._server.down_since = min(self._server.down_since, now)
+            if now - self._server.last_fault > self._config.patience:  # an earlier outage, whose end no call has seen
+                self._server.down_since = now
+            self._server.down_since, self._server.last_fault = min(self._server.down_since, now), now
             waited = now - min(self._first_fault, self._server.down_since)
         patience = self._config.patience
         caused_by_text = self._faults[FailureKind.SERVER] > SUSPECT_AFTER and self._server_answers()

@@ -82,7 +82,11 @@ def _listed(entry: dict[str, Any]) -> dict[str, float]:
     rows = objects_in(entry.get("top_logprobs"))
     if not rows:
         raise bad_answer("no likely tokens in the answer")
-    return {str(row.get("token")): log_probability(row.get("logprob"), 0) for row in rows}
+    listed: dict[str, float] = {}
+    for row in rows:  # different tokens may have the same text, for instance with and without a space before it
+        token, log_p = str(row.get("token")), log_probability(row.get("logprob"), 0)
+        listed[token] = max(listed.get(token, log_p), log_p)
+    return listed
 
 
 def _indistinct(reason: str) -> RefusedError:

@@ -56,7 +56,9 @@ _lock = threading.Lock()
 
 def submit(work: Coroutine[Any, Any, T]) -> Future[T]:
     """Start a coroutine on the event loop. Cancelling the future cancels it."""
-    return asyncio.run_coroutine_threadsafe(work, _loop(os.getpid()))
+    with _lock:  # or else two threads might each start a loop, and connections belong to one
+        loop = _loop(os.getpid())
+    return asyncio.run_coroutine_threadsafe(work, loop)
 
 
 def request_limit(urls: tuple[str, ...], concurrency: int) -> asyncio.Semaphore:
@@ -95,7 +97,7 @@ class Server:
         """The server has completed a chat, so the key is valid."""
         self.down_since = math.inf
         """Start of the current outage. Shared by all calls, so that later ones do not wait just as long again."""
-        self.last_success = -math.inf
+        self.last_success = self.last_fault = -math.inf
         self.top_logprobs = TOP_LOGPROBS
         self.waits = Waits(url)
         self._client = _client(url, config)
