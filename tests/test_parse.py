@@ -39,6 +39,7 @@ CHOSEN = [  # the first of two labels, whatever is said of the second
     *('{{"label": "{0}", "possible_labels": ["{0}", "{1}"]}}', '{{"{0}": true, "{1}": false}}'),
 ]
 UNDECIDED = [  # a reader would not say that the answer is the first label, nor the second
+    *("{0}\n\nOops, {1}.", "{0}\n\nI made a mistake. It is {1}.", "{0}\n\nRevised answer: {1}", "{0}\nEdit: {1}"),
     *("{0}\n\nWait, actually {1}.", "Label: {0}\n\nCorrection: {1}", "{0}\n\nHmm, on second thought it is {1}."),
     *("Is it {0}?", "Would you call this {0}?", "{0} or {1}?", "Is it {0}? Hard to say.", "هل هو {0}؟"),
     *('{{"label": "{0}"}}\n{{"label": "{1}"}}', "There is no doubt that this is {0}; {1} reads differently."),
@@ -54,6 +55,16 @@ NEGATED = [
     *("{} free", "devoid of {}", "nowhere near {}", "I'm unable to label this as {}.", "I refuse to say {}.", "{}: 0"),
     *("It isn´t {}", "ليس {}", "وليس {}", "ולא {}", "{} 아님", "<wrong_answer>{}</wrong_answer>", "- [ ] {}"),
     *('{{"label": "eggs", "rejected_labels": ["{}"]}}', "{{'not_label': '{}'}}"),
+    *(
+        "Rarely {}",
+        "It is almost {}",
+        "{} would be too strong",
+        "{} seems inaccurate",
+        "I disagree that it is {}",
+        "{}: low",
+    ),
+    *("A low chance of {}", "Everything but {}", "{} by mistake", "It is {} if it is a joke."),
+    *("keineswegs {}", "niemals {}", "{} değildir", "{} নয়", "{} இல்லை", "{} نہیں", "At first it looked like {}."),
     *('{{"label": "not {}"}}', '{{"not": "{}"}}', '{{"{}": false}}', "<think>{}</think>not {}", "~~{}~~"),
 ]
 HYPHENS = "-\u2010\u2011\u2012\u2013\u2212\uff0d\u00ad _"
@@ -214,6 +225,25 @@ def test_two_labels_side_by_side_name_no_label(labels: tuple[str, ...], joint: s
         ((".5", "1"), "0.5", None),
         (("yes", "no"), "There is no way to know.", None),
         (("yes", "no"), "Yes, there is no doubt.", "yes"),
+        (("yes", "no"), "Yes, I can help with that! Please share the text.", None),
+        (("positive", "neutral"), "As an AI, I must remain neutral.", None),
+        (("A", "C"), "C'est bon", None),
+        (("A", "C"), "C'est A", "A"),
+        (("A", "B"), "B's the best", "B"),
+        (("I", "II"), "I'm sorry.", None),
+        (("A", "S"), "U.S.A.", None),
+        (("1", "2"), "Step 1: read the text", None),
+        (("1", "2"), "I rate this text 2", "2"),
+        (("1", "2"), "more than 1", None),
+        (("toxic", "kind"), "toxic: inappropriate words", "toxic"),
+        (("toxic", "kind"), "almost certainly toxic", "toxic"),
+        (("spam", "ham"), "Label: other\nReason: it reads like spam", None),
+        (("spam", "ham"), "Label: spam\nReason: it reads like ham", "spam"),
+        (("0", "1"), "Label: other, confidence: 1", None),
+        (("0", "1"), '{"confidence": 1}', None),
+        (("joy", "anger"), "Joy is missing.", None),
+        (("正面", "负面"), "很难说是正面", None),
+        (("against", "favor"), "The author seems to disagree with it, so against", "against"),
         (("A", "B"), "A text about sports", None),
         (("A", "B"), "Not A, but B", "B"),
         (("spam", "ham"), "It is nothing but spam", "spam"),
@@ -239,6 +269,10 @@ def test_two_labels_side_by_side_name_no_label(labels: tuple[str, ...], joint: s
 )
 def test_answers_in_free_text(labels: tuple[str, ...], answer: str, label: str | None) -> None:
     assert LabelParser(labels)(answer)[0] == label
+
+
+def test_a_label_said_over_and_over_is_read_at_once() -> None:
+    assert LabelParser(("spam", "ham"))("spam is " * 3000)[0] == "spam"  # used to take a minute
 
 
 @pytest.mark.parametrize(

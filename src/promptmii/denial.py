@@ -10,11 +10,15 @@ from typing import NamedTuple
 _DENYING = r"""
     not no non none nothing nobody never neither nor cannot without hardly barely unlikely impossible except excluding
     wrong incorrect false untrue opposite lacks nope minus unlike anti nowhere
+    rarely seldom scarcely few\s+would at\s+first
     instead\s+of rather\s+than other\s+than far\s+from free\s+of
-    nicht kein keine keinen keiner keinem nie weder ohne nein niet geen noch zonder inte ikke ikkje ej icke ingen inget
-    ne pas ni sans jamais aucun aucune sin nunca jamás não nem sem né senza nu fără
-    не ни нет без ні немає nie bez ani není nikoli δεν όχι μη χωρίς nem nincs ei eivät değil yok
-    không chẳng bukan tidak tanpa नहीं ना मत ليس ليست غير لا لم لن بدون نیست نه לא אינו אין בלי
+    nicht kein keine keinen keiner keinem keines keinerlei keineswegs nie niemals kaum weder
+    ohne nein niet geen noch zonder inte ikke ikkje ej icke ingen inget
+    ne pas ni sans jamais aucun aucune guère sin nunca jamás tampoco ningún ninguna não nem sem nenhum nenhuma né senza
+    nessun nessuna nu fără
+    не ни нет без ні немає nie bez ani není nikoli δεν όχι μη χωρίς nem nincs ei eivät değil(?:dir)? yok
+    không chẳng bukan tidak tanpa नहीं ना मत नाही নয় না নেই இல்லை அல்ல కాదు
+    ليس ليست غير لا لم لن بدون نیست نه نہیں לא אינו אין בלי
 """
 _AUXILIARIES = "is|are|was|were|do|does|did|ca|can|wo|would|could|should|has|have|had|ai|must|need"
 _DENYING_WORDS = "|".join(_DENYING.split())
@@ -26,17 +30,28 @@ _FILLERS = (
 _REJECTING = (
     r"(?:reject|dismiss|discard|doubt|lack)(?:e?s|ed|ing|ful)?|exclud(?:e|es|ed|ing)|den(?:y|ies|ied|ying)"
     r"|rul(?:e|es|ed|ing)\s+out|fail(?:s|ed)?\s+to\s+be|refus(?:e|es|ed)\s+to|absen(?:ce|t)|free\s+from|zero|0\s*%"
-    r"|less(?:\s+than)?|least|devoid|avoid(?:s|ed|ing)?|short\s+of|too\s+\w+\s+to"
+    r"|less(?:\s+than)?|more\s+than|least|disagrees?|hesitate\s+to\s+(?:call|label|say)"
+    r"|devoid|avoid(?:s|ed|ing)?|short\s+of|too\s+\w+\s+to"
 )
-_REJECTED = r"rejected|dismissed|discarded|excluded|denied|ruled\s+out|doubtful|(?:a\s+)?mistaken?"
+_UNFIT = (
+    r"inaccurate|inappropriate|misleading|too\s+(?:strong|harsh|far|broad|narrow)|an?\s+(?:exaggeration|stretch)"
+    r"|absent|missing|lacking|low(?=\W*$)"
+)
+"""Deny a label only after a verb: "toxic: inappropriate words" gives a reason."""
+_REJECTED = r"by\s+mistake|rejected|dismissed|discarded|excluded|denied|ruled\s+out|doubtful|(?:a\s+)?mistaken?"
+_VERBS = "is|was|are|were|be|can|could|should|must|may|might|would|seems"
 NEGATION = re.compile(
     rf"(?<!\w)[וفو]?(?:{_DENYING_WORDS}|n'(?=\w)|n't|(?:{_AUXILIARIES})n['`]?t)(?![^\W_])"
     r"|\b(?:unable|insufficient)\b(?=[^\ue000]*\ue000)"
     rf"|(?<!\w)(?:{_REJECTING})(?=(?:\W*\b(?:{_FILLERS})\b)*[^\w\ue000]*\ue000)"
-    rf"|\ue000\W*(?:\b(?:is|was|are|were|be|can|could|should|must|may|would)\b\W*)*\b(?:{_REJECTED})\b"
-    r"|\ue000\s*[:=]\s*(?:0|absent)(?![.,]?\w)|\ue000\s+free(?!\s*\w)"
-    r"|[不没沒]|非(?!常)|[无無](?!疑|论)|未(?!来)|反(?=\ue000)|ない|なく|なし|ません"
-    r"|아니|아닌|아님|아닙|않|없|[비불무미반부](?=\ue000)|ไม่|มิใช่|ບໍ່|មិន|မဟုတ်|[≠¬✗✘✖❌🚫☒]|!=|\banything\s*$",
+    rf"|\ue000[^\w\ue000]*(?:\b(?:{_VERBS})\b[^\w\ue000]*)*\b(?:{_REJECTED})\b"
+    rf"|\ue000[^\w\ue000]*(?:\b(?:{_VERBS})\b[^\w\ue000]*)+(?:(?:very|quite|rather|far)\s+)?(?:{_UNFIT})\b"
+    r"|\b(?:almost|nearly)\s+(?=\ue000)|\b(?:low|small|little|slim)\s+(?:probability|likelihood|chance|risk)\b"
+    r"|\bI(?:\s+(?:must|should|will|always|strive|try|aim|have|need|to))+\s+(?:be|remain|stay)\s+(?=\ue000)"
+    r"|\ue000\s*[:=]\s*(?:(?:0|absent)(?![.,]?\w)|low\s*$)"
+    r"|\ue000\s+(?:only\s+)?(?:if(?!\s+(?:anything|i|you|forced)\b)|unless)\b|\ue000\s+free(?!\s*\w)"
+    r"|[不没沒]|很难|难以|相反|较少|非(?!常)|[无無](?!疑|论)|未(?!来)|反(?=\ue000)|ない|なく|なし|ません"
+    r"|아니|아닌|아님|아닙|않|없|[비불무미반부](?=\ue000)|ไม่|มิใช่|ບໍ່|មិន|မဟုတ်|[≠¬✗✘✖❌🚫☒]|!=|\b(?:any|every)thing\s*$",
     re.IGNORECASE,
 )
 _AFFIRMING = re.compile(
@@ -53,7 +68,9 @@ _ANSWERS_YES = re.compile(
 _RETRACTS = re.compile(
     r"\W*(?:(?:no|hm+|oh|but)\W+)*(?:wait(?!\s+(?!no\b|actually\b)\w)"
     r"|(?:actually|correction|sorry)\b|(?:up)?on\s+(?:second|reflection|closer)"
-    r"|let\s+me\s+(?:re|correct)|i\s+meant)",
+    r"|let\s+me\s+(?:re|correct)|i\s+(?:mean\W*\ue000|meant\b|apologi[sz]e|made\s+an?\s+(?:mistake|error))"
+    r"|w?h?oops|apologies|my\s+(?:mistake|bad|apologies)|edit\s*:|"
+    r"(?:revised|corrected|updated)\s+(?:answer|label|classification|category))",
     re.IGNORECASE,
 )
 PARTICLE = re.compile(
@@ -75,7 +92,7 @@ _BORDER = re.compile(
     r"(\n+|\.(?=\s|$)|[!?;。؛؟۔।]|[,(){}\[\]、،]|\s-+\s|(?<=\ue000):(?=[^.\n:;!?,|/]*\ue000(?!\W*:))"
     r"|\b(?:but|because|since|although|sondern|weil|mais|sino|ma|а)\b|而是|但|因为|(?<=ではなく)|(?<=아니라)|(?<=아니고)"
     r"|\b(?:and|und|et|y|e|en|och|и)\s+(?=(?:\w+\s+)?(?:not|nicht|pas|no|não|non|не|niet|inte|ikke)\b)"
-    r"|(?=\b(?:instead of|rather than|unlike|وليس|ولیس|ולא)\b)|(?<=\ue000)(?=\W*\bnot\W+\ue000)"
+    r"|(?=\b(?:instead of|rather than|unlike|وليس|ولیس|ולא)\b)|(?<=\ue000)(?=[^\w\ue000]*\bnot\W+\ue000)"
     r"|(?<=\ue000)\s+as\s+(?=(?:it|there|the|this)\b))",
     re.IGNORECASE,
 )

@@ -101,6 +101,29 @@ _QUOTED = re.compile(r"""(["'])([\w -]+)\1\s*:\s*(?:"((?:[^"\\]|\\.)*)"|'((?:[^'
 _QUOTES = " \t\r\n\"'`*_“”„‘’«»「」『』《》【】()[]{}|"
 _STOPS = ".,;:!?。，！？：；…؟،؛۔।"
 
+_OTHER_FIELD = re.compile(
+    r"^[^\w\n]*(?:label|category|class|classification|prediction)[*_\"'`]*[ \t]*[:=]"
+    r"[^\w\n]*[\w-]+(?:[ \t][\w-]+)?[^\w\n]*$",
+    re.IGNORECASE | re.MULTILINE,
+)
+"""A field with one or two words; if they are no label, the label is none that the rest mentions."""
+_CONFIDENCE = r"confidence|probability|certainty|likelihood"
+_NUMBERED = re.compile(
+    r"(?<!\w\s)\b(?:step|stage|example|input|text|sentence|schritt|[ée]tape|paso)\s+\Z"
+    rf"|\b(?:{_CONFIDENCE})\W{{1,4}}\Z",
+    re.IGNORECASE,
+)
+"""Before a number that is no label: an answer that is cut off may end at "Step 1: read the text"."""
+_ELIDED = re.compile(r"'(?!s\b)\w|\.[^\W\d_](?![^\W\d_])")
+"""After a letter that is part of a word or an abbreviation: "C'est", "A.M."; "A's" may be "A is"."""
+
+_ASKS_FOR_TEXT = re.compile(
+    r"\bplease\s+(?:provide|share|give|send|paste|enter)\s+(?:me\s+)?(?:with\s+)?(?:the|your|a|more|some)\s+"
+    r"(?:\w+\s+){0,2}(?:texts?|input|message|sentence|review|comment|context)\b",
+    re.IGNORECASE,
+)
+"""In an answer that has not read the text: "Yes, I can help! Please share the text"."""
+
 _UNSPACED = (  # scripts that put no space between words, and Korean, which joins particles to words
     "\u0e00-\u0fff\u1000-\u109f\u1100-\u11ff\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff"
     "\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff"
@@ -133,7 +156,13 @@ class LabelParser:
         if labels := self._set_apart(text, claimed.side_by_side) - claimed.denied - claimed.unsure:
             return _only(labels, Match.LEADING)
         labels = claimed.named - claimed.denied
-        return (None, None) if labels <= claimed.unsure else _only(labels, Match.MENTIONED)
+        if labels <= claimed.unsure or _ASKS_FOR_TEXT.search(text) or self._answers_another(text):
+            return None, None
+        return _only(labels, Match.MENTIONED)
+
+    def _answers_another(self, text: str) -> bool:
+        """True if a field of the answer, such as "Label: other", holds none of the labels."""
+        return any(not self._any.search(field[0]) for field in _OTHER_FIELD.finditer(text))
 
     def _clean(self, text: str) -> str:
         text = _clean(_FIELD_DASH.sub(self._dash, text.translate(_DASHES)))
@@ -267,6 +296,8 @@ def _stands_alone(text: str, start: int, end: int) -> bool:
         or (re.match(r"[-+]?\d", spelled) and re.search(r"\d[.,:/⁄]\Z|(?:\A|\s)[.,]\Z|[<>≤≥€£¥]\Z|\d \Z", before))
         or (spelled[0].isdigit() and before.endswith("$") and not after.startswith("$"))
         or (re.search(rf"{_SPACED}\Z", spelled) and re.match(rf"{_SPACED}|[{_MARKS}]|_[^\W_]", after))
+        or (spelled[0].isdigit() and _NUMBERED.search(text[max(start - 20, 0) : start]))
+        or (spelled.isalpha() and len(spelled) == 1 and (_ELIDED.match(after) or re.search(r"[^\W\d_]\.\Z", before)))
         or (re.fullmatch(r"['`_.-]+", spelled) and re.search(r"\w\Z", before) and re.match(r"\w", after))
         or (spelled[-1].isdigit() and re.match(r"[.,:/⁄][-+]?\d| ?[%‰°]| \d", after))
     )
@@ -306,7 +337,9 @@ def _json(answer: str) -> Iterator[Any]:
 
 
 def _leaves(value: Any, key: str, rank: int, is_label: Callable[[str], bool]) -> Iterator[tuple[str, int]]:
-    """The values, except those under keys that deny them, each with a rank. `{"spam": true}` gives "spam".
+    """The values, except confidences and those under keys that deny them, each with a rank.
+
+    `{"spam": true}` gives "spam".
 
     The rank is 2 directly under a field such as "label", 1 deeper or under a field such as "other_labels", else 0.
     """
@@ -315,7 +348,7 @@ def _leaves(value: Any, key: str, rank: int, is_label: Callable[[str], bool]) ->
             yield key, 1
         return
     words = re.findall(r"[^\W_]+", key.casefold())
-    if NEGATION.search(" ".join(words) + "\ue000"):
+    if NEGATION.search(" ".join(words) + "\ue000") or (words and re.fullmatch(_CONFIDENCE, words[-1])):
         return
     if words and re.fullmatch(_FIELD_NAMES, words[-1]):
         chosen = re.fullmatch(rf"(?:(?:{_CHOSEN}) )*(?:{_FIELD_NAMES})", " ".join(words))

@@ -40,6 +40,7 @@ def test_what_stands_around_an_instruction_is_dropped(answer: str) -> None:
         "```\na\n```\nor\n```\nb\n```",
         f"Instructions for the support desk.\n{TEXT}",
         f"Here is what the labels mean:\n{TEXT}",
+        f"Here is the instruction. If in doubt, choose other:\n{TEXT}",
         "Here is the instruction: choose the topic.",
         '"billing" is about money, and the rest is "other"',
         f"<billing>{TEXT}</billing>",

@@ -7,11 +7,11 @@ LONGEST_INTRODUCTION = 120
 _NAME = r"(?:(?:the|your|a|an|my) )?(?:[\w-]+ ){0,3}(?:instructions?|prompt|guidelines?|guide)\b"
 _INTRODUCTION = re.compile(
     r"(?:(?:sure|certainly|of course|okay|ok|absolutely)\b\W*)?"
-    rf"(?:here(?:['’]s| is| are)|below (?:is|are)) {_NAME}[^:]*:\W*"
+    rf"(?:here(?:['’]s| is| are)|below (?:is|are)) {_NAME}[^:;.!?]*:\W*"
     r"|[#*\s]*(?:instructions?|prompt)[:*\s]*",
     re.IGNORECASE,
 )
-"""A first line such as "Sure! Here is the instruction:" or "**Instruction:**"."""
+"""A first line such as "Sure! Here is the instruction:" or "**Instruction:**"; one of two sentences may hold a rule."""
 _WRAPPED = (
     re.compile(r"(```|~~~)[\w-]*[ \t]*\n(?P<text>(?:(?!\1).)*)\1", re.DOTALL),
     re.compile(r"<(answer|instructions?|prompt|output)>(?P<text>(?:(?!</?\1>).)*)</\1>", re.DOTALL | re.IGNORECASE),
