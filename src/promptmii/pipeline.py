@@ -4,8 +4,8 @@ The command line and the Python API are thin wrappers around this module. Nothin
 `progress`, and results are values.
 """
 
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -153,7 +153,8 @@ def induce(
             if settings.start is not None:
                 baselines.append(FixedInstruction(settings.start, name="start"))
             inducer = make_inducer(settings, generator, follower)
-            return _induced([*baselines, inducer], follower, _Drawn(episode, loaded), output_file, progress)
+            with output_file.text_in_errors():
+                return _induced([*baselines, inducer], follower, _Drawn(episode, loaded), output_file, progress)
 
 
 class _OutputFile:
@@ -164,14 +165,14 @@ class _OutputFile:
         if path:
             check_writable(path, force=force)
         self.path = path
-        self.written: Instruction | None = None
+        self._written: Instruction | None = None
         """What the generator wrote, also if there is no file."""
         self._force = force
         self._progress = progress
 
     def __call__(self, instruction: Instruction) -> None:
         """Save the instruction. If that fails, raises `OutputError` with the text, so that it is not lost."""
-        self.written = instruction
+        self._written = instruction
         if self.path is None:
             return
         try:
@@ -183,6 +184,17 @@ class _OutputFile:
             raise OutputError(f"{error} The instruction that was written: {instruction.text!r}") from error
         self._force = True  # the next save replaces our own file
 
+    @contextmanager
+    def text_in_errors(self) -> Generator[None]:
+        """Add what was written to the message of an error, so that a paid instruction is not lost."""
+        try:
+            yield
+        except (ModelError, ScoreRefusedError, SpendingLimitError) as error:
+            if self._written:
+                where = f" and saved to {self.path}" if self.path else ""
+                error.args = (f"{error} The instruction is written{where}: {self._written.text!r}",)
+            raise
+
 
 def _induced(
     inducers: Sequence[Inducer],
@@ -191,26 +203,7 @@ def _induced(
     output_file: _OutputFile,
     progress: Progress,
 ) -> Induced:
-    """The instruction of the last inducer, measured beside the others if there are query rows.
-
-    An error after it was written holds its text, so that it is not lost.
-    """
-    try:
-        return _written_and_measured(inducers, follower, drawn, output_file, progress)
-    except (ModelError, ScoreRefusedError, SpendingLimitError) as error:
-        if written := output_file.written:
-            where = f" and saved to {output_file.path}" if output_file.path else ""
-            error.args = (f"{error} The instruction is written{where}: {written.text!r}",)
-        raise
-
-
-def _written_and_measured(
-    inducers: Sequence[Inducer],
-    follower: Follower,
-    drawn: _Drawn,
-    output_file: _OutputFile,
-    progress: Progress,
-) -> Induced:
+    """The instruction of the last inducer, measured beside the others if there are query rows."""
     *baselines, inducer = inducers
     episode, loaded = drawn.episode, drawn.loaded
     notes = (*loaded.notes, *loaded.split_notes, *draw_notes(loaded.task, episode))

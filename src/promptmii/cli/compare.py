@@ -8,8 +8,8 @@ import typer
 from promptmii.cli.blocks import FollowerOptions, RowOptions, blocks
 from promptmii.cli.group import CHECK_FAILED, app
 from promptmii.cli.options import Force, Json, N, prompt_of
-from promptmii.cli.terminal import count, dump, error, notes, out, say, share, table
-from promptmii.errors import ConfigError, OutputError, counted
+from promptmii.cli.terminal import count, dump, error, notes, out, say, share, shown_if_unsaved, table
+from promptmii.errors import ConfigError, counted
 
 if TYPE_CHECKING:
     from promptmii.instruction import Measurement
@@ -67,14 +67,11 @@ def compare(
     with answers.followers(quiet=json) as followers:
         comparison = workbench.compare(texts, data, followers, rows.columns, examples=examples, n=n)
     checks = comparison.checks(at_least=fail_under, not_worse=fail_if_worse)
-    try:
+    with shown_if_unsaved(lambda: dump(comparison.as_json()) if json else show_comparison(comparison)):
         if output:
             write_text(output, comparison.csv(), force=force)
         if junit:
             write_text(junit, junit_report(checks), force=force)
-    except OutputError:
-        dump(comparison.as_json()) if json else show_comparison(comparison)  # it is paid for
-        raise
     if json:
         results = [{"name": check.name, "passed": not check.failure, "failure": check.failure} for check in checks]
         dump(comparison.as_json() | {"checks": results})

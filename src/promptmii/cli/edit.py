@@ -15,8 +15,8 @@ from promptmii.cli.blocks import FollowerOptions, RowOptions, blocks
 from promptmii.cli.compare import show_comparison
 from promptmii.cli.group import app
 from promptmii.cli.options import Data, File, Force, Json, Output
-from promptmii.cli.terminal import dump, out, say
-from promptmii.errors import ConfigError, OutputError, PromptMIIError
+from promptmii.cli.terminal import dump, out, say, shown_if_unsaved
+from promptmii.errors import ConfigError, PromptMIIError
 
 if TYPE_CHECKING:
     from promptmii.workbench import Extended
@@ -61,14 +61,11 @@ def edit(
         say("The text is unchanged; nothing was measured.")
         return
     after = with_text(before, text)
-    try:
+    with shown_if_unsaved(lambda: say(f"The edited text, which could not be saved:\n{text}")):
         if backup:
             write_text(backup, instruction.read_text("utf-8"), force=True)
             say(f"The old instruction is kept in {backup}.")
         after.save(path, force=force or output is None)
-    except OutputError:
-        say(f"The edited text, which could not be saved:\n{text}")
-        raise
     try:
         with answers.followers(quiet=json) as followers:
             comparison = compare({"after": after, "before": before}, table, followers, rows.columns)

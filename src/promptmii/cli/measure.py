@@ -10,8 +10,8 @@ from promptmii.calibration_kinds import FixedCalibration
 from promptmii.cli.blocks import FollowerOptions, RowOptions, blocks
 from promptmii.cli.group import app
 from promptmii.cli.options import Data, File, Force, Json, Output, Prompt, prompt_of
-from promptmii.cli.terminal import dump, notes, out, table
-from promptmii.errors import OutputError, counted
+from promptmii.cli.terminal import dump, notes, out, shown_if_unsaved, table
+from promptmii.errors import counted
 
 if TYPE_CHECKING:
     from promptmii.workbench import Measured
@@ -55,12 +55,9 @@ def score(
     with answers.followers(quiet=json) as followers:
         result = workbench.score(prompt, data, followers, rows.columns, refit=refit)
     result.scored.refuse_failures()
-    try:
+    with shown_if_unsaved(lambda: dump(result.as_json()) if json else _show(result)):
         if path:
             result.instruction.save(path, force=force or not output)
-    except OutputError:
-        dump(result.as_json()) if json else _show(result)  # it is paid for
-        raise
     if json:
         dump(result.as_json())
         return

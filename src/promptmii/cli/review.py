@@ -8,8 +8,8 @@ from promptmii.cli.blocks import FollowerOptions, RowOptions, blocks
 from promptmii.cli.group import CALLS_FAILED, app
 from promptmii.cli.options import Data, Force, Json, Output, Prompt, prompt_of
 from promptmii.cli.terminal import data as write_data
-from promptmii.cli.terminal import dump, say
-from promptmii.errors import OutputError, counted
+from promptmii.cli.terminal import dump, say, shown_if_unsaved
+from promptmii.errors import counted
 
 
 @app.command()
@@ -36,12 +36,9 @@ def review(
     prompt = prompt_of(instruction)
     with answers.followers(quiet=json) as followers:
         result = find_suspects(prompt, data, followers, rows.columns, most=most)
-    try:
+    with shown_if_unsaved(lambda: write_data(result.csv())):
         if output:
             write_text(output, result.csv(), force=force)
-    except OutputError:
-        write_data(result.csv())  # it is paid for
-        raise
     if json:
         suspects = [row._asdict() for row in result.rows]
         dump({"rows": suspects, "looked_at": result.n, "failed": result.n_failed, "notes": result.notes})

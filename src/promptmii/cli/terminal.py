@@ -8,7 +8,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,6 +18,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from promptmii.errors import OutputError
 from promptmii.progress import QUIET, Progress
 
 # C0 except tab and newline, C1, bidirectional marks, line separators, and lone surrogates.
@@ -102,6 +103,16 @@ def say(line: str) -> None:
     """Print one line of information."""
     if not PROCESS:
         err.write_line(line)
+
+
+@contextmanager
+def shown_if_unsaved(show: Callable[[], object]) -> Generator[None]:
+    """Show a result whose file cannot be written, because it was paid for."""
+    try:
+        yield
+    except OutputError:
+        show()
+        raise
 
 
 def warn(message: str, *, word: str = "Warning:") -> None:
