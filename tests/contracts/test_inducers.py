@@ -1,4 +1,4 @@
-"""The contract of `Inducer`, tested for every method. Add new methods to `INDUCERS`."""
+"""The contract of `Inducer`, tested for every method of the registry."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,17 +11,15 @@ from promptmii import (
     BestOf,
     Example,
     Follower,
-    InContext,
     Inducer,
     Instruction,
     MetaInducer,
-    Naive,
     ScriptedModel,
     Support,
     Writer,
 )
 from promptmii.errors import EndpointError, ScoreRefusedError
-from promptmii.inducers import APE, GEPA, FixedInstruction, Kit, method_named
+from promptmii.inducers import METHODS, Kit, Method, WrittenBy, method_named
 from promptmii.models.base import Chat, Failure, FailureKind
 from promptmii.task import content_key, row_key
 
@@ -42,7 +40,7 @@ class Bench:
 
     @property
     def kit(self) -> Kit:
-        return Kit(Writer(self.generator), Follower(self.follower))
+        return Kit(Writer(self.generator), Follower(self.follower), human="Label the ticket.")
 
     @property
     def calls(self) -> list[Chat]:
@@ -59,27 +57,25 @@ class Bench:
         return self._failure or -int(content_key([*chat, option])[:4], 16) / 1000
 
 
+FEW_CALLS: dict[str, dict[str, int]] = {"best-of-k": {"k": 3}, "ape": {"calls": 30, "rounds": 1}, "gepa": {"calls": 12}}
+"""Options that keep the searches short."""
+ELSEWHERE = {"sft", "shuffled"}
+"""Methods that need a follower to train, or labels in the draft; tests/inducers has their tests."""
 INDUCERS: dict[str, Callable[[Bench], Inducer]] = {
-    "naive": lambda _: Naive(),
-    "human": lambda _: FixedInstruction("Label the ticket."),
-    "icl": lambda bench: InContext(bench.follower),
-    "mii": lambda bench: MetaInducer(Writer(bench.generator)),
-    "zero": lambda bench: MetaInducer(Writer(bench.generator), name="zero"),
+    **{
+        name: lambda bench, name=name: method_named(name, FEW_CALLS.get(name)).inducer(bench.kit)
+        for name in METHODS
+        if name not in ELSEWHERE
+    },
     "mii, over its budget": lambda bench: MetaInducer(Writer(bench.generator, budget=2)),
-    "best-of-k": lambda bench: BestOf(Writer(bench.generator), Follower(bench.follower), k=3),
     "best-of-k, calibrated": lambda bench: BestOf(
         Writer(bench.generator), Follower(bench.follower, "choose", "support"), k=3
     ),
-    "ape": lambda bench: APE(Writer(bench.generator), Follower(bench.follower), calls=30, rounds=1),
-    "gepa": lambda bench: GEPA(Writer(bench.generator), Follower(bench.follower), calls=12),
-    **{
-        name: lambda bench, name=name: method_named(name).inducer(bench.kit)
-        for name in ("tfidf", "knn-icl", "keywords")
-    },
-    "other-task": lambda bench: method_named("other-task").inducer(bench.kit),
 }
-WITHOUT_MODEL_CALLS = ("naive", "human", "icl", "tfidf", "knn-icl", "keywords")
-WITHOUT_EXAMPLES = ("naive", "human", "other-task")
+
+
+def method_of(name: str) -> type[Method]:
+    return METHODS[name.split(",")[0]]
 
 
 @pytest.fixture(params=INDUCERS)
@@ -137,7 +133,7 @@ def test_a_failed_call_raises_and_never_becomes_an_instruction(name: str) -> Non
 
 def test_a_method_without_model_calls_works_if_every_call_would_fail(name: str) -> None:
     bench = Bench(failing=lambda _: True)
-    if name in WITHOUT_MODEL_CALLS:
+    if method_of(name).written_by is WrittenBy.NOBODY:
         assert induced(name, bench=bench).cost.calls == len(bench.calls) == 0
     else:
         with pytest.raises((EndpointError, ScoreRefusedError)):
@@ -152,7 +148,7 @@ def test_inducer_and_instruction_name_the_same_method(name: str) -> None:
 def test_the_rows_that_an_instruction_was_made_from_are_recorded(name: str) -> None:
     recorded = induced(name).provenance.support_rows
     rows = tuple(row_key(example.text) for example in SUPPORT.examples)
-    if name in WITHOUT_EXAMPLES:
+    if not method_of(name).reads_examples or name == "other-task":
         assert set(rows).isdisjoint(recorded)
     else:
         assert recorded == rows
