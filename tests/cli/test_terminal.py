@@ -97,6 +97,16 @@ def test_a_title_is_not_broken_at_the_width_of_its_table() -> None:
     assert target.getvalue().splitlines()[0].rstrip() == "A title that is longer than its table"
 
 
+@pytest.mark.parametrize("width", [30, 40, 50])
+def test_names_are_shown_at_any_width(width: int) -> None:
+    target = io.StringIO()
+    grid = table("Estimate", "method", "prompt tokens", "money")
+    grid.add_row("best-of-k", "2,612", "no price given")
+    Terminal(file=target, width=width).write_table(grid)
+    assert "best-of-k" in target.getvalue()
+    assert "no price given" in target.getvalue()
+
+
 @pytest.mark.slow
 def test_the_c_locale_takes_a_file_with_an_umlaut(tmp_path: Path) -> None:
     task = tmp_path / "größe.csv"

@@ -60,7 +60,7 @@ class Bench:
 FEW_CALLS: dict[str, dict[str, int]] = {"best-of-k": {"k": 3}, "ape": {"calls": 30, "rounds": 1}, "gepa": {"calls": 12}}
 """Options that keep the searches short."""
 ELSEWHERE = {"sft", "shuffled"}
-"""Methods that need a follower to train, or labels in the draft; tests/inducers has their tests."""
+"""Methods that need a follower to train, or labels in the draft; `test_sft` and `test_rivals` test them."""
 INDUCERS: dict[str, Callable[[Bench], Inducer]] = {
     **{
         name: lambda bench, name=name: method_named(name, FEW_CALLS.get(name)).inducer(bench.kit)

@@ -58,6 +58,18 @@ REPLIES = {
     "reasoning_content": cut_message(content="", reasoning_content="hm"),
 }
 
+CONSTRAINTS: dict[str, tuple[str, Callable[[Any], str]]] = {
+    "vllm": ("structured_outputs", lambda value: value["choice"][-1]),
+    "guided": ("guided_choice", lambda value: value[-1]),
+    "regex": ("regex", lambda value: value.strip("()").split("|")[-1].replace("\\", "")),
+    "grammar": ("grammar", lambda value: json.loads(value.removeprefix("root ::= ").split(" | ")[-1])),
+    "schema": (
+        "response_format",
+        lambda value: json.dumps({"label": value["json_schema"]["schema"]["properties"]["label"]["enum"][-1]}),
+    ),
+}
+"""For each `Dialect`, the field of a request, and the answer that names the last of its options."""
+
 
 class FaultyServer:
     """Answers each chat request with the next step of `plan`, then with `default`.
@@ -77,6 +89,7 @@ class FaultyServer:
     ) -> None:
         self.plan = list(plan or [])
         self.default = default
+        assert honours in (None, *CONSTRAINTS), f"add the dialect {honours} to CONSTRAINTS in {__file__}"
         self.honours = honours
         self.context = context
         self.counts = counts
@@ -172,18 +185,10 @@ class FaultyServer:
 
     def _constrained(self, body: dict[str, Any]) -> str | None:
         """The last option, if the request has the kind of constraint that this server honours."""
-        if self.honours == "vllm" and "structured_outputs" in body:
-            return body["structured_outputs"]["choice"][-1]
-        if self.honours == "guided" and "guided_choice" in body:
-            return body["guided_choice"][-1]
-        if self.honours == "regex" and "regex" in body:
-            return body["regex"].strip("()").split("|")[-1].replace("\\", "")
-        if self.honours == "grammar" and "grammar" in body:
-            return json.loads(body["grammar"].removeprefix("root ::= ").split(" | ")[-1])
-        if self.honours == "schema" and "response_format" in body:
-            schema = body["response_format"]["json_schema"]["schema"]
-            return json.dumps({"label": schema["properties"]["label"]["enum"][-1]})
-        return None
+        if self.honours is None:
+            return None
+        field, last_option = CONSTRAINTS[self.honours]
+        return last_option(body[field]) if field in body else None
 
 
 def _response(reply: Reply) -> web.Response:

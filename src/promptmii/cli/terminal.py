@@ -62,6 +62,10 @@ class Terminal(Console):
         title, grid.title = grid.title, None
         if title:  # printed separately, because rich wraps it to the width of the table
             self.print(title)
+        for column in grid.columns:
+            if column.no_wrap:  # rich counts its longest word, and would then cut or hide another column
+                cells = (column.header, *column.cells)
+                column.min_width = max(Measurement.get(self, self.options, cell).maximum for cell in cells)
         if Measurement.get(self, self.options.update(width=WIDEST), grid).minimum <= self.width:
             self.print(grid)
             return

@@ -14,12 +14,13 @@ from typing import TypeAlias
 from promptmii.config import Columns
 from promptmii.data import LoadedTask, Source, Table, draw_support, load_task, read_table
 from promptmii.data.decoding import decode, path_name
-from promptmii.data.readers import SUFFIXES, format_of
+from promptmii.data.readers import format_of
 from promptmii.data.sample import stratified_sample
 from promptmii.errors import ArtefactError, DataError, counted
 from promptmii.inducers import FixedInstruction
 from promptmii.instruction import Instruction
 from promptmii.notebook import brief
+from promptmii.table_formats import TABLES
 from promptmii.task import Example, Support, row_key
 
 Prompt: TypeAlias = Instruction | str | os.PathLike[str]
@@ -41,7 +42,7 @@ def read_prompt(prompt: Prompt) -> Instruction | str:
     path = Path(prompt)
     if path.suffix.lower() == ".json":
         return Instruction.load(path)
-    if format_of(path) in set(SUFFIXES) - {".txt"}:
+    if format_of(path) in TABLES:
         raise DataError(f"{path} is a table; expected an instruction file (.json) or a text. Is the order swapped?")
     try:
         content = path.read_bytes()
