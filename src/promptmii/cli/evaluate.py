@@ -181,13 +181,14 @@ def _show_estimate(estimates: Sequence["MethodEstimate"], *, as_json: bool) -> N
     if as_json:
         dump([{"method": e.method, "cells": e.cells, "done": e.done, "cost": e.cost.model_dump()} for e in estimates])
         return
-    headers = ("cells", "done", "calls", "prompt tokens", "written tokens", "model time", "money")
+    priced = any(e.cost.money is not None for e in estimates if e.cost.calls)
+    headers = ("cells", "done", "calls", "prompt tokens", "written tokens", "model time", *["money"] * priced)
     grid = table("Estimate for the cells that are not done", "method", *headers)
     for e in estimates:
         time = str(timedelta(seconds=round(e.cost.seconds)))
-        money = "no price given" if e.cost.money is None else f"{e.cost.money:.4f}"
+        money = ["unknown" if e.cost.money is None else f"{e.cost.money:.4f}"] * priced
         counts = (e.cells, e.done, e.cost.calls, e.cost.prompt_tokens, e.cost.completion_tokens)
-        grid.add_row(e.method, *map(count, counts), time, money)
+        grid.add_row(e.method, *map(count, counts), time, *money)
     out.write_table(grid)
     out.write_line(
         "Model time counts one call after the other. Servers answer several at once; equal prompts are asked once."
