@@ -130,12 +130,13 @@ class RewardFunction:
         return Draft(self.visits.visit(number).episode, form.decode(ids).strip(), len(ids), unfinished)
 
     def _log(self, drafts: Sequence[Draft], judged: Sequence[Judged], numbers: Sequence[int], log_metric: Any) -> None:
-        rewarded = [(result, draft) for result, draft in zip(judged, drafts, strict=True) if result.reward is not None]
+        pairs = zip(drafts, judged, strict=True)
+        rewarded = [(draft, judgement) for draft, judgement in pairs if judgement.reward is not None]
         if rewarded:
-            log_metric("train/score", fmean(result.score or 0.0 for result, _ in rewarded))
-            log_metric("unparsed", fmean([result.unparsed for result, draft in rewarded if draft.text] or [0.0]))
-        log_metric("copied", fmean(result.copied for result in judged))
-        log_metric("failed", fmean(result.reward is None for result in judged))
+            log_metric("train/score", fmean(judgement.score or 0.0 for _, judgement in rewarded))
+            log_metric("unparsed", fmean([judgement.unparsed for draft, judgement in rewarded if draft.text] or [0.0]))
+        log_metric("copied", fmean(judgement.copied for judgement in judged))
+        log_metric("failed", fmean(judgement.reward is None for judgement in judged))
         log_metric("fewer_examples", fmean(self.visits.visit(number).shortened for number in numbers))
         groups = len(set(numbers))
         distinct = len({(number, draft.text) for number, draft in zip(numbers, drafts, strict=True)})
