@@ -3,6 +3,7 @@
 
 import random
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -57,6 +58,11 @@ def text_for(numbers: list[int]) -> str:
 
 def test_every_measure_has_one_table_entry() -> None:
     assert sorted([*ANSWER_MEASURES, *PROBABILITY_MEASURES]) == sorted(get_args(Measure))
+
+
+def test_every_measure_is_described() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "train.md").read_text(encoding="utf-8")
+    assert [name for name in get_args(Measure) if name not in page] == []
 
 
 @given(rows, st.integers(0, 2**32), st.sampled_from(MEASURES))
