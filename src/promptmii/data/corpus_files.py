@@ -25,6 +25,7 @@ SOURCE_FIELDS = ("repository", "config", "revision", "licence", "group", "column
 SPLIT_ALIASES = {"test": "heldout"}
 """The released corpus calls its held-out split "test"."""
 TASKS_PER_GROUP = 8
+"""Tasks per row group, the smallest part of a file that is read."""
 
 _ROWS = pa.list_(pa.struct([("text", pa.string()), ("label", pa.string())]))
 SCHEMA = pa.schema(

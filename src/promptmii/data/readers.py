@@ -48,7 +48,9 @@ def _read(source: Source) -> Table:
     if isinstance(source, str) and source.startswith("hub:"):
         return read_hub(source)
     if isinstance(source, str | Path):
-        return _read_path(Path(source))
+        path = Path(source)
+        with data_errors(path):
+            return _read_file(path)
     return _read_memory(source)
 
 
@@ -97,11 +99,6 @@ def format_of(path: Path) -> str:
     if len(suffixes) > 1 and suffixes[-1] == ".gz":
         return suffixes[-2]
     return suffixes[-1] if suffixes else ""
-
-
-def _read_path(path: Path) -> Table:
-    with data_errors(path):
-        return _read_file(path)
 
 
 @contextmanager

@@ -31,7 +31,7 @@ class Table:
     """Rows with named columns."""
 
     columns: tuple[str, ...]
-    rows: tuple[dict[str, Any], ...]
+    rows: tuple[Row, ...]
     """Every row has every column; `None` is a missing value."""
     origin: str
     classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
@@ -58,7 +58,7 @@ def require_rows(table: Table) -> Table:
     return table
 
 
-def clean_row(row: Mapping[Any, Any]) -> dict[str, Any]:
+def clean_row(row: Mapping[Any, Any]) -> Row:
     """A row with text names, plain cells, and `None` for missing values."""
     return {column_name(name): _cell(value) for name, value in row.items()}
 

@@ -12,8 +12,8 @@ from promptmii.prompts import FRAME_SLOTS, Template, format_example, format_exam
 from promptmii.styles import Style, read_style
 from promptmii.task import Support
 
-QUERY_SHARE = 4
-"""ICL keeps 1 / QUERY_SHARE of the context free for the query."""
+QUERY_SHARE = 0.25
+"""The share of the context that ICL keeps free for the query."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def max_example_tokens(follower: LanguageModel, frame: Template, labels: Sequenc
     """Tokens available for the examples in the follower's prompt."""
     context = follower.card.context_length
     (frame_tokens,) = follower.count_tokens([frame_prompt(frame, "Examples:", labels, "")])
-    return context - context // QUERY_SHARE - TEMPLATE_MARGIN - frame_tokens
+    return context - int(context * QUERY_SHARE) - TEMPLATE_MARGIN - frame_tokens
 
 
 class ICLMethod(StyledMethod):

@@ -65,8 +65,8 @@ def read_split(settings: TrainSettings, progress: Progress = QUIET) -> TaskSplit
             skipped.append(f"{name}: {reason}")
         else:
             tasks[name] = task
-    for name in sorted(wanted.difference(names)):
-        raise ConfigError(f"Unknown task {name!r}. {nearest(name, names)}")
+    if unknown := sorted(wanted.difference(names)):
+        raise ConfigError(f"Unknown task {unknown[0]!r}. {nearest(unknown[0], names)}")
     train, validation = split(list(tasks.values()), settings.validation, settings.seed)
     if not train:
         reasons = f" Skipped: {'; '.join(skipped[:3])}" if skipped else ""

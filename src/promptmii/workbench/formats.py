@@ -7,13 +7,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, TypeAlias, TypeVar
+from typing import Any, BinaryIO, Protocol, TypeVar
 
 from promptmii.data.delimited import FIELD_LIMIT
+from promptmii.data.table import Row
 from promptmii.errors import ConfigError, DataError, OutputError, first_line
 from promptmii.files import atomic_file
 
-Row: TypeAlias = dict[str, Any]
 T = TypeVar("T")
 BATCH = 4096
 """Rows per Parquet batch."""
@@ -90,11 +90,12 @@ class Csv(Format):
                 if number:
                     yield dict(zip(self.columns, cells, strict=True)), end
         except (csv.Error, UnicodeDecodeError) as error:
+            # A kill can cut short only the last row. An open quote in another one hides the rows that follow it.
             if file.read(1) or any(map(self._is_row, record[1:])):
                 raise ValueError(f"{error}; is a quote missing?") from error
 
     def _is_row(self, line: str) -> bool:
-        """Whether a line is a complete row. Then a kill did not cut short the text before it."""
+        """Whether a line alone is a complete row."""
         try:
             return len(next(csv.reader([line], strict=True, delimiter=self.delimiter))) == len(self.columns) > 1
         except csv.Error:

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from promptmii.data.table import Row
 from promptmii.errors import OutputError
 from promptmii.files import LOCK, append_line, atomic_file, check_writable, locked, write_text
-from promptmii.workbench.formats import Format, Row, format_for
+from promptmii.workbench.formats import Format, format_for
 
 INPUTS = "run.json"
 RETRIED = "again.jsonl"

@@ -8,6 +8,7 @@ from itertools import islice
 from typing import NamedTuple, TypeAlias
 
 from promptmii.data import Texts
+from promptmii.data.table import Row
 from promptmii.errors import DataError, EndpointError
 from promptmii.follower import Follower, Prediction
 from promptmii.instruction import Cost, Instruction
@@ -15,7 +16,7 @@ from promptmii.models.base import Failure, FailureKind, Usage
 from promptmii.models.threads import parallel
 from promptmii.progress import Progress
 from promptmii.workbench.abstain import Threshold, gives_probabilities
-from promptmii.workbench.formats import Row, batches
+from promptmii.workbench.formats import batches
 
 MIN_BATCH, MAX_BATCH = 16, 4096
 """Rows per batch for a local model. A kill loses at most one batch."""

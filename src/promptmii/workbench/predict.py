@@ -8,13 +8,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from promptmii.data import Source, read_texts
+from promptmii.data.table import Row
 from promptmii.files import write_text
 from promptmii.follower import Prediction
 from promptmii.instruction import Cost, Instruction
 from promptmii.progress import QUIET, Progress
 from promptmii.workbench.abstain import Abstain, Threshold, ThresholdChoice
 from promptmii.workbench.followers import FollowerLike, open_followers
-from promptmii.workbench.formats import Csv, ParquetTable, Row, csv_text, format_for
+from promptmii.workbench.formats import Csv, ParquetTable, csv_text, format_for
 from promptmii.workbench.growing_table import (
     GrowingTable,
     Tally,

@@ -30,7 +30,7 @@ def converted(name: str) -> Path:
 
 
 def is_converted(name: str) -> bool:
-    """Return whether an embedded model has been converted already."""
+    """Whether an embedded model has been converted already."""
     return _folder(name).is_dir()
 
 

@@ -93,7 +93,7 @@ class TransformersModel(LocalModel):
 def read_weights(
     reference: str, weights: Weights, device: torch.device, dtype: torch.dtype | None = None
 ) -> tuple[Any, Any]:
-    """The model with its adapters merged, still to be moved to `device`, and its tokenizer.
+    """The model, not yet on `device`, with its adapters merged; and its tokenizer.
 
     The default `dtype` is bfloat16 on accelerators. On CPUs it is float32, unless the weights are stored in 16 bits and
     the CPU multiplies bfloat16 natively (on AVX2, bfloat16 runs at a quarter of float32's speed). Raises
