@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, BinaryIO, TypeAlias, cast
 
 from promptmii.data.columnar import arrow_table, datasets_table, read_hub, read_parquet, read_saved_dataset
 from promptmii.data.decoding import decode, path_name, split_lines
@@ -96,7 +96,7 @@ def _pandas_table(frame: Any) -> Table:
 def format_of(path: Path) -> str:
     """The file ending that determines the format, without `.gz`; empty if the file has none."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
-    if len(suffixes) > 1 and suffixes[-1] == ".gz":
+    if len(suffixes) > 1 and is_compressed(path):
         return suffixes[-2]
     return suffixes[-1] if suffixes else ""
 
@@ -135,10 +135,20 @@ def supported_format(path: Path) -> str:
     return suffix
 
 
+def is_compressed(path: Path) -> bool:
+    """Whether a file's name ends in `.gz`."""
+    return path.suffix.lower() == ".gz"
+
+
+def open_decompressed(path: Path) -> BinaryIO:
+    """Open a file to read its content, decompressed if it is compressed."""
+    return cast("BinaryIO", gzip.open(path)) if is_compressed(path) else path.open("rb")
+
+
 def read_decompressed(path: Path) -> bytes:
-    """The content of a file, decompressed if it ends in `.gz`."""
-    content = path.read_bytes()
-    return gzip.decompress(content) if path.suffix.lower() == ".gz" else content
+    """The content of a file, decompressed if it is compressed."""
+    with open_decompressed(path) as file:
+        return file.read()
 
 
 def _read_file(path: Path) -> Table:

@@ -13,7 +13,7 @@ from promptmii.data.columnar import is_saved_dataset
 from promptmii.data.corpus_files import Split, Tasks, corpus_reference, corpus_splits, read_corpus
 from promptmii.data.decoding import path_name
 from promptmii.data.load import LoadedTask, load_task
-from promptmii.data.readers import format_of, read_table
+from promptmii.data.readers import format_of, is_compressed, read_table
 from promptmii.errors import DataError, nearest
 from promptmii.table_formats import TABLES
 from promptmii.task import Task
@@ -130,7 +130,7 @@ def task_name(path: Path) -> str:
     """The task name for a file or dataset folder: its name without the format's ending and `.gz`."""
     path = Path(os.path.abspath(path))  # gives `..` a name; unlike resolve(), keeps the names of links
     name = path_name(path.name)
-    name = name[:-3] if name.lower().endswith(".gz") else name
+    name = Path(name).stem if is_compressed(path) else name
     return name if path.is_dir() else name.removesuffix(Path(name).suffix)
 
 

@@ -1,20 +1,28 @@
 """Reads texts without labels, streamed row by row, so that a table may be larger than memory."""
 
-import gzip
 import hashlib
 import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, TypeAlias, cast
+from typing import TypeAlias
 
 from promptmii.data.columnar import parquet_rows
 from promptmii.data.columns import ChosenColumns, choose_columns
 from promptmii.data.decoding import check_is_text, decode, encoding_of, path_name
 from promptmii.data.delimited import csv_rows
 from promptmii.data.json_tables import json_line_rows
-from promptmii.data.readers import Source, data_errors, format_of, read_decompressed, read_table, supported_format
+from promptmii.data.readers import (
+    Source,
+    data_errors,
+    format_of,
+    is_compressed,
+    open_decompressed,
+    read_decompressed,
+    read_table,
+    supported_format,
+)
 from promptmii.data.table import Row, clean_row, make_table, require_rows
 from promptmii.errors import DataError
 from promptmii.progress import QUIET, Progress
@@ -90,9 +98,9 @@ _Reader: TypeAlias = Callable[[Path], Iterator[Row]]
 
 def _streaming_reader(path: Path) -> _Reader | None:
     """A function that streams the rows of a file, or `None` if the file must be read whole."""
-    suffix, compressed = supported_format(path), path.suffix.lower() == ".gz"
+    suffix = supported_format(path)
     if suffix == ".parquet":
-        return None if compressed else parquet_rows
+        return None if is_compressed(path) else parquet_rows
     if suffix not in (".csv", ".tsv", ".jsonl", ".ndjson", ".txt"):
         return None
     head = _read_head(path)
@@ -119,7 +127,7 @@ def _line_rows(path: Path) -> Iterator[Row]:
     delimited = suffix in (".csv", ".tsv")
     encoding = encoding_of(head)
     newline = "" if delimited else "\n" if _has_line_feed(path, encoding) else "\r"
-    with _open_binary(path) as file, io.TextIOWrapper(file, encoding, newline=newline) as lines:
+    with open_decompressed(path) as file, io.TextIOWrapper(file, encoding, newline=newline) as lines:
         if delimited:
             yield from csv_rows(lines, origin, "\t" if suffix == ".tsv" else None)
         elif suffix == ".txt":
@@ -129,14 +137,10 @@ def _line_rows(path: Path) -> Iterator[Row]:
 
 
 def _has_line_feed(path: Path, encoding: str) -> bool:
-    with _open_binary(path) as file, io.TextIOWrapper(file, encoding, newline="") as text:
+    with open_decompressed(path) as file, io.TextIOWrapper(file, encoding, newline="") as text:
         return any("\n" in part for part in iter(lambda: text.read(HEAD_BYTES), ""))
 
 
 def _read_head(path: Path) -> bytes:
-    with _open_binary(path) as file:
+    with open_decompressed(path) as file:
         return file.read(HEAD_BYTES)
-
-
-def _open_binary(path: Path) -> BinaryIO:
-    return cast("BinaryIO", gzip.open(path)) if path.suffix.lower() == ".gz" else path.open("rb")
