@@ -25,7 +25,11 @@ from promptmii.task import content_key, row_key
 
 SUPPORT = Support(
     ("parcel", "money", "other"),
-    tuple(Example(f"{label} text number {i}", label) for i in range(3) for label in ("money", "parcel", "other")),
+    tuple(
+        Example(f"{label} text number {i}{', and so on' * 20 * i}", label)
+        for i in range(3)
+        for label in ("money", "parcel", "other")
+    ),
 )
 
 

@@ -81,6 +81,7 @@ def missing_labels(kind: str, labels: Sequence[str], examples: Sequence[Example]
 
 
 def by_label(examples: Sequence[Example]) -> dict[str, list[Example]]:
+    """The examples of each label, with the labels in alphabetical order."""
     groups: dict[str, list[Example]] = defaultdict(list)
     for example in examples:
         groups[example.label].append(example)

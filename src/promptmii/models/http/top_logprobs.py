@@ -16,11 +16,11 @@ from promptmii.models.http.refusals import RefusedError, bad_answer
 from promptmii.models.http.transport import TOP_LOGPROBS, Server
 
 FEWER = 5
-"""Tokens to request from a server that refuses `TOP_LOGPROBS`; many allow this many."""
+"""Tokens to request from a server that refuses `TOP_LOGPROBS`; many servers allow five."""
 
 
 async def _probe(server: Server, model: str) -> int | None:
-    """0 if the server lists likely tokens with consistent log-probabilities, else `None`."""
+    """0, in place of an end token, if the server lists likely tokens with consistent values, else `None`."""
     tokens, _ = await _answer_tokens(server, model, PROBE, 1)
     if not tokens:
         return None
