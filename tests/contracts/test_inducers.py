@@ -155,7 +155,7 @@ def test_the_rows_that_an_instruction_was_made_from_are_recorded(name: str) -> N
     if not method_of(name).reads_examples or name == "other-task":
         assert set(rows).isdisjoint(recorded)
     else:
-        assert recorded == rows
+        assert recorded == rows, "end with .fitted_on(support), with the support as it was given"
 
 
 def test_an_instruction_survives_saving_and_loading(name: str, tmp_path: Path) -> None:
