@@ -128,6 +128,10 @@ class Difference:
         """True if the difference is statistically significant."""
         return self.p <= ALPHA
 
+    def __str__(self) -> str:
+        """The difference in one line."""
+        return f"macro-F1 {self.mean:+.3f} [{self.low:+.3f}, {self.high:+.3f}], p = {self.p:.3f}"
+
 
 def paired_difference(
     gold: Sequence[str], a: Sequence[str | None], b: Sequence[str | None], *, seed: int = 0

@@ -124,6 +124,15 @@ def prompt_of(argument: str) -> str:
     return decode(sys.stdin.buffer.read(), "Standard input") if argument == "-" else argument
 
 
+def destination(output: Path | None, instruction: Path, *, force: bool) -> tuple[Path, bool]:
+    """The file to write, and whether to replace it: without -o, the instruction file. Raises `OutputError`."""
+    from promptmii.files import check_writable
+
+    path, force = (output, force) if output else (instruction, True)
+    check_writable(path, force=force)
+    return path, force
+
+
 def text_of(columns: list[str] | None) -> str | tuple[str, ...] | None:
     """The --text options as a setting: a column or template, several columns, or None."""
     if not columns:
