@@ -139,8 +139,7 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
         follower = Follower(model, settings.mode, kind, settings.shortlist)
         inducer = self._inducer(settings, follower)
         instruction = follower.prepare(inducer.induce(support, seed=settings.seed), support)
-        provenance = instruction.provenance.model_copy(update={"version": VERSION})
-        self.instruction_ = instruction.model_copy(update={"provenance": provenance})
+        self.instruction_ = instruction.with_provenance(version=VERSION)
         self.classes_ = classes
         self.support_ = support
         self._has_likelihoods = follower.mode == "choose" and model.card.gives_scores

@@ -99,10 +99,7 @@ class Induced:
 
 def _warning(name: str, difference: metrics.Difference) -> str:
     verdict = "worse than" if difference.mean < 0 and difference.beyond_noise else "not better beyond noise than"
-    return (
-        f"The induced instruction is {verdict} {name}: macro-F1 {difference.mean:+.3f} "
-        f"[{difference.low:+.3f}, {difference.high:+.3f}], p = {difference.p:.3f}."
-    )
+    return f"The induced instruction is {verdict} {name}: {difference}."
 
 
 def induce(
@@ -131,9 +128,8 @@ def induce(
     output_file = _OutputFile(None if output is None else Path(output), force, progress)
     if not isinstance(source, LoadedTask):
         progress.step("Reading the data")
-    loaded = source if isinstance(source, LoadedTask) else load(source, settings.columns, seed=settings.seed)
-    if settings.test:
-        loaded = with_test_rows(loaded, settings.test)
+        source = load(source, settings.columns, seed=settings.seed)
+    loaded = with_test_rows(source, settings.test) if settings.test else source
     query_size = len(loaded.task.test) if settings.test else settings.evaluate
     episode = sample(loaded.task, settings.n, settings.seed, query=query_size)
     if settings.start is not None:
@@ -171,17 +167,14 @@ class _OutputFile:
         self._progress = progress
 
     def __call__(self, instruction: Instruction) -> None:
-        """Save the instruction. If that fails, raises `OutputError` with the text, so that it is not lost."""
+        """Save the instruction. Raises `OutputError`."""
         self._written = instruction
         if self.path is None:
             return
-        try:
-            if not self._force and (free := free_name(self.path)) != self.path:
-                self._progress.note(f"{self.path} was created meanwhile and is kept; the instruction goes to {free}.")
-                self.path = free
-            instruction.save(self.path, force=self._force)
-        except OutputError as error:
-            raise OutputError(f"{error} The instruction that was written: {instruction.text!r}") from error
+        if not self._force and (free := free_name(self.path)) != self.path:
+            self._progress.note(f"{self.path} was created meanwhile and is kept; the instruction goes to {free}.")
+            self.path = free
+        instruction.save(self.path, force=self._force)
         self._force = True  # the next save replaces our own file
 
     @contextmanager
@@ -189,9 +182,9 @@ class _OutputFile:
         """Add what was written to the message of an error, so that a paid instruction is not lost."""
         try:
             yield
-        except (ModelError, ScoreRefusedError, SpendingLimitError) as error:
+        except (ModelError, OutputError, ScoreRefusedError, SpendingLimitError) as error:
             if self._written:
-                where = f" and saved to {self.path}" if self.path else ""
+                where = f" and saved to {self.path}" if self.path and not isinstance(error, OutputError) else ""
                 error.args = (f"{error} The instruction is written{where}: {self._written.text!r}",)
             raise
 
@@ -269,16 +262,13 @@ def _prepared(
     episode, loaded = drawn.episode, drawn.loaded
     progress.step(f"Writing {inducer.name}", unit="drafts")
     instruction = inducer.induce(episode.support, seed=episode.seed)
-    provenance = instruction.provenance.model_copy(
-        update={
-            "source": loaded.task.source.get("origin", ""),
-            "text_columns": loaded.columns.text,
-            "text_template": loaded.columns.template,
-            "label_column": loaded.columns.label,
-            "version": VERSION,
-        }
+    instruction = instruction.with_provenance(
+        source=loaded.task.source.get("origin", ""),
+        text_columns=loaded.columns.text,
+        text_template=loaded.columns.template,
+        label_column=loaded.columns.label,
+        version=VERSION,
     )
-    instruction = instruction.model_copy(update={"provenance": provenance})
     if save:
         save(instruction)
     if follower.calibration != "none":
