@@ -7,6 +7,7 @@ No weights are trained, so `fit` costs the same for a hundred rows and for a mil
 call fails or an answer names no class, `predict` raises.
 """
 
+from collections.abc import Sequence
 from copy import deepcopy
 from functools import lru_cache
 from typing import Any, Literal, Self, cast
@@ -314,7 +315,7 @@ def _names(classes: NDArray[Any]) -> list[str]:
     return [label_text(value, "y") for value in classes.tolist()]
 
 
-def _failed(answers: tuple[Prediction, ...] | list[Prediction]) -> str:
+def _failed(answers: Sequence[Prediction]) -> str:
     failures = [answer.failure for answer in answers if answer.failure]
     return (
         f"{len(failures)} of {len(answers)} calls failed after all retries (first: {failures[0].kind}: "
