@@ -17,14 +17,14 @@ MAX_DEPTH = 3
 
 def reports(request: Request) -> Response:
     """The list of runs."""
-    context = AppContext.of(request)
-    return context.page("reports.html", runs=_runs(context.runs), folder=context.runs, failure="")
+    return _list(AppContext.of(request))
 
 
-def _runs(folder: Path) -> list[Path]:
-    """Run folders, newest first."""
-    paths = [path for depth in range(MAX_DEPTH) for path in folder.glob("*/" * depth + "records.jsonl")]
-    return [path.parent for path in sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True)]
+def _list(context: AppContext, failure: str = "") -> Response:
+    """The run folders, newest first."""
+    paths = [path for depth in range(MAX_DEPTH) for path in context.runs.glob("*/" * depth + "records.jsonl")]
+    runs = [path.parent for path in sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True)]
+    return context.page("reports.html", runs=runs, folder=context.runs, failure=failure)
 
 
 async def draw(request: Request) -> Response:
@@ -44,7 +44,7 @@ def show(request: Request) -> Response:
     context, key = AppContext.of(request), request.path_params["key"]
     job = context.drawings.of(key)
     if job and job.failure:
-        return context.page("reports.html", runs=_runs(context.runs), folder=context.runs, failure=job.failure)
+        return _list(context, job.failure)
     drawing = job is not None and job.live
     if not drawing and not (context.store.home / "reports" / key / "index.html").is_file():
         raise HTTPException(404, "There is no such report here. Open its run again.")
