@@ -1,6 +1,6 @@
 """Options shared by several commands, and their parsers."""
 
-import json as json_module
+import json
 import math
 import re
 import sys
@@ -164,7 +164,7 @@ def label_list(text: str | None) -> tuple[str, ...] | None:
     """The labels in --labels. Raises `ConfigError`."""
     if text and text.lstrip().startswith("["):
         try:
-            return tuple(str(label) for label in json_module.loads(text))
+            return tuple(str(label) for label in json.loads(text))
         except ValueError as error:
             raise ConfigError(
                 f'--labels looks like JSON but is not: {error}. Expected a list such as \'["a, b", "c"]\'.'
