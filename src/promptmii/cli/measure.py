@@ -49,15 +49,16 @@ def score(
     from promptmii.files import check_writable
 
     path = output or (Path(instruction) if refit and instruction.lower().endswith(".json") else None)
+    force = force or not output
     if path:
-        check_writable(path, force=force or not output)
+        check_writable(path, force=force)
     prompt = prompt_of(instruction)
     with answers.followers(quiet=json) as followers:
         result = workbench.score(prompt, data, followers, rows.columns, refit=refit)
     result.scored.refuse_failures()
     try:
         if path:
-            result.instruction.save(path, force=force or not output)
+            result.instruction.save(path, force=force)
     finally:  # a result whose file cannot be written was paid for too
         if json:
             dump(result.as_json())

@@ -13,11 +13,11 @@ from promptmii.follower import Follower
 from promptmii.instruction import Instruction
 from promptmii.progress import Progress
 from promptmii.task import content_key
+from promptmii.workbench.formats import DIGITS
 from promptmii.workbench.measure import refuse_failures, score
 
 FOLDS = 10
 """Folds for cross-fitting the precision."""
-DIGITS = 6
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,8 @@ from promptmii.files import atomic_file
 
 Row: TypeAlias = dict[str, Any]
 T = TypeVar("T")
+DIGITS = 6
+"""Decimal places of a probability."""
 BATCH = 4096
 """Rows per Parquet batch."""
 

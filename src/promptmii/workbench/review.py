@@ -20,12 +20,11 @@ from promptmii.follower import Prediction
 from promptmii.instruction import Instruction
 from promptmii.progress import QUIET, Progress
 from promptmii.workbench.followers import FollowerLike, calibration_notes, open_followers
-from promptmii.workbench.formats import csv_text
+from promptmii.workbench.formats import DIGITS, csv_text
 from promptmii.workbench.inputs import Prompt, fresh_rows, read_prompt
 from promptmii.workbench.measure import load_inputs
 
 FOLDS = 5
-DIGITS = 6
 LABEL_ERROR, WRONG, UNSURE, FAILED = "label error?", "wrong", "unsure", "failed"
 
 
