@@ -132,6 +132,14 @@ def test_a_follower_that_cannot_answer_does_not_lose_an_instruction_without_a_fi
         assert caught.value.lasting
 
 
+def test_an_instruction_that_cannot_be_saved_is_in_the_error(tmp_path: Path) -> None:
+    path = tmp_path / "gone" / "i.json"
+    path.parent.mkdir()
+    words = r"gone does not exist.* The instruction is written: 'Say free\.'$"
+    with serving(FaultyServer([completion("Say free.")])) as server, pytest.raises(OutputError, match=words):
+        induced(server, path, AtStep("Writing mii", path.parent.rmdir))
+
+
 def test_the_result_as_json_tells_the_examples_from_the_rows_measured(tmp_path: Path) -> None:
     with serving(FaultyServer()) as server:
         rows = induced(server, tmp_path / "i.json", Quiet(), evaluate=8).as_json()["comparison"]

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 
@@ -59,22 +60,18 @@ def examine(reference: str, endpoint: Endpoint, progress: Progress) -> Report:
     except ModelError as error:
         return Report(reference, (Check("load", False, str(error)),))
     checks: list[Check] = []
-    try:
-        for check in _checks(model, start, progress):
-            checks.append(check)
-        if not model.card.gives_scores and (server := ServerReference.parse(reference)):
-            checks.append(_first_tokens(server, endpoint))
-        if other := _other_engine(reference):
-            progress.step("Timing both engines")
-            checks.append(_compare_engines(model, reference, other, endpoint))
-    except ModelError as error:
-        checks.append(Check("answer" if checks else "load", False, str(error)))
-    finally:
-        model.close()
+    with closing(model):
+        try:
+            for check in _checks(model, reference, endpoint, start, progress):
+                checks.append(check)
+        except ModelError as error:
+            checks.append(Check("answer" if checks else "load", False, str(error)))
     return Report(reference, tuple(checks))
 
 
-def _checks(model: LanguageModel, start: float, progress: Progress) -> Iterator[Check]:
+def _checks(
+    model: LanguageModel, reference: str, endpoint: Endpoint, start: float, progress: Progress
+) -> Iterator[Check]:
     revision = model.card.revision  # on a server, this makes the first request
     yield Check("load", True, f"in {time.perf_counter() - start:.1f} s; revision {revision[:60]}")
     progress.step("Reading the model's metadata")
@@ -84,18 +81,19 @@ def _checks(model: LanguageModel, start: float, progress: Progress) -> Iterator[
     yield _writing(model)
     progress.step("Choosing")
     yield _choosing(model)
+    if not model.card.gives_scores and (server := ServerReference.parse(reference)):
+        yield _first_tokens(server, endpoint)
+    if other := _other_engine(reference):
+        progress.step("Timing both engines")
+        yield _compare_engines(model, reference, other, endpoint)
 
 
 def _first_tokens(server: ServerReference, endpoint: Endpoint) -> Check:
     """Check whether a server without exact likelihoods has those of first tokens, which `+top_logprobs` requests."""
     reference = f"openai:{server.model}+top_logprobs" + (f"@{server.address}" if server.address else "")
-    model = endpoint.load(reference)
-    try:
+    available = False
+    with closing(endpoint.load(reference)) as model, suppress(ModelError):  # some servers fail on a request for them
         available = model.card.gives_scores
-    except ModelError:  # some servers fail on a request for them; the model is usable without
-        available = False
-    finally:
-        model.close()
     if not available:
         return Check("likelihoods", True, "none")
     cure = f"{reference} gives probabilities and calibration where no two labels begin with the same token."
@@ -118,11 +116,8 @@ def _compare_engines(model: LanguageModel, reference: str, other: str, endpoint:
     """Compare the labelling speed of the two engines on this machine. A fault of the other one is none of the model."""
     rates = {reference: _rate(model)}
     try:
-        other_model = endpoint.load(other)
-        try:
+        with closing(endpoint.load(other)) as other_model:
             rates[other] = _rate(other_model)
-        finally:
-            other_model.close()
     except (ModelError, MissingDependencyError) as error:
         return Check("speed", True, f"{rates[reference]:.2g} rows/s; {other} cannot be timed: {error}")
     finding = ", ".join(f"{name} {rate:.2g} rows/s" for name, rate in rates.items())

@@ -7,6 +7,7 @@ No weights are trained, so `fit` costs the same for a hundred rows and for a mil
 call fails or an answer names no class, `predict` raises.
 """
 
+from collections.abc import Sequence
 from copy import deepcopy
 from functools import lru_cache
 from typing import Any, Literal, Self, cast
@@ -139,8 +140,7 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
         follower = Follower(model, settings.mode, kind, settings.shortlist)
         inducer = self._inducer(settings, follower)
         instruction = follower.prepare(inducer.induce(support, seed=settings.seed), support)
-        provenance = instruction.provenance.model_copy(update={"version": VERSION})
-        self.instruction_ = instruction.model_copy(update={"provenance": provenance})
+        self.instruction_ = instruction.with_provenance(version=VERSION)
         self.classes_ = classes
         self.support_ = support
         self._has_likelihoods = follower.mode == "choose" and model.card.gives_scores
@@ -315,7 +315,7 @@ def _names(classes: NDArray[Any]) -> list[str]:
     return [label_text(value, "y") for value in classes.tolist()]
 
 
-def _failed(answers: tuple[Prediction, ...] | list[Prediction]) -> str:
+def _failed(answers: Sequence[Prediction]) -> str:
     failures = [answer.failure for answer in answers if answer.failure]
     return (
         f"{len(failures)} of {len(answers)} calls failed after all retries (first: {failures[0].kind}: "

@@ -114,8 +114,10 @@ class Follower(Predictor):
         No text is scored under a prompt that shows it (`calibrate.held_out`). Query rows are never seen. Raises
         `EndpointError` if the follower fails on a text, and `UnsupportedError` if there are no examples to fit on.
         """
-        uncalibrated = _without_notes(instruction.fitted_on(support)).model_copy(
-            update={"follower": self.model.card.reference, "mode": self.mode, "calibration": None}
+        uncalibrated = (
+            instruction.fitted_on(support)
+            .without_notes(BATCH_NOTE, QUOTED_NOTE)  # of an earlier calibration
+            .model_copy(update={"follower": self.model.card.reference, "mode": self.mode, "calibration": None})
         )
         if self.mode == "choose" and self.model.card.gives_scores:  # without likelihoods, a shortlist saves nothing
             uncalibrated = shortlisted(uncalibrated, support, self.shortlist)
@@ -269,13 +271,6 @@ def _with_a_likeliest(answer: Choice | Failure) -> Choice | Failure:
         "precision, or another model."
     )
     return Failure(FailureKind.BAD_ANSWER, message, answer.usage)
-
-
-def _without_notes(instruction: Instruction) -> Instruction:
-    """The instruction without what an earlier calibration noted, which need not be true of the next."""
-    provenance = instruction.provenance
-    notes = tuple(note for note in provenance.notes if note not in (BATCH_NOTE, QUOTED_NOTE))
-    return instruction.model_copy(update={"provenance": provenance.model_copy(update={"notes": notes})})
 
 
 def _read(parser: LabelParser, answer: Completion | Failure, was_cut: bool, limited: bool) -> Prediction:

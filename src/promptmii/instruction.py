@@ -247,23 +247,28 @@ class Instruction(Frozen):
     def fitted_on(self, support: Support) -> Self:
         """A copy whose `support_rows` include the support's texts."""
         hashes = (*self.provenance.support_rows, *(row_key(example.text) for example in support.examples))
-        provenance = self.provenance.model_copy(update={"support_rows": tuple(dict.fromkeys(hashes))})
-        return self.model_copy(update={"provenance": provenance})
+        return self.with_provenance(support_rows=tuple(dict.fromkeys(hashes)))
 
     def noted(self, *notes: str) -> Self:
         """A copy with more notes."""
-        unique = tuple(dict.fromkeys((*self.provenance.notes, *notes)))
-        return self.model_copy(update={"provenance": self.provenance.model_copy(update={"notes": unique})})
+        return self.with_provenance(notes=tuple(dict.fromkeys((*self.provenance.notes, *notes))))
+
+    def without_notes(self, *notes: str) -> Self:
+        """A copy without these notes."""
+        return self.with_provenance(notes=tuple(note for note in self.provenance.notes if note not in notes))
+
+    def with_provenance(self, **changes: Any) -> Self:
+        """A copy with changes to its provenance."""
+        return self.model_copy(update={"provenance": self.provenance.model_copy(update=changes)})
 
     def _without_stale(self) -> Self:
         """A copy without a score, a calibration or a shortlist that belongs to another text."""
-        stale: list[str] = []
-        if self.measured and self.measured.belongs_to not in ("", self.key):
-            stale.append("measured")
-        if self.calibration and not self.calibrates:
-            stale.append("calibration")
-        if self.shortlist and not self.shortlists:
-            stale.append("shortlist")
+        is_stale = {
+            "measured": self.measured and self.measured.belongs_to not in ("", self.key),
+            "calibration": self.calibration and not self.calibrates,
+            "shortlist": self.shortlist and not self.shortlists,
+        }
+        stale = [name for name, outdated in is_stale.items() if outdated]
         return self.model_copy(update=dict.fromkeys(stale)).noted(EDITED) if stale else self
 
     @property
@@ -294,16 +299,10 @@ class Instruction(Frozen):
         if self.template.layout("text"):
             raise ConfigError("This instruction's prompt template shows texts unquoted, but exported code quotes them.")
         before, after = _parts(self.frame, self.text, self.labels)
-        calibration = self.calibration if self.calibrates and self.calibration else None
-        prompt = Prompt(
-            before,
-            after,
-            self.labels,
-            follower=self.follower or "",
-            measured=self._measured_with,
-            scale=calibration.scale if calibration else (1.0,) * len(self.labels),
-            offset=calibration.offset if calibration else (0.0,) * len(self.labels),
-        )
+        scale, offset = (1.0,) * len(self.labels), (0.0,) * len(self.labels)
+        if self.calibration and self.calibrates:
+            scale, offset = self.calibration.scale, self.calibration.offset
+        prompt = Prompt(before, after, self.labels, self.follower or "", self._measured_with, scale, offset)
         code = rendered(to, prompt)
         if path is not None:
             write_text(Path(path), code, force=force)

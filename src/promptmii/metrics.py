@@ -128,16 +128,18 @@ class Difference:
         """True if the difference is statistically significant."""
         return self.p <= ALPHA
 
+    def __str__(self) -> str:
+        """The difference in one line."""
+        return f"macro-F1 {self.mean:+.3f} [{self.low:+.3f}, {self.high:+.3f}], p = {self.p:.3f}"
 
-def paired_difference(
-    gold: Sequence[str], a: Sequence[str | None], b: Sequence[str | None], *, seed: int = 0
-) -> Difference:
+
+def paired_difference(gold: Sequence[str], a: Sequence[str | None], b: Sequence[str | None]) -> Difference:
     """Compare two methods on the same rows (Yeh 2000, approximate randomisation; bootstrap interval)."""
     counts_a, counts_b = _Counts.of(gold, a), _Counts.of(gold, b)
     draws = np.concatenate(
         [
             _macro_f1(counts_a.summed(weights)) - _macro_f1(counts_b.summed(weights))
-            for weights in _row_weights(len(gold), seed)
+            for weights in _row_weights(len(gold))
         ]
     )
     observed = macro_f1(gold, a) - macro_f1(gold, b)
@@ -146,7 +148,7 @@ def paired_difference(
         [
             _macro_f1(counts_a.summed(1 - swap) + counts_b.summed(swap))
             - _macro_f1(counts_b.summed(1 - swap) + counts_a.summed(swap))
-            for swap in _swaps(len(gold), seed)
+            for swap in _swaps(len(gold))
         ]
     )
     p = (1 + int((np.abs(null) >= abs(observed) - 1e-12).sum())) / (1 + RESAMPLES)
@@ -197,16 +199,16 @@ def _macro_f1(sums: _Counts) -> Floats:
     return (f1 * present).sum(axis=1) / np.maximum(present.sum(axis=1), 1)
 
 
-def _row_weights(n: int, seed: int) -> Iterator[Floats]:
+def _row_weights(n: int, seed: int = 0) -> Iterator[Floats]:
     """How often each row is drawn in each bootstrap resample, in blocks of shape (b, n)."""
     random = np.random.default_rng(seed)
     for size in _block_sizes(n):
         yield random.multinomial(n, np.full(n, 1 / n), size=size).astype(np.float64)
 
 
-def _swaps(n: int, seed: int) -> Iterator[Floats]:
+def _swaps(n: int) -> Iterator[Floats]:
     """Whether each row is swapped (1 or 0) in each resample, in blocks of shape (b, n)."""
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(0)
     for size in _block_sizes(n):
         yield random.integers(0, 2, size=(size, n)).astype(np.float64)
 

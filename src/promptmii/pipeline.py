@@ -34,14 +34,6 @@ from promptmii.workbench.measure import Measured, measure, measured_html
 
 
 @dataclass(frozen=True)
-class _Drawn:
-    """The task, and the examples and query rows drawn from it."""
-
-    episode: Episode
-    loaded: LoadedTask
-
-
-@dataclass(frozen=True)
 class Induced:
     """The result of `induce`."""
 
@@ -99,10 +91,7 @@ class Induced:
 
 def _warning(name: str, difference: metrics.Difference) -> str:
     verdict = "worse than" if difference.mean < 0 and difference.beyond_noise else "not better beyond noise than"
-    return (
-        f"The induced instruction is {verdict} {name}: macro-F1 {difference.mean:+.3f} "
-        f"[{difference.low:+.3f}, {difference.high:+.3f}], p = {difference.p:.3f}."
-    )
+    return f"The induced instruction is {verdict} {name}: {difference}."
 
 
 def induce(
@@ -131,9 +120,8 @@ def induce(
     output_file = _OutputFile(None if output is None else Path(output), force, progress)
     if not isinstance(source, LoadedTask):
         progress.step("Reading the data")
-    loaded = source if isinstance(source, LoadedTask) else load(source, settings.columns, seed=settings.seed)
-    if settings.test:
-        loaded = with_test_rows(loaded, settings.test)
+        source = load(source, settings.columns, seed=settings.seed)
+    loaded = with_test_rows(source, settings.test) if settings.test else source
     query_size = len(loaded.task.test) if settings.test else settings.evaluate
     episode = sample(loaded.task, settings.n, settings.seed, query=query_size)
     if settings.start is not None:
@@ -154,7 +142,7 @@ def induce(
                 baselines.append(FixedInstruction(settings.start, name="start"))
             inducer = make_inducer(settings, generator, follower)
             with output_file.text_in_errors():
-                return _induced([*baselines, inducer], follower, _Drawn(episode, loaded), output_file, progress)
+                return _Run(follower, loaded, episode, progress).induce(baselines, inducer, output_file)
 
 
 class _OutputFile:
@@ -171,17 +159,14 @@ class _OutputFile:
         self._progress = progress
 
     def __call__(self, instruction: Instruction) -> None:
-        """Save the instruction. If that fails, raises `OutputError` with the text, so that it is not lost."""
+        """Save the instruction. Raises `OutputError`."""
         self._written = instruction
         if self.path is None:
             return
-        try:
-            if not self._force and (free := free_name(self.path)) != self.path:
-                self._progress.note(f"{self.path} was created meanwhile and is kept; the instruction goes to {free}.")
-                self.path = free
-            instruction.save(self.path, force=self._force)
-        except OutputError as error:
-            raise OutputError(f"{error} The instruction that was written: {instruction.text!r}") from error
+        if not self._force and (free := free_name(self.path)) != self.path:
+            self._progress.note(f"{self.path} was created meanwhile and is kept; the instruction goes to {free}.")
+            self.path = free
+        instruction.save(self.path, force=self._force)
         self._force = True  # the next save replaces our own file
 
     @contextmanager
@@ -189,41 +174,66 @@ class _OutputFile:
         """Add what was written to the message of an error, so that a paid instruction is not lost."""
         try:
             yield
-        except (ModelError, ScoreRefusedError, SpendingLimitError) as error:
+        except (ModelError, OutputError, ScoreRefusedError, SpendingLimitError) as error:
             if self._written:
-                where = f" and saved to {self.path}" if self.path else ""
+                where = f" and saved to {self.path}" if self.path and not isinstance(error, OutputError) else ""
                 error.args = (f"{error} The instruction is written{where}: {self._written.text!r}",)
             raise
 
 
-def _induced(
-    inducers: Sequence[Inducer],
-    follower: Follower,
-    drawn: _Drawn,
-    output_file: _OutputFile,
-    progress: Progress,
-) -> Induced:
-    """The instruction of the last inducer, measured beside the others if there are query rows."""
-    *baselines, inducer = inducers
-    episode, loaded = drawn.episode, drawn.loaded
-    notes = (*loaded.notes, *loaded.split_notes, *draw_notes(loaded.task, episode))
-    instruction = _prepared(inducer, follower, drawn, progress, output_file)
-    output_file(instruction)
-    if instruction.shortlist:
-        notes = (*notes, f"compared for each text: {instruction.shortlist}")
-    if not episode.query:
-        return Induced(instruction, (), {}, None, notes, output_file.path)
-    rows = [
-        _measure(_prepared(baseline, follower, drawn, progress), follower, episode, progress) for baseline in baselines
-    ]
-    rows.append(_measure(instruction, follower, episode, progress))
-    output_file(rows[-1].instruction)
-    gold, predicted = rows[-1].scored.gold, rows[-1].scored.labels
-    differences = {
-        row.instruction.method: metrics.paired_difference(gold, predicted, row.scored.labels) for row in rows[:-1]
-    }
-    saving = _break_even(rows, follower.model)
-    return Induced(rows[-1].instruction, tuple(rows), differences, saving, notes, output_file.path)
+@dataclass(frozen=True)
+class _Run:
+    """What all methods of a run share: the follower, the task, and the examples and query rows drawn from it."""
+
+    follower: Follower
+    loaded: LoadedTask
+    episode: Episode
+    progress: Progress
+
+    def induce(self, baselines: Sequence[Inducer], inducer: Inducer, output_file: _OutputFile) -> Induced:
+        """The instruction of the inducer, measured beside those of the baselines if there are query rows."""
+        loaded, episode = self.loaded, self.episode
+        notes = (*loaded.notes, *loaded.split_notes, *draw_notes(loaded.task, episode))
+        instruction = self._prepared(inducer, output_file)
+        output_file(instruction)
+        if instruction.shortlist:
+            notes = (*notes, f"compared for each text: {instruction.shortlist}")
+        if not episode.query:
+            return Induced(instruction, (), {}, None, notes, output_file.path)
+        rows = [self._measured(self._prepared(baseline)) for baseline in baselines]
+        own = self._measured(instruction)
+        output_file(own.instruction)
+        gold, predicted = own.scored.gold, own.scored.labels
+        differences = {
+            row.instruction.method: metrics.paired_difference(gold, predicted, row.scored.labels) for row in rows
+        }
+        rows.append(own)
+        saving = _break_even(rows, self.follower.model)
+        return Induced(own.instruction, tuple(rows), differences, saving, notes, output_file.path)
+
+    def _prepared(self, inducer: Inducer, save: Callable[[Instruction], None] | None = None) -> Instruction:
+        """Write the method's instruction, pass it to `save`, and calibrate it for the follower."""
+        loaded, support = self.loaded, self.episode.support
+        self.progress.step(f"Writing {inducer.name}", unit="drafts")
+        instruction = inducer.induce(support, seed=self.episode.seed).with_provenance(
+            source=loaded.task.source.get("origin", ""),
+            text_columns=loaded.columns.text,
+            text_template=loaded.columns.template,
+            label_column=loaded.columns.label,
+            version=VERSION,
+        )
+        if save:
+            save(instruction)
+        if self.follower.calibration != "none":
+            self.progress.step(f"Calibrating {inducer.name}", len(support.examples))
+        return self.follower.prepare(instruction, support)
+
+    def _measured(self, instruction: Instruction) -> Measured:
+        query, follower = self.episode.query, self.follower
+        self.progress.step(f"Scoring {instruction.method}", len(query))
+        row = measure(instruction.method, follower, instruction, query, follower.model.card.price)
+        row.scored.refuse_failures()
+        return row
 
 
 def load(source: Source, columns: Columns, *, seed: int = 0) -> LoadedTask:
@@ -256,41 +266,6 @@ def make_inducer(settings: InduceSettings, generator: LanguageModel, follower: F
     inducer = BestOf(writer, follower, settings.best_of) if settings.best_of > 1 else MetaInducer(writer)
     lines = marked_lines(settings.start or "", settings.keep)
     return Keeping(inducer, lines) if lines else inducer
-
-
-def _prepared(
-    inducer: Inducer,
-    follower: Follower,
-    drawn: _Drawn,
-    progress: Progress,
-    save: Callable[[Instruction], None] | None = None,
-) -> Instruction:
-    """Write the method's instruction, pass it to `save`, and calibrate it for the follower."""
-    episode, loaded = drawn.episode, drawn.loaded
-    progress.step(f"Writing {inducer.name}", unit="drafts")
-    instruction = inducer.induce(episode.support, seed=episode.seed)
-    provenance = instruction.provenance.model_copy(
-        update={
-            "source": loaded.task.source.get("origin", ""),
-            "text_columns": loaded.columns.text,
-            "text_template": loaded.columns.template,
-            "label_column": loaded.columns.label,
-            "version": VERSION,
-        }
-    )
-    instruction = instruction.model_copy(update={"provenance": provenance})
-    if save:
-        save(instruction)
-    if follower.calibration != "none":
-        progress.step(f"Calibrating {inducer.name}", len(episode.support.examples))
-    return follower.prepare(instruction, episode.support)
-
-
-def _measure(instruction: Instruction, follower: Follower, episode: Episode, progress: Progress) -> Measured:
-    progress.step(f"Scoring {instruction.method}", len(episode.query))
-    row = measure(instruction.method, follower, instruction, episode.query, follower.model.card.price)
-    row.scored.refuse_failures()
-    return row
 
 
 def _break_even(rows: Sequence[Measured], model: LanguageModel) -> BreakEven | None:

@@ -265,6 +265,9 @@ def test_an_editor_without_a_change_leaves_the_file_alone(
     assert words in done.stderr
     assert instruction_file.read_text() == old
     assert "name a table" in run("edit", instruction_file).stderr
+    if code == 0:
+        printed = json.loads(run("edit", instruction_file, tmp_path / "rows.csv", "--json").stdout)
+        assert printed == {"rows": [], "differences": {}, "disagreements": [], "notes": ["the text is unchanged"]}
 
 
 def test_an_edited_text_that_cannot_be_saved_is_printed(

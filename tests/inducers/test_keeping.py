@@ -53,6 +53,10 @@ def test_kept_lines_count_towards_the_budget(budget: int, draft: str, text: str,
     assert any(line.startswith(f"{note} budget of {budget} tokens") for line in instruction.provenance.notes)
 
 
-def test_a_mark_in_no_line_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"contains 'voucherz' .--keep"):
-        marked_lines(START, ["voucherz"])
+@pytest.mark.parametrize(
+    ("mark", "words"),
+    [("voucherz", "contains 'voucherz' .--keep"), ("", "keeps every line"), (" ", "keeps every line")],
+)
+def test_a_mark_in_no_line_or_without_words_is_refused(mark: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        marked_lines(START, [mark])

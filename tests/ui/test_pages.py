@@ -608,7 +608,11 @@ def test_a_report_opens_in_the_page(client: TestClient, tmp_path: Path) -> None:
     assert inside.status_code == 200
     assert "content-security-policy" not in inside.headers  # the report brings its own
     assert "default-src 'none'" in inside.text
-    nothing = str(client.post("/reports", data={"run": str(tmp_path)}).url)
+
+
+@pytest.mark.parametrize("folder", [".", "~no-such-user/run"])
+def test_a_report_of_no_run_says_so(client: TestClient, folder: str) -> None:
+    nothing = str(client.post("/reports", data={"run": folder}).url)
     assert "not a run folder" in _until(lambda: client.get(nothing).text, lambda page: "Drawing" not in page)
 
 

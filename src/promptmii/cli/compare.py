@@ -1,5 +1,6 @@
 """`promptmii compare`: instructions, texts and methods side by side."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,13 +9,14 @@ import typer
 from promptmii.cli.blocks import FollowerOptions, RowOptions, blocks
 from promptmii.cli.group import CHECK_FAILED, app
 from promptmii.cli.options import Force, Json, N, prompt_of
-from promptmii.cli.terminal import count, dump, error, notes, out, say, share, shown_if_unsaved, table
+from promptmii.cli.terminal import count, dump, error, notes, out, say, share, table
 from promptmii.errors import ConfigError, counted
 
 if TYPE_CHECKING:
     from promptmii.instruction import Measurement
     from promptmii.metrics import Difference
     from promptmii.workbench import Comparison
+    from promptmii.workbench.compare import Check
 
 
 @app.command()
@@ -67,24 +69,35 @@ def compare(
     with answers.followers(quiet=json) as followers:
         comparison = workbench.compare(texts, data, followers, rows.columns, examples=examples, n=n)
     checks = comparison.checks(at_least=fail_under, not_worse=fail_if_worse)
-    with shown_if_unsaved(lambda: dump(comparison.as_json()) if json else show_comparison(comparison)):
+    try:
         if output:
             write_text(output, comparison.csv(), force=force)
         if junit:
             write_text(junit, junit_report(checks), force=force)
-    if json:
+    finally:  # a result whose file cannot be written was paid for too
+        _show(comparison, checks, as_json=json)
+    if output and not json:
+        say(f"The rows on which they disagree are saved to {output}.")
+    _exit_if_failed(checks)
+
+
+def _show(comparison: "Comparison", checks: "Sequence[Check]", *, as_json: bool) -> None:
+    if as_json:
         results = [{"name": check.name, "passed": not check.failure, "failure": check.failure} for check in checks]
         dump(comparison.as_json() | {"checks": results})
     else:
-        show_comparison(comparison, output)
-    failures = [f"{check.name}: {check.failure}" for check in checks if check.failure]
-    for failure in failures:
-        error(failure)
-    if failures:
+        show_comparison(comparison)
+
+
+def _exit_if_failed(checks: "Sequence[Check]") -> None:
+    failed = [check for check in checks if check.failure]
+    for check in failed:
+        error(f"{check.name}: {check.failure}")
+    if failed:
         raise typer.Exit(CHECK_FAILED)
 
 
-def show_comparison(comparison: "Comparison", output: Path | None = None) -> None:
+def show_comparison(comparison: "Comparison") -> None:
     """Print the scores and the number of rows on which the prompts disagree."""
     notes(comparison.notes)
     first, priced = comparison.rows[0], any(row.spent.money for row in comparison.rows)
@@ -109,11 +122,8 @@ def show_comparison(comparison: "Comparison", output: Path | None = None) -> Non
             cells += _difference_cells(comparison.differences.get(row.name))
         grid.add_row(row.name, *cells)
     out.write_table(grid)
-    disagreement = f"They disagree on {counted(len(comparison.disagreements), 'row')}"
-    if output:
-        say(f"{disagreement}, saved to {output}.")
-    elif len(comparison.rows) > 1:
-        out.write_line(f"{disagreement}.")
+    if len(comparison.rows) > 1:
+        out.write_line(f"They disagree on {counted(len(comparison.disagreements), 'row')}.")
 
 
 def score_cells(score: "Measurement", *, calibrated: bool) -> list[str]:

@@ -14,7 +14,7 @@ import typer
 from promptmii.cli.blocks import FollowerOptions, RowOptions, blocks
 from promptmii.cli.compare import show_comparison
 from promptmii.cli.group import app
-from promptmii.cli.options import Data, File, Force, Json, Output
+from promptmii.cli.options import Data, File, Force, Json, Output, destination
 from promptmii.cli.terminal import dump, out, say, shown_if_unsaved
 from promptmii.errors import ConfigError, PromptMIIError
 
@@ -48,9 +48,8 @@ def edit(
     from promptmii.workbench import compare
     from promptmii.workbench.edit import rows_for, with_text
 
-    path = output or instruction
+    path, force = destination(output, instruction, force=force)
     backup = None if output else instruction.with_name(f"{instruction.name}~")
-    check_writable(path, force=force or output is None)
     if backup:
         check_writable(backup, force=True)
     _ = answers.checked_mode, answers.endpoint, rows.columns  # a wrong option must not cost the user's edit
@@ -59,13 +58,15 @@ def edit(
     text = _edited(before.text)
     if text == before.text:
         say("The text is unchanged; nothing was measured.")
+        if json:
+            dump({"rows": [], "differences": {}, "disagreements": [], "notes": ["the text is unchanged"]})
         return
     after = with_text(before, text)
     with shown_if_unsaved(lambda: say(f"The edited text, which could not be saved:\n{text}")):
         if backup:
             write_text(backup, instruction.read_text("utf-8"), force=True)
             say(f"The old instruction is kept in {backup}.")
-        after.save(path, force=force or output is None)
+        after.save(path, force=force)
     try:
         with answers.followers(quiet=json) as followers:
             comparison = compare({"after": after, "before": before}, table, followers, rows.columns)
@@ -119,13 +120,11 @@ def extend(
 
     Measures it before and after, on all rows and on those with the old labels. Without -o, the file is replaced.
     """
-    from promptmii.files import check_writable
     from promptmii.instruction import Instruction
     from promptmii.workbench import extend as add_labels
     from promptmii.workbench.edit import rows_for
 
-    path, force = output or instruction, force or output is None
-    check_writable(path, force=force)
+    path, force = destination(output, instruction, force=force)
     before = Instruction.load(instruction)
     try:
         old_rows = rows_for(before, old)
@@ -161,7 +160,5 @@ def _show_extended(extended: "Extended") -> None:
     for line in extended.instruction.text.splitlines()[-len(extended.new_labels) :]:
         out.write_line(f"+ {line}", "green")
     show_comparison(extended.comparison)
-    if d := extended.old_labels:
-        out.write_line(
-            f"On rows of the old labels: macro-F1 {d.mean:+.3f} [{d.low:+.3f}, {d.high:+.3f}], p = {d.p:.3f}."
-        )
+    if extended.old_labels:
+        out.write_line(f"On rows of the old labels: {extended.old_labels}.")

@@ -9,8 +9,8 @@ import typer
 from promptmii.calibration_kinds import FixedCalibration
 from promptmii.cli.blocks import FollowerOptions, RowOptions, blocks
 from promptmii.cli.group import app
-from promptmii.cli.options import Data, File, Force, Json, Output, Prompt, prompt_of
-from promptmii.cli.terminal import dump, notes, out, shown_if_unsaved, table
+from promptmii.cli.options import Data, File, Force, Json, Output, Prompt, destination, prompt_of
+from promptmii.cli.terminal import dump, notes, out, table
 from promptmii.errors import counted
 
 if TYPE_CHECKING:
@@ -49,20 +49,22 @@ def score(
     from promptmii.files import check_writable
 
     path = output or (Path(instruction) if refit and instruction.lower().endswith(".json") else None)
+    force = force or not output
     if path:
-        check_writable(path, force=force or not output)
+        check_writable(path, force=force)
     prompt = prompt_of(instruction)
     with answers.followers(quiet=json) as followers:
         result = workbench.score(prompt, data, followers, rows.columns, refit=refit)
     result.scored.refuse_failures()
-    with shown_if_unsaved(lambda: dump(result.as_json()) if json else _show(result)):
+    try:
         if path:
-            result.instruction.save(path, force=force or not output)
-    if json:
-        dump(result.as_json())
-        return
-    _show(result)
-    if path:
+            result.instruction.save(path, force=force)
+    finally:  # a result whose file cannot be written was paid for too
+        if json:
+            dump(result.as_json())
+        else:
+            _show(result)
+    if path and not json:
         out.write_line(f"Saved to {path}.")
 
 
@@ -116,7 +118,7 @@ def _show_confusion(labels: Sequence[str], counts: list[list[int]]) -> None:
 def calibrate(
     instruction: File,
     data: Data,
-    table: RowOptions,
+    rows: RowOptions,
     answers: FollowerOptions,
     output: Output = None,
     kind: Annotated[
@@ -131,17 +133,13 @@ def calibrate(
     Without -o, the instruction file is replaced. Its old score is dropped; measure it again with `promptmii score`.
     """
     from promptmii import workbench
-    from promptmii.files import check_writable
     from promptmii.instruction import Instruction
 
-    path, force = (output, force) if output else (instruction, True)
-    check_writable(path, force=force)
+    path, force = destination(output, instruction, force=force)
     before = Instruction.load(instruction)
     with answers.followers(quiet=json) as followers:
         follower = followers.of(before)
-        fitted, dropped = workbench.recalibrate(
-            before, data, follower, table.columns, kind, progress=followers.progress
-        )
+        fitted, dropped = workbench.recalibrate(before, data, follower, rows.columns, kind, progress=followers.progress)
     if output or fitted != before:
         fitted.save(path, force=force)
     if json:

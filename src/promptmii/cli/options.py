@@ -1,6 +1,6 @@
 """Options shared by several commands, and their parsers."""
 
-import json as json_module
+import json
 import math
 import re
 import sys
@@ -124,6 +124,15 @@ def prompt_of(argument: str) -> str:
     return decode(sys.stdin.buffer.read(), "Standard input") if argument == "-" else argument
 
 
+def destination(output: Path | None, instruction: Path, *, force: bool) -> tuple[Path, bool]:
+    """The file to write, and whether to replace it: without -o, the instruction file. Raises `OutputError`."""
+    from promptmii.files import check_writable
+
+    path, force = (output, force) if output else (instruction, True)
+    check_writable(path, force=force)
+    return path, force
+
+
 def text_of(columns: list[str] | None) -> str | tuple[str, ...] | None:
     """The --text options as a setting: a column or template, several columns, or None."""
     if not columns:
@@ -155,7 +164,7 @@ def label_list(text: str | None) -> tuple[str, ...] | None:
     """The labels in --labels. Raises `ConfigError`."""
     if text and text.lstrip().startswith("["):
         try:
-            return tuple(str(label) for label in json_module.loads(text))
+            return tuple(str(label) for label in json.loads(text))
         except ValueError as error:
             raise ConfigError(
                 f'--labels looks like JSON but is not: {error}. Expected a list such as \'["a, b", "c"]\'.'

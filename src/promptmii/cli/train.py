@@ -135,11 +135,11 @@ def launch_training(
         raise ConfigError(f"The stage {stage} runs in one process: promptmii train {recipe}.")
     settings = TrainSettings.read(config, stage=stage, **run.changes)
     arguments = [recipe, "-o", str(output), *run.words]
-    if slurm and (machines, machine, first) != (1, 0, "localhost"):
-        raise ConfigError(
-            "With --slurm, plan.processes and --gpus set the machines. Leave out --machines, --machine and --first."
-        )
     if slurm:
+        if (machines, machine, first) != (1, 0, "localhost"):
+            raise ConfigError(
+                "With --slurm, plan.processes and --gpus set the machines. Leave out --machines, --machine and --first."
+            )
         command = launch.slurm(settings, gpus, output, arguments)
     else:
         command = launch.command(settings.plan.processes, launch.Machines(machines, machine, first, port), arguments)

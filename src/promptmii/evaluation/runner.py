@@ -112,10 +112,8 @@ class CellRunner:
             predictor = method.predictor(replace(kit, follower=follower), support, cell.seed)
             instruction = predictor.prepare(instruction, support)
             scored = score(predictor, instruction, draw_query(task, job.settings.evaluate))
-        provenance = instruction.provenance.model_copy(
-            update={"source": task.source.get("origin", ""), "version": VERSION}
-        )
-        return instruction.model_copy(update={"provenance": provenance}).measured_as(scored.measurement()), scored
+        instruction = instruction.with_provenance(source=task.source.get("origin", ""), version=VERSION)
+        return instruction.measured_as(scored.measurement()), scored
 
     def _kit(self, job: PlannedCell, task: Task, follower: Follower) -> Kit:
         settings = job.settings

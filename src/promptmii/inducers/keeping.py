@@ -57,9 +57,11 @@ class Keeping:
 
 
 def marked_lines(text: str, marks: Sequence[str]) -> tuple[str, ...]:
-    """The lines that contain any of the marks. Raises `ConfigError` for a mark that is in no line."""
+    """The lines that contain any of the marks. Raises `ConfigError` for a mark without words or in no line."""
     lines = [line for line in text.splitlines() if line.strip()]
     for mark in marks:
+        if not mark.strip():
+            raise ConfigError(f"--keep is {mark!r}, which keeps every line; expected words of the lines to keep.")
         if not any(mark in line for line in lines):
             raise ConfigError(f"No line of the given text contains {mark!r} (--keep).")
     return tuple(line for line in lines if any(mark in line for mark in marks))

@@ -1,6 +1,7 @@
 """Reports of `promptmii evaluate` runs, inside the page."""
 
 import hashlib
+import os
 from pathlib import Path
 from urllib.parse import quote
 
@@ -16,14 +17,14 @@ MAX_DEPTH = 3
 
 def reports(request: Request) -> Response:
     """The list of runs."""
-    context = AppContext.of(request)
-    return context.page("reports.html", runs=_runs(context.runs), folder=context.runs, failure="")
+    return _list(AppContext.of(request))
 
 
-def _runs(folder: Path) -> list[Path]:
-    """Run folders, newest first."""
-    paths = [path for depth in range(MAX_DEPTH) for path in folder.glob("*/" * depth + "records.jsonl")]
-    return [path.parent for path in sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True)]
+def _list(context: AppContext, failure: str = "") -> Response:
+    """The run folders, newest first."""
+    paths = [path for depth in range(MAX_DEPTH) for path in context.runs.glob("*/" * depth + "records.jsonl")]
+    runs = [path.parent for path in sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True)]
+    return context.page("reports.html", runs=runs, folder=context.runs, failure=failure)
 
 
 async def draw(request: Request) -> Response:
@@ -32,7 +33,7 @@ async def draw(request: Request) -> Response:
 
     context = AppContext.of(request)
     async with request.form() as form:
-        run = Path(text_of(form, "run")).expanduser()
+        run = Path(os.path.expanduser(text_of(form, "run")))  # unlike Path.expanduser, takes an unknown user
     key = hashlib.sha256(str(run.absolute()).encode()).hexdigest()[:16]
     context.drawings.start(key, key, lambda _: write_report([run], context.store.home / "reports" / key))
     return go(request, f"/reports/{key}?name={quote(run.name)}")
@@ -43,7 +44,7 @@ def show(request: Request) -> Response:
     context, key = AppContext.of(request), request.path_params["key"]
     job = context.drawings.of(key)
     if job and job.failure:
-        return context.page("reports.html", runs=_runs(context.runs), folder=context.runs, failure=job.failure)
+        return _list(context, job.failure)
     drawing = job is not None and job.live
     if not drawing and not (context.store.home / "reports" / key / "index.html").is_file():
         raise HTTPException(404, "There is no such report here. Open its run again.")

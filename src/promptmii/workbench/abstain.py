@@ -11,13 +11,13 @@ from promptmii.data.readers import read_table
 from promptmii.errors import ConfigError, DataError, UnsupportedError, counted
 from promptmii.follower import Follower
 from promptmii.instruction import Instruction
-from promptmii.progress import QUIET, Progress
+from promptmii.progress import Progress
 from promptmii.task import content_key
+from promptmii.workbench.formats import DIGITS
 from promptmii.workbench.measure import refuse_failures, score
 
 FOLDS = 10
 """Folds for cross-fitting the precision."""
-DIGITS = 6
 
 
 @dataclass(frozen=True)
@@ -78,9 +78,7 @@ class Abstain:
             return None
         return content_key([{name: str(cell) for name, cell in row.items()} for row in read_table(self.held_back).rows])
 
-    def threshold_for(
-        self, instruction: Instruction, follower: Follower, progress: Progress = QUIET
-    ) -> Threshold | None:
+    def threshold_for(self, instruction: Instruction, follower: Follower, progress: Progress) -> Threshold | None:
         """The threshold, or `None` if the user asked for none.
 
         Raises `UnsupportedError` if the follower gives no probabilities, `DataError` if no threshold is precise enough.

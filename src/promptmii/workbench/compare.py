@@ -77,8 +77,7 @@ class Comparison:
             checks.append(Check(f"{candidate.name}: macro-F1 is at least {at_least:g}", failure))
         if not_worse:
             for name, d in self.differences.items():
-                worse = d.mean < 0 and d.beyond_noise
-                failure = f"macro-F1 {d.mean:+.3f} [{d.low:+.3f}, {d.high:+.3f}], p = {d.p:.3f}" if worse else None
+                failure = str(d) if d.mean < 0 and d.beyond_noise else None
                 checks.append(Check(f"{candidate.name}: not worse than {name}", failure))
         return checks
 
@@ -147,9 +146,8 @@ def compare(
     instructions = [entry for entry in entries.values() if isinstance(entry, Instruction)]
     first = instructions[0] if instructions else None
     columns = columns or Columns()
-    instruction_labels = dict.fromkeys(label for instruction in instructions for label in instruction.labels)
-    labels = columns.labels or tuple(instruction_labels) or None
-    loaded = load_task_for(first, source, columns.model_copy(update={"labels": labels}))
+    known = tuple(dict.fromkeys(label for instruction in instructions for label in instruction.labels))
+    loaded = load_task_for(first, source, columns.model_copy(update={"labels": columns.labels or known or None}))
     labels = loaded.task.labels
     columns = columns.model_copy(update={"labels": labels})
     rows = split_rows(

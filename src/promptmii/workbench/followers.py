@@ -179,7 +179,7 @@ class _PooledModel(Wrapper):
 class ModelPool:
     """Keeps the most recently used models open. Serves one job at a time."""
 
-    def __init__(self, load: LoadModel = Endpoint.load) -> None:
+    def __init__(self, load: LoadModel) -> None:
         self._load = load
         self._open: dict[tuple[str, str], LanguageModel] = {}
 

@@ -15,6 +15,8 @@ from promptmii.errors import ConfigError, DataError, OutputError, first_line
 from promptmii.files import atomic_file
 
 T = TypeVar("T")
+DIGITS = 6
+"""Decimal places of a probability."""
 BATCH = 4096
 """Rows per Parquet batch."""
 
@@ -54,19 +56,12 @@ class Csv(Format):
         return self._lines([[row[name] for name in self.columns] for row in rows])
 
     def _lines(self, rows: Sequence[Sequence[Any]]) -> str:
-        text = self._encode(rows, csv.QUOTE_MINIMAL)
-        if "\r" not in text:
-            return text
-        # The csv module does not quote a lone carriage return, but reads it as the end of the row.
-        return "".join(
-            self._encode([row], csv.QUOTE_ALL if any("\r" in str(cell) for cell in row) else csv.QUOTE_MINIMAL)
-            for row in rows
-        )
-
-    def _encode(self, rows: Sequence[Sequence[Any]], quoting: Any) -> str:
-        buffer = io.StringIO()
-        csv.writer(buffer, lineterminator="\n", delimiter=self.delimiter, quoting=quoting).writerows(rows)
-        return buffer.getvalue()
+        lines: list[str] = []
+        for row in rows:
+            buffer = io.StringIO()
+            csv.writer(buffer, delimiter=self.delimiter).writerow(row)  # quotes the parts of its line break, \r and \n
+            lines.append(buffer.getvalue().removesuffix("\r\n") + "\n")
+        return "".join(lines)
 
     def read(self, file: BinaryIO) -> Iterator[tuple[Row, int]]:
         end, complete = 0, True
@@ -151,11 +146,8 @@ class ParquetTable:
         """
         import pyarrow as pa
 
-        def schema(rows: Sequence[Row]) -> Any:
-            return pa.Table.from_pylist(rows).schema
-
         try:
-            schemas = [schema(batch) for batch in batches(rows, BATCH)]
+            schemas: list[Any] = [pa.Table.from_pylist(batch).schema for batch in batches(rows, BATCH)]
             unified = pa.unify_schemas(schemas, promote_options="permissive")
         except (pa.ArrowException, TypeError) as error:
             raise DataError(f"Parquet cannot hold these rows: {first_line(error)}. Write .jsonl instead.") from error

@@ -69,9 +69,10 @@ def locked_run_folder(output: Path, inputs: Mapping[str, Any], *, force: bool) -
     folder = run_folder(output)
     with locked(folder):
         path = folder / INPUTS
-        for old in folder.iterdir() if force or not path.exists() else ():  # also what an ended run may have left
-            if old.name != LOCK:
-                old.unlink()
+        if force or not path.exists():
+            for old in folder.iterdir():  # also what an ended run may have left
+                if old.name != LOCK:
+                    old.unlink()
         previous = state_in(path, path.read_bytes()) if path.exists() else None
         differing = [name for name, value in inputs.items() if previous and previous.get(name) != value]
         if differing:

@@ -16,7 +16,7 @@ from promptmii.models.base import Failure, FailureKind, Usage
 from promptmii.models.threads import parallel
 from promptmii.progress import Progress
 from promptmii.workbench.abstain import Threshold, gives_probabilities
-from promptmii.workbench.formats import batches
+from promptmii.workbench.formats import DIGITS, batches
 
 MIN_BATCH, MAX_BATCH = 16, 4096
 """Rows per batch for a local model. A kill loses at most one batch."""
@@ -29,7 +29,6 @@ WINDOW = 64
 GIVE_UP = 256
 """The run ends after this many consecutive rows failed with an outage, or if this many first rows all fail."""
 OUTAGES = (FailureKind.CONNECTION, FailureKind.RATE_LIMIT, FailureKind.SERVER, FailureKind.TIMEOUT)
-DIGITS = 6
 
 UNANSWERED = Prediction(None, failure=Failure(FailureKind.UNANSWERED, "The run ended before the answer came."))
 

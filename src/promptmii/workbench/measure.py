@@ -147,7 +147,7 @@ def bind(follower: Follower, instruction: Instruction) -> Instruction:
     binding = {"follower": follower.model.card.reference, "mode": follower.mode}
     bound = follower.own(instruction).model_copy(update=binding)
     calibrates = resolve_calibration("auto", follower.mode, follower.model.card) != "none"
-    return bound if calibrates else _without_edited_note(bound)
+    return bound if calibrates else bound.without_notes(EDITED)
 
 
 def load_inputs(prompt: Prompt, source: Source, columns: Columns) -> tuple[Instruction, LoadedTask]:
@@ -188,15 +188,8 @@ def fit_calibration(instruction: Instruction, follower: Predictor, rows: Sequenc
 
     Rows that yield neither a calibration nor a shortlist are not recorded as used, so they may still measure it.
     """
-    unfitted = _without_edited_note(instruction).model_copy(update={"measured": None, "calibration_cost": Cost()})
+    unfitted = instruction.without_notes(EDITED).model_copy(update={"measured": None, "calibration_cost": Cost()})
     prepared = follower.prepare(unfitted, Support(instruction.labels, tuple(rows)))
     if prepared.shortlist or (prepared.calibration and READS[prepared.calibration.kind] is Reads.SUPPORT):
         return prepared
-    old_rows = {"support_rows": unfitted.provenance.support_rows}
-    return prepared.model_copy(update={"provenance": prepared.provenance.model_copy(update=old_rows)})
-
-
-def _without_edited_note(instruction: Instruction) -> Instruction:
-    """The instruction without the note that it needs fitting again."""
-    notes = tuple(note for note in instruction.provenance.notes if note != EDITED)
-    return instruction.model_copy(update={"provenance": instruction.provenance.model_copy(update={"notes": notes})})
+    return prepared.with_provenance(support_rows=instruction.provenance.support_rows)

@@ -143,7 +143,7 @@ class FileRun:
 
 @contextmanager
 def file_run(
-    job: Labelling, source: Source, output: Path, abstain: Abstain, progress: Progress, *, force: bool = False
+    job: Labelling, source: Source, output: Path, abstain: Abstain, progress: Progress, *, force: bool
 ) -> Generator[FileRun]:
     """A new or resumed run that labels `source` into `output`.
 

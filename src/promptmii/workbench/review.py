@@ -20,12 +20,11 @@ from promptmii.follower import Prediction
 from promptmii.instruction import Instruction
 from promptmii.progress import QUIET, Progress
 from promptmii.workbench.followers import FollowerLike, calibration_notes, open_followers
-from promptmii.workbench.formats import csv_text
+from promptmii.workbench.formats import DIGITS, csv_text
 from promptmii.workbench.inputs import Prompt, fresh_rows, read_prompt
 from promptmii.workbench.measure import load_inputs
 
 FOLDS = 5
-DIGITS = 6
 LABEL_ERROR, WRONG, UNSURE, FAILED = "label error?", "wrong", "unsure", "failed"
 
 
@@ -87,19 +86,17 @@ def review(
         predictions = bound.predict(instruction, texts)
         notes = (*notes, *calibration_notes(instruction, bound))
     label_errors = _label_errors(predictions, labels, instruction.labels)
-    ranked: list[tuple[_Rank, Suspect]] = []
-    for i, (text, label, prediction) in enumerate(zip(texts, labels, predictions, strict=True)):
-        if suspect := _suspect(text, label, prediction, label_errors.get(i)):
-            ranked.append(suspect)
-    ranked.sort(key=lambda pair: pair[0])
-    rows = tuple(suspect for _, suspect in ranked[:most])
+    rows = enumerate(zip(texts, labels, predictions, strict=True))
+    suspects = (_suspect(*row, label_errors.get(i)) for i, row in rows)
+    ranked = sorted((suspect for suspect in suspects if suspect), key=lambda pair: pair[0])
+    listed = tuple(suspect for _, suspect in ranked[:most])
     more = Counter(suspect.reason for _, suspect in ranked[most:] if suspect.reason in (LABEL_ERROR, WRONG))
     if more:
         counts = ", ".join(f"{count} {reason}" for reason, count in more.items())
         notes = (*notes, f"{counts} beyond the {counted(most, 'row')} listed: a higher --most lists them too")
     if not any(prediction.probabilities for prediction in predictions):
         notes = (*notes, "without probabilities: label errors and unsure rows cannot be told")
-    return Review(rows, len(texts), sum(prediction.failure is not None for prediction in predictions), notes)
+    return Review(listed, len(texts), sum(prediction.failure is not None for prediction in predictions), notes)
 
 
 def _texts_and_labels(
