@@ -10,13 +10,14 @@ from dataclasses import replace
 from promptmii.errors import UnknownModelError, nearest
 from promptmii.models.base import LanguageModel
 from promptmii.models.embedded import EMBEDDED
-from promptmii.models.http.config import HttpConfig, ServerReference
+from promptmii.models.http.config import HttpConfig
 from promptmii.models.references import (
     DEFAULT,
     FORMS,
     KINDS,
     WRITER,
     WRITERS,
+    ServerReference,
     Weights,
     default_follower,
     gguf_of,

@@ -24,7 +24,7 @@ from promptmii.models.base import (
 from promptmii.models.http import constraints, tokens
 from promptmii.models.http.calls import Calls
 from promptmii.models.http.completions import Completions
-from promptmii.models.http.config import FIRST_TOKENS, HttpConfig
+from promptmii.models.http.config import HttpConfig
 from promptmii.models.http.likelihoods import LikelihoodProtocol
 from promptmii.models.http.llama_server import LLAMA
 from promptmii.models.http.prompt_logprobs import VLLM
@@ -32,6 +32,7 @@ from promptmii.models.http.refusals import RefusedError
 from promptmii.models.http.retries import charged, known
 from promptmii.models.http.top_logprobs import FIRST
 from promptmii.models.http.transport import Server
+from promptmii.models.references import FIRST_TOKENS
 from promptmii.task import content_key
 
 T = TypeVar("T")
