@@ -22,6 +22,8 @@ FLUKES = {FailureKind.TIMEOUT, FailureKind.BAD_ANSWER}
 TRIES = 3
 SUSPECT_AFTER = 6
 """Server errors of a call after which its text is suspected: it fails as soon as the server answers another call."""
+LOADING = "Loading model"
+"""What llama.cpp's server answers until it has loaded its model."""
 LONGEST_PAUSE = 30.0
 """Maximum back-off in seconds, before up to half of it is added at random; a server may ask for more."""
 
@@ -124,3 +126,18 @@ class Retries:
             return None
         pause = min(backoff, remaining)
         return max(pause, requested + jitter * self._config.backoff) if requested else pause
+
+
+class Inquiry(Retries):
+    """The retries of a request that asks what a server can do. They are few, because a refusal is an answer too.
+
+    A server that loads its model is waited for, but not one that has never answered.
+    """
+
+    def _pause_or_failure(self, error: RefusedError) -> float | Failure:
+        kind = error.failure.kind
+        present = kind is not FailureKind.CONNECTION or self._server.last_success > -math.inf
+        passing = kind in TEMPORARY and present and self._faults.total() < TRIES - 1
+        if passing or LOADING in error.failure.message:
+            return super()._pause_or_failure(error)
+        return error.failure
