@@ -71,7 +71,6 @@ def load_model(reference: str, http: HttpConfig | None = None) -> LanguageModel:
         from promptmii.models.llama import load_gguf
 
         return load_gguf(reference, gguf, http.context_length if http else None)
-    check_reference(reference)
     weights = weights_of(reference)
     if weights is None:
         raise _unknown(reference)

@@ -282,19 +282,19 @@ class HttpModel(LanguageModel):
     async def _count(self, text: str) -> int:
         servers = self._calls.servers
         server = servers[len(text) % len(servers)]
-        count = await self._calls.retried(server, lambda: tokens.count(server, self._name, text))
-        if isinstance(count, Failure):
-            raise self._failed("stopped counting tokens", count)
-        return count
+        encoded = await self._calls.retried(server, lambda: tokens.encode(server, self._name, text))
+        if isinstance(encoded, Failure):
+            raise self._failed("stopped counting tokens", encoded)
+        return len(encoded)
 
     async def _counts_tokens(self, server: Server) -> bool:
         try:
-            count = await self._asked(server, lambda: tokens.count(server, self._name, "hello"))
+            encoded = await self._asked(server, lambda: tokens.encode(server, self._name, "hello"))
         except EndpointError as error:
             if error.kind is FailureKind.SERVER:
                 raise
             return False
-        return not isinstance(count, Failure) and count > 0
+        return not isinstance(encoded, Failure) and bool(encoded)
 
     async def _asked(self, server: Server, request: Callable[[], Coroutine[Any, Any, T]]) -> T | Failure:
         """The answer to a question about what a server can do. Raises `EndpointError` if it never loads its model."""

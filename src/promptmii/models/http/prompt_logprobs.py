@@ -13,7 +13,7 @@ from promptmii.models.http.constraints import PROBE
 from promptmii.models.http.likelihoods import TOLERANCE, TURNS, WORD, LikelihoodProtocol, log_probability
 from promptmii.models.http.refusals import bad_answer
 from promptmii.models.http.retries import Inquiry
-from promptmii.models.http.tokens import token_ids
+from promptmii.models.http.tokens import encode, token_ids
 from promptmii.models.http.transport import Server
 
 
@@ -80,14 +80,9 @@ async def _chat_tokens(server: Server, model: str, chat: Chat, *, opening: bool 
     return token_ids(await server.post_outside_v1("/tokenize", body))
 
 
-async def _tokens(server: Server, model: str, text: str) -> list[int]:
-    body = {"model": model, "prompt": text, "add_special_tokens": False}
-    return token_ids(await server.post_outside_v1("/tokenize", body))
-
-
 async def _end_of_turn(server: Server, model: str) -> int:
     """The token that the chat template puts after an answer."""
-    word = await _tokens(server, model, WORD)
+    word = await encode(server, model, WORD)
     tokens = await _chat_tokens(server, model, TURNS, opening=False)
     positions = [n for n in range(len(tokens) - len(word)) if tokens[n : n + len(word)] == word]
     if not positions:
@@ -95,4 +90,4 @@ async def _end_of_turn(server: Server, model: str) -> int:
     return tokens[positions[-1] + len(word)]
 
 
-VLLM = LikelihoodProtocol("prompt likelihoods", _probe, _tokens, _combine, _score)
+VLLM = LikelihoodProtocol("prompt likelihoods", _probe, encode, _combine, _score)

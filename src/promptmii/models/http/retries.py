@@ -34,7 +34,10 @@ def known(usage: Usage) -> Usage:
 
 
 def charged(result: T, spent: Usage) -> T:
-    """The answer, or the first of several, with what earlier tries spent; a result without usage as it is."""
+    """The answer, or the first of several, with what earlier tries spent, because a bad answer is billed too.
+
+    A result without usage stays as it is.
+    """
     if not spent.calls:
         return result
     if isinstance(result, Completion | Choice | Failure):
@@ -70,20 +73,16 @@ class Retries:
             try:
                 result = await request()
                 self._server.mark_up()
-                return self._charged(result)
+                return charged(result, self._spent)
             except RefusedError as error:
                 pause, usage = self._pause_or_failure(error), error.failure.usage
             if isinstance(pause, Failure):
-                return self._charged(pause)
+                return charged(pause, self._spent)
             self._spent += known(usage)
             suspect = self._faults[FailureKind.SERVER] >= SUSPECT_AFTER
             if suspect and check_server and not self._server_answers():
                 await check_server()
             await asyncio.sleep(pause)
-
-    def _charged(self, result: T) -> T:
-        """The answer with the usage of all tries, because a bad answer is billed too."""
-        return charged(result, self._spent)
 
     def _server_answers(self) -> bool:
         """The server has answered another call since this one first failed."""
