@@ -11,7 +11,8 @@ from promptmii.errors import ConfigError
 from promptmii.instruction import CalibrationKind, Mode, ShortlistKind
 from promptmii.models import WRITER, LanguageModel, load_model
 from promptmii.models.base import Price
-from promptmii.models.http.config import HttpConfig, ServerReference, addresses
+from promptmii.models.http.config import HttpConfig, addresses
+from promptmii.models.references import ServerReference
 from promptmii.schema import Settings
 
 if TYPE_CHECKING:

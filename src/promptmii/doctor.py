@@ -10,8 +10,8 @@ from promptmii.config import Endpoint
 from promptmii.errors import MissingDependencyError, ModelError, UnsupportedError
 from promptmii.models.base import Chat, Choice, Completion, Failure, LanguageModel, Sampling
 from promptmii.models.embedded import EMBEDDED
-from promptmii.models.http.config import ServerReference
 from promptmii.models.http.constraints import PROBE, PROBE_OPTIONS
+from promptmii.models.references import ServerReference
 from promptmii.parse import without_thought
 from promptmii.progress import Progress
 

@@ -172,16 +172,15 @@ class Follower(Predictor):
         return self.own(choices.instruction).calibration
 
     def _choose(self, parts: Sequence[Part]) -> list["_Choices"]:
-        framed = [self._frames(instruction, texts) for instruction, texts in parts]
-        compared = [None if frames.failures else candidates(*part) for part, frames in zip(parts, framed, strict=True)]
+        framed = [self._frames(*part) for part in parts]
+        compared: list[Sequence[tuple[int, ...]] | None] = []
         requests: list[tuple[Chat, tuple[str, ...]]] = []
-        for (instruction, _), frames, shortlists in zip(parts, framed, compared, strict=True):
+        for (instruction, texts), frames in zip(parts, framed, strict=True):
             labels = tuple(map(defuse, instruction.labels))
-            if shortlists is None:
-                requests += [(chat, labels) for chat in frames.chats]
-            else:
-                options = [tuple(labels[k] for k in shortlist) for shortlist in shortlists]
-                requests += zip(frames.chats, options, strict=True)
+            shortlists = None if frames.failures else candidates(instruction, texts)
+            options = repeat(labels) if shortlists is None else [tuple(labels[k] for k in row) for row in shortlists]
+            requests += zip(frames.chats, options, strict=False)
+            compared.append(shortlists)
         answers = iter(self._answers(requests))
         return [
             _Choices(instruction, failures or list(islice(answers, len(chats))), cut, shortlists)

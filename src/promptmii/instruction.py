@@ -19,7 +19,7 @@ from promptmii.errors import ArtefactError, ConfigError, counted
 from promptmii.exports import Prompt, rendered
 from promptmii.files import write_text
 from promptmii.models.base import Message, Price, Usage, known_sum
-from promptmii.models.http.config import without_address
+from promptmii.models.references import without_address
 from promptmii.notebook import brief, facts_html, text_html
 from promptmii.prompts import FRAME_SLOTS, Template, follower_frame, frame_parts
 from promptmii.schema import Frozen, storable

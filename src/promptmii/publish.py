@@ -18,8 +18,7 @@ from promptmii.data.nameless import is_nameless
 from promptmii.errors import ArtefactError, EndpointError, MissingDependencyError, counted, first_line, listed
 from promptmii.files import private_folder, write_text
 from promptmii.models.embedded import EMBEDDED
-from promptmii.models.http.config import ServerReference
-from promptmii.models.references import WRITERS, base_of_adapter, split_device
+from promptmii.models.references import WRITERS, ServerReference, base_of_adapter, split_adapters, split_device
 from promptmii.records import Record, Run
 from promptmii.styles import split_style
 
@@ -116,7 +115,7 @@ def _result(setting: Setup, task: str, records: Sequence[Record]) -> Result:
 
 def _refers_to(generator: str, folder: Path) -> bool:
     """True if a reference includes the weights in the folder."""
-    first, *adapters = split_style(generator)[0].split("+")
+    first, *adapters = split_adapters(split_style(generator)[0])
     parts = (split_device(first)[0].removeprefix("hf:"), *adapters)
     return any(part and Path(part).resolve() == folder.resolve() for part in parts)
 
@@ -126,7 +125,8 @@ def _public(reference: str) -> str:
     if server := ServerReference.parse(reference):
         return f"openai:{server.model}"
     kind, colon, rest = reference.partition(":")
-    return kind + colon + "+".join(Path(part).name if Path(part).is_absolute() else part for part in rest.split("+"))
+    parts = (Path(part).name if Path(part).is_absolute() else part for part in split_adapters(rest))
+    return kind + colon + "+".join(parts)
 
 
 def _base(folder: Path) -> str | None:

@@ -158,9 +158,9 @@ def llama(gguf: Path) -> Iterator[LanguageModel]:
 @pytest.fixture
 def llama_server(gguf: Path) -> Iterator[LanguageModel]:
     """The engine for GGUF files if the library exports no functions."""
-    from promptmii.models.llama.server import load_served
+    from promptmii.models.llama.server import ServedModel
 
-    model = load_served(f"gguf:{gguf}", gguf, (), CONTEXT)
+    model = ServedModel(f"gguf:{gguf}", gguf, (), CONTEXT)
     yield model
     model.close()
 

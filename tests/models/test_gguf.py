@@ -18,7 +18,7 @@ from promptmii import load_model
 from promptmii.errors import ModelError, UnknownModelError
 from promptmii.models.base import Chat, Choice, Completion, Contrast, Failure, FailureKind, Sampling
 from promptmii.models.http.config import HttpConfig
-from promptmii.models.llama.server import load_served, model_files
+from promptmii.models.llama.server import ServedModel, model_files
 from promptmii.progress import each_token
 
 OPTIONS = ["warm", "cold", "warm and cold", "abc", "or", "很 warm", "🙂"]
@@ -152,7 +152,7 @@ def test_an_adapter_in_sixteen_bits_is_read_exactly(llama: Twins, tmp_path: Path
 def test_the_server_scores_as_the_library_does(twins: Twins, tmp_path: Path) -> None:
     adapter = tiny.lora_folder(twins.hf, tmp_path / "adapter")
     for adapters in ((), (str(adapter),)):
-        served = load_served("gguf:tiny", twins.gguf, adapters, 8192)
+        served = ServedModel("gguf:tiny", twins.gguf, adapters, 8192)
         assert served.card.gives_scores
         assert served.card.context_length == tiny.CONTEXT
         expected = scores("+".join((f"gguf:{twins.gguf}", *adapters)))

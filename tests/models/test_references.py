@@ -1,12 +1,23 @@
-"""References: the engine, model and adapters that they name, and the default follower of a writer."""
+"""References: the server, or engine, model and adapters that they name, and the default follower of a writer."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from promptmii.errors import UnknownModelError
-from promptmii.models.references import WRITERS, default_follower, gguf_of, shipped
+from promptmii.errors import ConfigError, UnknownModelError
+from promptmii.models.references import (
+    WRITERS,
+    GgufFile,
+    ServerReference,
+    default_follower,
+    gguf_of,
+    shipped,
+    split_adapters,
+    weights_of,
+    without_address,
+)
 
 
 @pytest.mark.parametrize(
@@ -70,3 +81,56 @@ def test_a_shipped_writer_is_an_adapter_of_its_model(name: str) -> None:
     assert config["base_model_name_or_path"] == WRITERS[name]
     assert (shipped(name) / "adapter_model.safetensors").stat().st_size <= 12_000_000
     assert (shipped(name) / "README.md").is_file()
+
+
+def test_a_path_that_exists_is_taken_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a+b", "a+b/model", "c+d+e"):
+        Path(name).mkdir()
+    Path("a+b/m.gguf").touch()
+    assert gguf_of("gguf:a+b/m.gguf+c+d+e+f") == GgufFile("a+b/m.gguf", ("c+d+e", "f"))
+    weights = weights_of("hf:a+b/model@cuda:1+c+d+e")
+    assert weights is not None
+    assert (weights.source, weights.adapters, weights.device) == ("a+b/model", ("c+d+e",), "cuda:1")
+    assert weights_of(weights.reference) == replace(weights, device=None)
+    assert default_follower("hf:a+b/model+c+d+e") == "hf:a+b/model"
+    assert split_adapters("hf:owner/a+b") == ["hf:owner/a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("reference", "expected"),
+    [
+        ("openai:m", ("m", None)),
+        ("openai:a/b@1", ("a/b@1", None)),
+        ("openai:m@http://h:1/v1/", ("m", "http://h:1/v1")),
+        ("openai:m@https://h", ("m", "https://h")),
+        ("openai:m@http://h/v1/chat/completions/", ("m", "http://h/v1")),
+        ("openai:m@http://h/d/m/chat/completions?api-version=1", ("m", "http://h/d/m?api-version=1")),
+        ("openai:m@http://h/v1/?api-version=1", ("m", "http://h/v1?api-version=1")),
+        ("openai:m@HTTP://h/v1", ("m", "http://h/v1")),
+        ("openai:m@http://h/v1/responses", ("m", "http://h/v1")),
+        ("openai:m@https://h/models", ("m", "https://h/models")),
+        ("openai:@cf/meta/llama-3.1-8b", ("@cf/meta/llama-3.1-8b", None)),
+        ("openai:", None),
+        ("smol", None),
+        ("hf:openai:m@http://h", None),
+    ],
+)
+def test_a_reference_names_a_model_and_optionally_its_server(
+    reference: str, expected: tuple[str, str | None] | None
+) -> None:
+    assert ServerReference.parse(reference) == expected
+
+
+@pytest.mark.parametrize(
+    "address", ["localhost", "localhost:8000/v1", "10.0.0.1/v1", "gpu-3.lab:8000", "gpu-3/v1", "a.io/v1", "//h:1/v1"]
+)
+def test_an_address_without_a_scheme_is_not_part_of_the_model(address: str) -> None:
+    with pytest.raises(ConfigError, match="lacks http://"):
+        ServerReference.parse(f"openai:m@{address}")
+
+
+@pytest.mark.parametrize("reference", ["openai:m", "openai:m@http://h/v1", "openai:m@HTTPS://h/v1"])
+def test_the_address_of_a_reference_can_be_left_out(reference: str) -> None:
+    assert without_address(reference) == "openai:m"
+    assert without_address("openai:m@httpd") == "openai:m@httpd"

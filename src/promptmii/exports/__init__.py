@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib import resources
 
 from promptmii.errors import ConfigError, nearest
-from promptmii.models.http.config import FIRST_TOKENS, without_address
+from promptmii.models.references import FIRST_TOKENS, without_address
 from promptmii.prompts import CONTROL, defuse
 
 TARGETS = {

@@ -10,13 +10,14 @@ from dataclasses import replace
 from promptmii.errors import UnknownModelError, nearest
 from promptmii.models.base import LanguageModel
 from promptmii.models.embedded import EMBEDDED
-from promptmii.models.http.config import HttpConfig, ServerReference
+from promptmii.models.http.config import HttpConfig
 from promptmii.models.references import (
     DEFAULT,
     FORMS,
     KINDS,
     WRITER,
     WRITERS,
+    ServerReference,
     Weights,
     default_follower,
     gguf_of,
@@ -70,7 +71,6 @@ def load_model(reference: str, http: HttpConfig | None = None) -> LanguageModel:
         from promptmii.models.llama import load_gguf
 
         return load_gguf(reference, gguf, http.context_length if http else None)
-    check_reference(reference)
     weights = weights_of(reference)
     if weights is None:
         raise _unknown(reference)

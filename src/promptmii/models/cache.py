@@ -53,12 +53,10 @@ class Cached(Wrapper):
             self._db.close()
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Completion | Failure]:
-        # Samples of equal chats must come from one batch: take all of them from the cache, or draw all again.
-        sampled = sampling.temperature > 0
-        whole = sampled and len({content_key(list(chat)) for chat in chats}) < len(chats)
         request: list[object] = ["generate", *(value for value in sampling if value is not None)]
+        sampled = sampling.temperature > 0
         return self._answers(
-            chats, request, lambda batch: self._model.generate(batch, sampling), _COMPLETION, whole, sampled=sampled
+            chats, request, lambda batch: self._model.generate(batch, sampling), _COMPLETION, sampled=sampled
         )
 
     def choose(self, chats: Sequence[Chat], options: Sequence[str]) -> list[Choice | Failure]:
@@ -72,11 +70,10 @@ class Cached(Wrapper):
         request: list[object],
         ask: Callable[[Sequence[Chat]], list[Answer | Failure]],
         kind: TypeAdapter[Answer],
-        whole: bool = False,
         *,
         sampled: bool = False,
     ) -> list[Answer | Failure]:
-        """Take answers from the cache and get the others from `ask`; if `whole`, get all of them if any is missing.
+        """Take answers from the cache and get the others from `ask`.
 
         If `sampled`, equal chats get different answers, and truncated ones are cached too.
         """
@@ -84,6 +81,8 @@ class Cached(Wrapper):
         cached = self._lookup(keys, kind)
         first = dict(zip(reversed(keys), reversed(range(len(keys))), strict=True))
         missing = sorted(i for key, i in first.items() if key not in cached)
+        # Samples of equal chats must come from one batch: take all of them from the cache, or draw all again.
+        whole = any(not key.endswith("-1") for key in keys)
         if whole and missing:
             missing = list(range(len(chats)))
         one_by_one = self.card.concurrency > 1 and not whole

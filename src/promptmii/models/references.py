@@ -1,12 +1,19 @@
-"""Resolve references to local models into an engine, weights, adapters and a device."""
+"""What the reference of a model names: a server and a model on it, or an engine, weights, adapters and a device.
+
+`openai:<model>` is served at the configured address (`--base-url`, OPENAI_BASE_URL, a configuration file),
+`openai:<model>@<address>` at its own.
+"""
 
 import json
+import os
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
-from promptmii.errors import UnknownModelError
+from promptmii.errors import ConfigError, UnknownModelError
 from promptmii.models.embedded import EMBEDDED
+from promptmii.models.http.config import checked_address
 
 DEFAULT = "qwen"
 """The default follower."""
@@ -26,8 +33,40 @@ FORMS = (
 )
 PREFIXES = ", ".join(f"{kind}:..." for kind in KINDS)
 """The prefixes as a help text lists them."""
+FIRST_TOKENS = "+top_logprobs"
+"""Suffix of a model name that selects the likelihoods of first tokens."""
 
+_NO_SCHEME = re.compile(
+    r"@(?://)?(localhost|(?:\d+\.){3}\d+|[\w.-]+:\d+|[\w.-]+(?=/v\d+/?$)|\w+://[^/]+)(?:/|$)", re.IGNORECASE
+)
+"""An address without http://, which would pass for a part of the model's name."""
+_SCHEME = re.compile(r"@(?=https?:)", re.IGNORECASE)
 _DEVICE = re.compile(r"(.*?)(?:@(cpu|mps|cuda|cuda:\d+))?", re.DOTALL)
+
+
+class ServerReference(NamedTuple):
+    """A parsed `openai:` reference."""
+
+    model: str
+    """The model's name on the server."""
+    address: str | None
+    """The server's address, if the reference has one."""
+
+    @classmethod
+    def parse(cls, reference: str) -> "ServerReference | None":
+        """`None` for a reference of another kind. Raises `ConfigError` for an address that cannot be used."""
+        kind, _, rest = reference.partition(":")
+        model, *address = _SCHEME.split(rest, maxsplit=1)
+        if kind != "openai" or not model:
+            return None
+        if not address and (found := _NO_SCHEME.search(model)):
+            raise ConfigError(f"The address {found[1]!r} lacks http:// or https://; expected @http://host:port/v1.")
+        return cls(model, checked_address(address[0]) if address else None)
+
+
+def without_address(reference: str) -> str:
+    """The reference of a model without its server's address."""
+    return _SCHEME.split(reference, maxsplit=1)[0]
 
 
 @dataclass(frozen=True)
@@ -79,7 +118,7 @@ def default_follower(reference: str) -> str:
     """
     if reference.startswith("openai:"):
         return reference
-    name, device = split_device(reference.partition("+")[0])
+    name, device = split_device(split_adapters(reference)[0])
     kind, colon, location = name.partition(":") if ":" in name else ("", "", name)
     base_model = base_of_adapter(Path(location)) if kind == "hf" else None
     if base_model:
@@ -91,14 +130,14 @@ def default_follower(reference: str) -> str:
 
 def is_local(reference: str) -> bool:
     """Return whether a reference has the form of a local model. The model need not exist."""
-    name, _ = split_device(reference.partition("+")[0])
+    name, _ = split_device(split_adapters(reference)[0])
     kind, _, location = name.partition(":")
     return name in EMBEDDED or name in WRITERS or (kind in LOCAL_KINDS and bool(location))
 
 
 def gguf_of(reference: str) -> GgufFile | None:
     """The GGUF file that a reference names, or `None` if llama.cpp does not run this kind of model."""
-    first, *adapters = reference.split("+")
+    first, *adapters = split_adapters(reference)
     kind, _, location = first.partition(":")
     if first in WRITERS:
         return GgufFile(WRITERS[first], (str(shipped(first)), *adapters))
@@ -112,12 +151,29 @@ def weights_of(reference: str) -> Weights | None:
 
     Embedded models are dequantised. A folder with only an adapter stands for the base model that it names, adapted.
     """
-    first, *adapters = reference.split("+")
+    first, *adapters = split_adapters(reference)
     name, device = split_device(first)
     weights = _weights_of_name(name)
     if weights is None:
         return None
     return replace(weights, adapters=(*weights.adapters, *adapters), device=device or weights.device)
+
+
+def split_adapters(reference: str) -> list[str]:
+    """Split a reference into a model and its adapters. A path that exists is one part, even if it contains a `+`."""
+    words = reference.split("+")
+    parts: list[str] = []
+    while words:
+        size = next((n for n in range(len(words), 1, -1) if _exists("+".join(words[:n]))), 1)
+        parts.append("+".join(words[:size]))
+        words = words[size:]
+    return parts
+
+
+def _exists(part: str) -> bool:
+    name, _ = split_device(part)
+    kind, _, location = name.partition(":")
+    return os.path.exists(os.path.expanduser(location if kind in LOCAL_KINDS else name))
 
 
 def split_device(reference: str) -> tuple[str, str | None]:

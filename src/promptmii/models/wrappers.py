@@ -171,10 +171,8 @@ class Batched(Wrapper):
         self._waiting: list[_Call] = []
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Completion | Failure]:
-        if sampling.temperature <= 0:
-            sampling = sampling._replace(
-                seed=0
-            )  # greedy texts do not depend on it, and calls with equal settings batch
+        if sampling.temperature <= 0:  # greedy texts do not depend on the seed, and calls with equal settings batch
+            sampling = sampling._replace(seed=0)
         call = _Call(list(chats), sampling)
         with self._lock:
             self._waiting.append(call)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from promptmii.config import Endpoint, RayOptions, ServeSettings
 from promptmii.errors import ConfigError
-from promptmii.models.http.config import FIRST_TOKENS, ServerReference
+from promptmii.models.references import FIRST_TOKENS, ServerReference
 from promptmii.progress import QUIET, Progress
 from promptmii.serving.cluster import ClusterServers
 from promptmii.serving.local import LocalServers

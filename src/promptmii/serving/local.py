@@ -47,22 +47,21 @@ class LocalServers:
         self._servers: list[ServerProcess] = []
         references = [reference for reference in models for _ in range(settings.copies)]
         devices = _assign_devices([settings.needs(reference) for reference in references], settings.devices)
-        ports = _free_ports(host, len(references))
-        commands = [
-            command_line(settings, models[reference], port, host, len(gpus))
-            for reference, port, gpus in zip(references, ports, devices, strict=True)
+        copies = [
+            (reference, port, gpus, command_line(settings, models[reference], port, host, len(gpus)))
+            for reference, port, gpus in zip(references, _free_ports(host, len(references)), devices, strict=True)
         ]
         # Not earlier, so that settings that are refused leave no folder behind.
         folder = private_folder(logs) if logs else Path(tempfile.mkdtemp(prefix="promptmii-serve-"))
         self._temporary = None if logs else folder
         addresses: dict[str, list[str]] = {}
-        for reference, port, gpus, command in zip(references, ports, devices, commands, strict=True):
+        for reference, port, gpus, command in copies:
             model, address = models[reference], f"http://{host}:{port}/v1"
             log = folder / f"{_UNSAFE.sub('_', model)}-{port}.log"
             environment = {"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus else {}
             self._servers.append(ServerProcess(model, command, address, log, environment, settings))
             addresses.setdefault(reference, []).append(address)
-        self.addresses = {reference: ",".join(copies) for reference, copies in addresses.items()}
+        self.addresses = {reference: ",".join(listed) for reference, listed in addresses.items()}
         """By reference; a comma-separated list if there are several copies."""
         with ExitStack() as undo:
             undo.callback(self._stop)

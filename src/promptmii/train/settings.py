@@ -7,7 +7,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from promptmii.config import Endpoint, LoraSettings, ServeSettings
 from promptmii.instruction import CalibrationKind, Mode
-from promptmii.models.http.config import ServerReference
+from promptmii.models.references import ServerReference
 from promptmii.schema import Settings, merged
 from promptmii.train.measures import Measure, check_mode
 from promptmii.train.paper import PAPER_SCHEDULE, paper_preset

@@ -10,7 +10,8 @@ from promptmii.follower import Follower
 from promptmii.instruction import EDITED, Instruction, Mode
 from promptmii.models import DEFAULT, WRITER, LanguageModel
 from promptmii.models.base import Chat, Choice, Completion, Failure, Sampling
-from promptmii.models.http.config import ServerReference, addresses
+from promptmii.models.http.config import addresses
+from promptmii.models.references import ServerReference
 from promptmii.models.wrappers import Wrapper, watched
 from promptmii.progress import QUIET, Progress
 

@@ -264,6 +264,17 @@ def test_counting_waits_for_a_busy_server_and_fails_if_it_stops() -> None:
             model.count_tokens(["one two three"])
 
 
+@pytest.mark.parametrize("status", ["503", "429"])
+def test_one_fault_does_not_turn_counting_off(status: str) -> None:
+    with serving(FaultyServer(counts=True)) as server, connect(server) as model:
+        server.count_plan = [status]
+        assert model.card.exact_tokens
+    with serving(FaultyServer(counts=True)) as server, connect(server, patience=60.0) as model:
+        server.count_plan = [status] * 99
+        assert not model.card.exact_tokens
+        assert server.counted == 3
+
+
 def test_the_sampling_defaults_of_vllm_are_overridden() -> None:
     with serving(FaultyServer(honours="vllm", counts=True)) as server, connect(server) as model:
         model.generate([CHAT], SAMPLING)
@@ -291,6 +302,16 @@ def test_the_sampling_defaults_of_vllm_are_overridden() -> None:
 )
 def test_the_context_length_is_read_from_every_kind_of_model_list(entries: object, length: int | None) -> None:
     assert context_length({"data": entries}, "m") == length
+
+
+def test_one_fault_does_not_lose_the_context_length() -> None:
+    class Busy(FaultyServer):
+        async def models(self, request: web.Request) -> web.Response:
+            listing = await super().models(request)
+            return web.json_response({"error": "busy"}, status=503) if self.requests == 1 else listing
+
+    with serving(Busy()) as server, connect(server) as model:
+        assert model.card.context_length == 4096
 
 
 class Loading(FaultyServer):

@@ -1,43 +1,11 @@
-"""References to servers, valid addresses and the key."""
+"""Valid addresses and the key."""
 
 import pytest
 
 from promptmii.config import Endpoint
 from promptmii.errors import ConfigError
-from promptmii.models.http.config import HttpConfig, ServerReference, addresses, without_address
-
-
-@pytest.mark.parametrize(
-    ("reference", "expected"),
-    [
-        ("openai:m", ("m", None)),
-        ("openai:a/b@1", ("a/b@1", None)),
-        ("openai:m@http://h:1/v1/", ("m", "http://h:1/v1")),
-        ("openai:m@https://h", ("m", "https://h")),
-        ("openai:m@http://h/v1/chat/completions/", ("m", "http://h/v1")),
-        ("openai:m@http://h/d/m/chat/completions?api-version=1", ("m", "http://h/d/m?api-version=1")),
-        ("openai:m@http://h/v1/?api-version=1", ("m", "http://h/v1?api-version=1")),
-        ("openai:m@HTTP://h/v1", ("m", "http://h/v1")),
-        ("openai:m@http://h/v1/responses", ("m", "http://h/v1")),
-        ("openai:m@https://h/models", ("m", "https://h/models")),
-        ("openai:@cf/meta/llama-3.1-8b", ("@cf/meta/llama-3.1-8b", None)),
-        ("openai:", None),
-        ("smol", None),
-        ("hf:openai:m@http://h", None),
-    ],
-)
-def test_a_reference_names_a_model_and_optionally_its_server(
-    reference: str, expected: tuple[str, str | None] | None
-) -> None:
-    assert ServerReference.parse(reference) == expected
-
-
-@pytest.mark.parametrize(
-    "address", ["localhost", "localhost:8000/v1", "10.0.0.1/v1", "gpu-3.lab:8000", "gpu-3/v1", "a.io/v1", "//h:1/v1"]
-)
-def test_an_address_without_a_scheme_is_not_part_of_the_model(address: str) -> None:
-    with pytest.raises(ConfigError, match="lacks http://"):
-        ServerReference.parse(f"openai:m@{address}")
+from promptmii.models.http.config import HttpConfig, addresses
+from promptmii.models.references import ServerReference
 
 
 def test_quotes_around_an_address_are_dropped() -> None:
@@ -88,9 +56,3 @@ def test_the_key_is_stripped_and_never_shown(monkeypatch: pytest.MonkeyPatch) ->
     assert HttpConfig(api_key=" 'sk-own' ").key == "sk-own"
     assert HttpConfig(api_key="Bearer sk-own").key == "sk-own"
     assert "sk-own" not in repr(HttpConfig(api_key="sk-own"))
-
-
-@pytest.mark.parametrize("reference", ["openai:m", "openai:m@http://h/v1", "openai:m@HTTPS://h/v1"])
-def test_the_address_of_a_reference_can_be_left_out(reference: str) -> None:
-    assert without_address(reference) == "openai:m"
-    assert without_address("openai:m@httpd") == "openai:m@httpd"

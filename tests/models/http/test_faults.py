@@ -158,6 +158,7 @@ NO_MONEY = [
     error("余额不足或无可用资源包,请充值。", 429),
     error("Account x is suspended, possibly due to reaching the monthly spending limit.", 412),
     error("Key limit exceeded (total limit).", 403),
+    Reply({"message": "You are using a Trial key, which is limited to 1000 API calls / month."}, 429),
     error("You have reached your credit limit.", 429, type="credit_limit"),
     error("Rate limit exceeded: free-models-per-day. Add 10 credits to unlock 1000 free model requests per day", 429),
     error("The request failed because your account has an overdue balance.", 403, code="AccountOverdueError"),
@@ -297,6 +298,12 @@ class TestPromptsThatAreTooLong:
         assert isinstance(answer, Failure)
         assert answer.kind is FailureKind.CONTEXT
         assert len(server.bodies) == 1
+
+
+def test_a_trial_key_of_few_calls_per_minute_is_waited_for() -> None:
+    busy = Reply({"message": "You are using a Trial key, which is limited to 20 API calls / minute."}, 429)
+    with serving(FaultyServer(plan=[busy])) as server, connect(server) as model:
+        assert isinstance(model.generate(CHATS[:1], SAMPLING)[0], Completion)
 
 
 def test_a_throttled_request_is_no_prompt_that_is_too_long() -> None:

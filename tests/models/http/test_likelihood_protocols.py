@@ -208,6 +208,20 @@ def test_a_truncated_prompt_gets_no_first_token_likelihoods() -> None:
     assert answer.kind is FailureKind.CONTEXT
 
 
+def test_one_fault_does_not_turn_likelihoods_off() -> None:
+    class Busy(VllmLike):
+        faults = 1
+
+        async def tokenize(self, request: web.Request) -> web.Response:
+            if "messages" in await request.json() and self.faults:
+                self.faults -= 1
+                return web.json_response({"error": "busy"}, status=503)
+            return await super().tokenize(request)
+
+    with serving(Busy()) as server, connect(server) as model:
+        assert model.card.gives_scores
+
+
 def test_a_tokenizer_without_completions_gives_no_likelihoods() -> None:
     class ChatOnly(VllmLike):
         def add_routes(self, app: web.Application) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from promptmii.models.base import Sampling
 from promptmii.models.batching import Tokens, Trie, chunks, common, prefix_groups
@@ -250,15 +251,10 @@ class PlainEngine(Engine):
         pairs = [([*prompt, *option], [*option, end]) for prompt in prompts for option in options]
         scores = [0.0] * len(pairs)
         for chunk in chunks([len(tokens) for tokens, _ in pairs], CPU.row):  # small, because it holds all logits
-            width = max(len(pairs[i][0]) for i in chunk)
-            ids = torch.zeros(len(chunk), width, dtype=torch.long)
-            mask = torch.zeros_like(ids)
-            for row, i in enumerate(chunk):
-                tokens, _ = pairs[i]
-                ids[row, : len(tokens)] = torch.tensor(tokens)
-                mask[row, : len(tokens)] = 1
             device = self._model.device
-            logits = self._model(input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False).logits
+            rows = [torch.tensor(pairs[i][0], device=device) for i in chunk]
+            ids, mask = (pad_sequence(part, batch_first=True) for part in (rows, [*map(torch.ones_like, rows)]))
+            logits = self._model(input_ids=ids, attention_mask=mask, use_cache=False).logits
             for row, i in enumerate(chunk):
                 tokens, answer = pairs[i]
                 logps = logits[row, len(tokens) - len(answer) : len(tokens)].float().log_softmax(-1)

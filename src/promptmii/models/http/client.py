@@ -24,20 +24,19 @@ from promptmii.models.base import (
 from promptmii.models.http import constraints, tokens
 from promptmii.models.http.calls import Calls
 from promptmii.models.http.completions import Completions
-from promptmii.models.http.config import FIRST_TOKENS, HttpConfig
+from promptmii.models.http.config import HttpConfig
 from promptmii.models.http.likelihoods import LikelihoodProtocol
 from promptmii.models.http.llama_server import LLAMA
 from promptmii.models.http.prompt_logprobs import VLLM
 from promptmii.models.http.refusals import RefusedError
-from promptmii.models.http.retries import charged, known
+from promptmii.models.http.retries import LOADING, Inquiry, charged, known
 from promptmii.models.http.top_logprobs import FIRST
 from promptmii.models.http.transport import Server
+from promptmii.models.references import FIRST_TOKENS
 from promptmii.task import content_key
 
 T = TypeVar("T")
 ASSUMED_CONTEXT = 8192
-LOADING = "Loading model"
-"""What llama.cpp's server answers until it has loaded its model."""
 REMEMBERED = 20_000
 """Maximum number of cached token counts."""
 UNSUPPORTED = (FailureKind.BAD_ANSWER, FailureKind.REQUEST)
@@ -268,8 +267,8 @@ class HttpModel(LanguageModel):
         """The token that ends an answer; a failure or `None` if the server does not speak the protocol."""
         try:
             end = await self._calls.retried(server, lambda: protocol.probe(server, self._name))
-        except EndpointError as error:
-            if self._first_tokens or error.kind is not FailureKind.REQUEST:
+        except EndpointError:
+            if self._first_tokens:
                 raise
             return None  # it has no such endpoint
         if isinstance(end, Failure) and end.kind not in UNSUPPORTED:
@@ -283,36 +282,24 @@ class HttpModel(LanguageModel):
     async def _count(self, text: str) -> int:
         servers = self._calls.servers
         server = servers[len(text) % len(servers)]
-        count = await self._calls.retried(server, lambda: tokens.count(server, self._name, text))
-        if isinstance(count, Failure):
-            raise self._failed("stopped counting tokens", count)
-        return count
+        encoded = await self._calls.retried(server, lambda: tokens.encode(server, self._name, text))
+        if isinstance(encoded, Failure):
+            raise self._failed("stopped counting tokens", encoded)
+        return len(encoded)
 
     async def _counts_tokens(self, server: Server) -> bool:
         try:
-            return await self._once_loaded(server, lambda: tokens.count(server, self._name, "hello")) > 0
-        except RefusedError:
-            return False
+            encoded = await self._asked(server, lambda: tokens.encode(server, self._name, "hello"))
         except EndpointError as error:
             if error.kind is FailureKind.SERVER:
                 raise
             return False
+        return not isinstance(encoded, Failure) and bool(encoded)
 
-    async def _once_loaded(self, server: Server, request: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """The result of a request that asks what a server can do. Retries it only while the server loads its model."""
-
-        async def attempt() -> T | RefusedError:
-            try:
-                return await request()
-            except RefusedError as error:
-                if LOADING in error.failure.message:
-                    raise
-                return error
-
-        result = await self._calls.retried(server, attempt)
-        if isinstance(result, RefusedError):
-            raise result
-        if isinstance(result, Failure):
+    async def _asked(self, server: Server, request: Callable[[], Coroutine[Any, Any, T]]) -> T | Failure:
+        """The answer to a question about what a server can do. Raises `EndpointError` if it never loads its model."""
+        result = await Inquiry(server).run(request)
+        if isinstance(result, Failure) and LOADING in result.message:
             raise self._failed("did not load its model", result)
         return result
 
@@ -321,27 +308,18 @@ class HttpModel(LanguageModel):
 
         Raises `EndpointError` if the server does not answer or refuses the key.
         """
+        # A server that this run started may be restarting, so it is waited for.
+        ask = self._calls.retried if self._config.served_by else self._asked
         try:
-            return tokens.context_length(await self._model_list(server), self._name)
-        except RefusedError as error:
-            failure = error.failure
-            if failure.kind not in (FailureKind.CONNECTION, FailureKind.TIMEOUT):
-                return None  # the server has no model list
-            cause = failure.message.rpartition(f"{server.url}: ")[2]
-            message = (
-                f"No server answers at {server.url}: {cause}. Start it, or correct --base-url (or OPENAI_BASE_URL)."
-            )
-            raise EndpointError(message, failure.kind) from error
+            listing = await ask(server, lambda: server.get("/models"))
         except EndpointError as error:
             if error.kind is FailureKind.REQUEST:
                 return None
             raise
-
-    async def _model_list(self, server: Server) -> Any:
-        """The model list. Retries only servers that load, or that this run started, because those may be restarting."""
-        if not self._config.served_by:
-            return await self._once_loaded(server, lambda: server.get("/models"))
-        listing = await self._calls.retried(server, lambda: server.get("/models"))
-        if isinstance(listing, Failure):
-            raise RefusedError(listing.kind, listing.message)
-        return listing
+        if not isinstance(listing, Failure):
+            return tokens.context_length(listing, self._name)
+        if listing.kind not in (FailureKind.CONNECTION, FailureKind.TIMEOUT):
+            return None  # the server has no model list
+        cause = listing.message.rpartition(f"{server.url}: ")[2]
+        message = f"No server answers at {server.url}: {cause}. Start it, or correct --base-url (or OPENAI_BASE_URL)."
+        raise EndpointError(message, listing.kind)

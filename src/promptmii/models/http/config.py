@@ -1,14 +1,10 @@
-"""The server that a reference points to, and how to reach it.
-
-`openai:<model>` is served at the configured address (`--base-url`, OPENAI_BASE_URL, a configuration file),
-`openai:<model>@<address>` at its own. Addresses are printed and stored, so one that contains a password is refused.
-"""
+"""How to reach servers. Addresses are printed and stored, so one that contains a password is refused."""
 
 import os
 import re
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
 from promptmii.errors import ConfigError
@@ -17,42 +13,10 @@ if TYPE_CHECKING:
     from promptmii.models.http.deferred import Deferred
 
 _SECRET = re.compile(r"(key|token|secret|password|pwd|credential|auth|code|sig)[^=&]*=", re.IGNORECASE)
-_NO_SCHEME = re.compile(
-    r"@(?://)?(localhost|(?:\d+\.){3}\d+|[\w.-]+:\d+|[\w.-]+(?=/v\d+/?$)|\w+://[^/]+)(?:/|$)", re.IGNORECASE
-)
-"""An address without http://, which would pass for a part of the model's name."""
-_SCHEME = re.compile(r"@(?=https?:)", re.IGNORECASE)
 _ENDPOINT = re.compile(r"/chat/completions$|(?<=/v1)/(completions|responses|models)$")
 """The path of an endpoint, which users copy with the address."""
 CHAT = "/chat/completions"
 HOSTED = "https://api.openai.com/v1"
-FIRST_TOKENS = "+top_logprobs"
-"""Suffix of a model name that selects the likelihoods of first tokens."""
-
-
-class ServerReference(NamedTuple):
-    """A parsed `openai:` reference."""
-
-    model: str
-    """The model's name on the server."""
-    address: str | None
-    """The server's address, if the reference has one."""
-
-    @classmethod
-    def parse(cls, reference: str) -> "ServerReference | None":
-        """`None` for a reference of another kind. Raises `ConfigError` for an address that cannot be used."""
-        kind, _, rest = reference.partition(":")
-        model, *address = _SCHEME.split(rest, maxsplit=1)
-        if kind != "openai" or not model:
-            return None
-        if not address and (found := _NO_SCHEME.search(model)):
-            raise ConfigError(f"The address {found[1]!r} lacks http:// or https://; expected @http://host:port/v1.")
-        return cls(model, checked_address(address[0]) if address else None)
-
-
-def without_address(reference: str) -> str:
-    """The reference of a model without its server's address."""
-    return _SCHEME.split(reference, maxsplit=1)[0]
 
 
 def checked_address(address: str) -> str:

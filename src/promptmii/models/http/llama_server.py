@@ -9,13 +9,13 @@ import math
 from collections.abc import Sequence
 from typing import Any, cast
 
-from promptmii.errors import EndpointError
-from promptmii.models.base import Chat, Choice, Usage
+from promptmii.models.base import Chat, Choice, Failure, Usage
 from promptmii.models.batching import Trie
 from promptmii.models.http.answers import as_object, objects_in
 from promptmii.models.http.constraints import PROBE
 from promptmii.models.http.likelihoods import TOLERANCE, TURNS, WORD, LikelihoodProtocol, log_probability
-from promptmii.models.http.refusals import RefusedError, bad_answer
+from promptmii.models.http.refusals import bad_answer
+from promptmii.models.http.retries import Inquiry
 from promptmii.models.http.tokens import token_ids
 from promptmii.models.http.transport import Server
 
@@ -29,9 +29,7 @@ WIDER = (64, 1024, 16384)
 
 async def _probe(server: Server, model: str) -> int | None:
     """The token that ends an answer if the server gives exact likelihoods, else `None`. Raises `RefusedError`."""
-    try:
-        await _rendered(server, PROBE)
-    except (RefusedError, EndpointError):
+    if isinstance(await Inquiry(server).run(lambda: _rendered(server, PROBE)), Failure):
         return None  # not llama.cpp
     prompt, end = await _prompt(server, model, PROBE), await _end_of_turn(server, model)
     if end is None:

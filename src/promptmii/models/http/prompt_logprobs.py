@@ -7,21 +7,20 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from promptmii.errors import EndpointError
-from promptmii.models.base import Chat, Choice, Usage
+from promptmii.models.base import Chat, Choice, Failure, Usage
 from promptmii.models.http.answers import as_object, choices_by_index
 from promptmii.models.http.constraints import PROBE
 from promptmii.models.http.likelihoods import TOLERANCE, TURNS, WORD, LikelihoodProtocol, log_probability
-from promptmii.models.http.refusals import RefusedError, bad_answer
-from promptmii.models.http.tokens import token_ids
+from promptmii.models.http.refusals import bad_answer
+from promptmii.models.http.retries import Inquiry
+from promptmii.models.http.tokens import encode, token_ids
 from promptmii.models.http.transport import Server
 
 
 async def _probe(server: Server, model: str) -> int | None:
     """The token that ends an answer if the server gives exact likelihoods, else `None`. Raises `RefusedError`."""
-    try:
-        prompt = await _chat_tokens(server, model, PROBE)
-    except (RefusedError, EndpointError):
+    prompt = await Inquiry(server).run(lambda: _chat_tokens(server, model, PROBE))
+    if isinstance(prompt, Failure):
         return None  # not vLLM
     end = await _end_of_turn(server, model)
     body = _body(model, [prompt]) | {"logprobs": 1, "return_tokens_as_token_ids": True}
@@ -81,14 +80,9 @@ async def _chat_tokens(server: Server, model: str, chat: Chat, *, opening: bool 
     return token_ids(await server.post_outside_v1("/tokenize", body))
 
 
-async def _tokens(server: Server, model: str, text: str) -> list[int]:
-    body = {"model": model, "prompt": text, "add_special_tokens": False}
-    return token_ids(await server.post_outside_v1("/tokenize", body))
-
-
 async def _end_of_turn(server: Server, model: str) -> int:
     """The token that the chat template puts after an answer."""
-    word = await _tokens(server, model, WORD)
+    word = await encode(server, model, WORD)
     tokens = await _chat_tokens(server, model, TURNS, opening=False)
     positions = [n for n in range(len(tokens) - len(word)) if tokens[n : n + len(word)] == word]
     if not positions:
@@ -96,4 +90,4 @@ async def _end_of_turn(server: Server, model: str) -> int:
     return tokens[positions[-1] + len(word)]
 
 
-VLLM = LikelihoodProtocol("prompt likelihoods", _probe, _tokens, _combine, _score)
+VLLM = LikelihoodProtocol("prompt likelihoods", _probe, encode, _combine, _score)

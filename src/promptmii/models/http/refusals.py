@@ -29,7 +29,8 @@ NO_MONEY = re.compile(
     r"insufficient[ _](\w+ )?(quota|credit|balance|fund)|(credit|account) balance|exceeded_current_quota|"
     r"billing[ _](hard[ _]limit|not[ _]active)|account (is not active|.{0,40}suspended)|arrearage|余额不足|欠费|"
     r"(spending|usage|key|credit)[ _]limit|budget[ _](has been )?exceeded|overdue[ _]?(balance|payment|error)|"
-    r"(any|out of|included) credits\b|free-models-per-day|free[ _]?tier[ _]?only|free tier .{0,40}exhausted",
+    r"(any|out of|included) credits\b|free-models-per-day|free[ _]?tier[ _]?only|free tier .{0,40}exhausted|"
+    r"calls ?/ ?month",
     re.IGNORECASE,
 )
 BAD_KEY = re.compile(

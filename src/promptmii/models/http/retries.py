@@ -22,6 +22,8 @@ FLUKES = {FailureKind.TIMEOUT, FailureKind.BAD_ANSWER}
 TRIES = 3
 SUSPECT_AFTER = 6
 """Server errors of a call after which its text is suspected: it fails as soon as the server answers another call."""
+LOADING = "Loading model"
+"""What llama.cpp's server answers until it has loaded its model."""
 LONGEST_PAUSE = 30.0
 """Maximum back-off in seconds, before up to half of it is added at random; a server may ask for more."""
 
@@ -32,7 +34,10 @@ def known(usage: Usage) -> Usage:
 
 
 def charged(result: T, spent: Usage) -> T:
-    """The answer, or the first of several, with what earlier tries spent; a result without usage as it is."""
+    """The answer, or the first of several, with what earlier tries spent, because a bad answer is billed too.
+
+    A result without usage stays as it is.
+    """
     if not spent.calls:
         return result
     if isinstance(result, Completion | Choice | Failure):
@@ -68,20 +73,16 @@ class Retries:
             try:
                 result = await request()
                 self._server.mark_up()
-                return self._charged(result)
+                return charged(result, self._spent)
             except RefusedError as error:
                 pause, usage = self._pause_or_failure(error), error.failure.usage
             if isinstance(pause, Failure):
-                return self._charged(pause)
+                return charged(pause, self._spent)
             self._spent += known(usage)
             suspect = self._faults[FailureKind.SERVER] >= SUSPECT_AFTER
             if suspect and check_server and not self._server_answers():
                 await check_server()
             await asyncio.sleep(pause)
-
-    def _charged(self, result: T) -> T:
-        """The answer with the usage of all tries, because a bad answer is billed too."""
-        return charged(result, self._spent)
 
     def _server_answers(self) -> bool:
         """The server has answered another call since this one first failed."""
@@ -124,3 +125,18 @@ class Retries:
             return None
         pause = min(backoff, remaining)
         return max(pause, requested + jitter * self._config.backoff) if requested else pause
+
+
+class Inquiry(Retries):
+    """The retries of a request that asks what a server can do. They are few, because a refusal is an answer too.
+
+    A server that loads its model is waited for, but not one that has never answered.
+    """
+
+    def _pause_or_failure(self, error: RefusedError) -> float | Failure:
+        kind = error.failure.kind
+        present = kind is not FailureKind.CONNECTION or self._server.last_success > -math.inf
+        passing = kind in TEMPORARY and present and self._faults.total() < TRIES - 1
+        if passing or LOADING in error.failure.message:
+            return super()._pause_or_failure(error)
+        return error.failure

@@ -19,10 +19,10 @@ def estimate(text: str) -> int:
     return -(-sum(1 if ord(char) < 0x250 else 4 for char in text) // 4)
 
 
-async def count(server: Server, model: str, text: str) -> int:
-    """The server's count, without a beginning-of-text token. Raises `RefusedError`."""
+async def encode(server: Server, model: str, text: str) -> list[int]:
+    """The token ids of a text, without a beginning-of-text token. Raises `RefusedError`."""
     body = {"model": model, "prompt": text, "add_special_tokens": False, "content": text, "add_special": False}
-    return len(token_ids(await server.post_outside_v1("/tokenize", body)))
+    return token_ids(await server.post_outside_v1("/tokenize", body))
 
 
 def token_ids(answer: Any) -> list[int]:

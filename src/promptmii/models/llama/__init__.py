@@ -21,9 +21,9 @@ def load_gguf(reference: str, gguf: GgufFile, context: int | None = None) -> Lan
 def _load(reference: str, gguf: GgufFile, context: int | None) -> LanguageModel:
     path = model_file(gguf.source)
     if unavailable():
-        from promptmii.models.llama.server import load_served
+        from promptmii.models.llama.server import ServedModel
 
-        return load_served(reference, path, gguf.adapters, context or CONTEXT)
+        return ServedModel(reference, path, gguf.adapters, context or CONTEXT)
     native = Native(path)
     try:
         length = min(context or CONTEXT, native.trained_context)

@@ -27,11 +27,6 @@ from promptmii.models.llama.files import Header, adapter_file, model_file, revis
 from promptmii.models.references import GgufFile, gguf_of
 
 
-def load_served(reference: str, path: Path, adapters: Sequence[str], context: int) -> "ServedModel":
-    """A model and its adapters, with a context of up to `context` tokens. Raises `UnknownModelError`."""
-    return ServedModel(reference, path, _adapter_files(path, adapters), context)
-
-
 def model_files(model: str) -> tuple[Path, list[Path]]:
     """The GGUF files of a model and its adapters, from a path or a reference. Raises `UnknownModelError`."""
     gguf = gguf_of(model) or GgufFile(model)
@@ -60,11 +55,12 @@ def _header(path: Path) -> Header:
 class ServedModel(HttpModel):
     """A `LanguageModel` that runs its own server until it is closed."""
 
-    def __init__(self, reference: str, path: Path, adapters: Sequence[Path], context: int) -> None:
-        """Raises `UnknownModelError` if the server does not start."""
+    def __init__(self, reference: str, path: Path, adapters: Sequence[str], context: int) -> None:
+        """A model and its adapters, with a context of up to `context` tokens. Raises `UnknownModelError`."""
+        files = _adapter_files(path, adapters)
         key = secrets.token_hex(16)
-        self._llama = start(path, adapters, context, key=key)
-        self._revision = revision([path, *adapters])
+        self._llama = start(path, files, context, key=key)
+        self._revision = revision([path, *files])
         address = f"{self._llama.listening_address}/v1"
         listing = httpx.get(f"{address}/models", headers={"authorization": f"Bearer {key}"}, trust_env=False).json()
         length = min(context, listing["data"][0]["meta"]["n_ctx_train"])

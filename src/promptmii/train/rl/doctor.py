@@ -11,7 +11,8 @@ import torch
 from promptmii.doctor import Check, Report, examine
 from promptmii.errors import ConfigError
 from promptmii.extras import unmet
-from promptmii.models.http.config import ServerReference, addresses
+from promptmii.models.http.config import addresses
+from promptmii.models.references import ServerReference
 from promptmii.progress import Progress
 from promptmii.serving import model_to_serve
 from promptmii.serving.process import command_line

@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from promptmii.errors import UnknownModelError
 from promptmii.models import weights_of
 from promptmii.models.hf.model import quiet
-from promptmii.models.http.config import ServerReference
+from promptmii.models.references import ServerReference
 from promptmii.train.rl.plan import ZERO3, GrpoPlan
 
 GIB = 2.0**30
