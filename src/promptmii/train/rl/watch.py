@@ -140,7 +140,8 @@ class Watch(TrainerCallback):
         own_share = written[state.process_index :: state.num_processes]
         outcomes: list[Outcome] = gather_object(judge(own_share, self.followers, self.settings.validation.rows))
         values = summary(outcomes) | drift
-        result = "not judged, because followers failed"
+        failure = next((outcome.failure for outcome in outcomes if outcome.failure), "followers failed")
+        result = f"not judged: {failure}"
         if not values["validation/failed"]:
             better = self.best.improves(values[VALIDATION])
             result = f"{values[VALIDATION]:.3f}{' (best)' if better else ''}"
