@@ -106,9 +106,8 @@ def measured(folder: Path, evaluation: Path) -> list[Result]:
 def _result(setting: Setup, task: str, records: Sequence[Record]) -> Result:
     scores = [r.instruction.measured for r in records if r.instruction and r.instruction.measured]
     source = next((r.instruction.provenance.source for r in records if r.instruction), "")
-    match = _HUB.fullmatch(source.removeprefix("hub:") if source.startswith("hub:") else task)
-    if is_nameless(task):  # no longer the task of the dataset
-        match = None
+    name = source.removeprefix("hub:") if source.startswith("hub:") else task
+    match = None if is_nameless(task) else _HUB.fullmatch(name)  # with hidden names, it is not the dataset's task
     dataset = (match[1], match[2] or "default", match[3]) if match else None
     value, date = fmean(score.macro_f1 for score in scores), max(r.finished for r in records)
     return Result(setting, task, dataset, value, len(scores), scores[0].n, date)
