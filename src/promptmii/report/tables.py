@@ -73,9 +73,19 @@ class ReportTable:
         )
 
 
+def one_line(text: str) -> str:
+    """The text on one line of Markdown, without HTML."""
+    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", " ".join(text.split()))
+
+
 def markdown_cell(text: str) -> str:
-    """The text as a cell of a Markdown table: on one line, without HTML."""
-    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", " ".join(text.splitlines())).replace("|", "\\|")
+    """The text as a cell of a Markdown table."""
+    return one_line(text).replace("|", "\\|")
+
+
+def shortened(text: str, length: int) -> str:
+    """The text, cut after this number of characters."""
+    return text if len(text) <= length else f"{text[:length].rstrip()} …"
 
 
 _TEX = {
