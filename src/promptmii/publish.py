@@ -17,6 +17,7 @@ from typing import Any, Literal, NamedTuple
 from promptmii.data.nameless import is_nameless
 from promptmii.errors import ArtefactError, EndpointError, MissingDependencyError, counted, first_line, listed
 from promptmii.files import private_folder, write_text
+from promptmii.markdown import markdown_table
 from promptmii.models.embedded import EMBEDDED
 from promptmii.models.http.config import ServerReference
 from promptmii.models.references import WRITERS, base_of_adapter, split_device
@@ -182,9 +183,8 @@ def _describe(folder: Path, repository: str, base: _Origin, licence: str | None,
 def _table(results: Sequence[Result]) -> str:
     header = ("task", "method", "n", "follower", "mode", "macro-F1", "seeds", "rows")
     rows = [(r.task, *r.setting, f"{r.macro_f1:.3f}", r.seeds, r.rows) for r in results]
-    lines = [header, ["---"] * len(header), *rows]
-    table = "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
-    return f"\n## Evaluation\n\nMacro-F1 of the follower under instructions of these weights:\n\n{table}\n"
+    intro = "Macro-F1 of the follower under instructions of these weights:"
+    return f"\n## Evaluation\n\n{intro}\n\n{markdown_table(header, rows)}\n"
 
 
 def _write_results(folder: Path, setting: Setup, results: Sequence[Result]) -> None:

@@ -15,6 +15,7 @@ from promptmii.curves import VALIDATION
 from promptmii.data.nameless import shown_name
 from promptmii.errors import OutputError, ScoreRefusedError, counted
 from promptmii.files import write_text
+from promptmii.markdown import markdown_table, one_line
 from promptmii.metrics import holm
 from promptmii.records import Record
 from promptmii.report import figures, headline, tables
@@ -28,9 +29,7 @@ from promptmii.report.statistics import Paired, means, paired
 from promptmii.report.tables import (
     NOTHING,
     ReportTable,
-    markdown_cell,
     number,
-    one_line,
     p_value,
     shortened,
     with_interval,
@@ -285,11 +284,13 @@ def _subsection(table: ReportTable) -> str:
 
 def _labels(results: Results, record: Record) -> str:
     """A table of the labels, each with the first row that has it, so that hidden names can be understood."""
-    rows = results.run.queries[str(record.query)].examples
-    texts = {row.label: row.text for row in reversed(rows)}
+    examples = results.run.queries[str(record.query)].examples
+    texts = {example.label: example.text for example in reversed(examples)}
     labels = record.instruction.labels if record.instruction else ()
-    lines = [f"| {_cell(label)} | {_cell(texts[label])} |" for label in labels if label in texts]
-    return "\n".join(("| label | one of its texts |", "| --- | --- |", *lines))
+    rows = [
+        (shortened(name, EXAMPLE_LENGTH), shortened(texts[name], EXAMPLE_LENGTH)) for name in labels if name in texts
+    ]
+    return markdown_table(("label", "one of its texts"), rows)
 
 
 def _instruction(name: str, record: Record) -> str:
@@ -301,7 +302,3 @@ def _instruction(name: str, record: Record) -> str:
     fence = "`" * max([3, *(len(ticks) + 1 for ticks in re.findall("`+", text))])
     writer = f", written by `{instruction.generator}`" if instruction.generator else ""
     return f"**{name}**{writer}: {instruction.measured}.\n\n{fence}text\n{text}\n{fence}"
-
-
-def _cell(text: str) -> str:
-    return markdown_cell(shortened(text, EXAMPLE_LENGTH))
