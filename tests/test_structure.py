@@ -24,6 +24,7 @@ ORDER = [
         "parse",
         "files",
         "schema",
+        "markdown",
         "progress",
         "notebook",
         "curves",

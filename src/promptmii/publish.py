@@ -17,6 +17,7 @@ from typing import Any, Literal, NamedTuple
 from promptmii.data.nameless import is_nameless
 from promptmii.errors import ArtefactError, EndpointError, MissingDependencyError, counted, first_line, listed
 from promptmii.files import private_folder, write_text
+from promptmii.markdown import markdown_table
 from promptmii.models.embedded import EMBEDDED
 from promptmii.models.references import WRITERS, ServerReference, base_of_adapter, split_adapters, split_device
 from promptmii.records import Record, Run
@@ -105,9 +106,8 @@ def measured(folder: Path, evaluation: Path) -> list[Result]:
 def _result(setting: Setup, task: str, records: Sequence[Record]) -> Result:
     scores = [r.instruction.measured for r in records if r.instruction and r.instruction.measured]
     source = next((r.instruction.provenance.source for r in records if r.instruction), "")
-    match = _HUB.fullmatch(source.removeprefix("hub:") if source.startswith("hub:") else task)
-    if is_nameless(task):  # no longer the task of the dataset
-        match = None
+    name = source.removeprefix("hub:") if source.startswith("hub:") else task
+    match = None if is_nameless(task) else _HUB.fullmatch(name)  # with hidden names, it is not the dataset's task
     dataset = (match[1], match[2] or "default", match[3]) if match else None
     value, date = fmean(score.macro_f1 for score in scores), max(r.finished for r in records)
     return Result(setting, task, dataset, value, len(scores), scores[0].n, date)
@@ -183,9 +183,8 @@ def _describe(folder: Path, repository: str, base: _Origin, licence: str | None,
 def _table(results: Sequence[Result]) -> str:
     header = ("task", "method", "n", "follower", "mode", "macro-F1", "seeds", "rows")
     rows = [(r.task, *r.setting, f"{r.macro_f1:.3f}", r.seeds, r.rows) for r in results]
-    lines = [header, ["---"] * len(header), *rows]
-    table = "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
-    return f"\n## Evaluation\n\nMacro-F1 of the follower under instructions of these weights:\n\n{table}\n"
+    intro = "Macro-F1 of the follower under instructions of these weights:"
+    return f"\n## Evaluation\n\n{intro}\n\n{markdown_table(header, rows)}\n"
 
 
 def _write_results(folder: Path, setting: Setup, results: Sequence[Result]) -> None:

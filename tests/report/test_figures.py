@@ -101,7 +101,7 @@ def test_costs_and_transfer_are_drawn(folder: Path, by_scope: list[Scores]) -> N
     cells = all_cells(Run.read(folder))
     cost = costs.cost_figure(cells, by_scope[0], 20)
     check(drawing.svg(cost.figure), "Cost per task at n=20", set(by_scope[0].names))
-    matrix = transfer.transfers(by_scope)[1]
+    matrix = transfer.transfers(by_scope)["mode choose"][20]
     heat_map = transfer.transfer_figure(matrix)
     drawn = drawing.svg(heat_map.figure)
     check(drawn, "Cross-model transfer at n=20", set())
@@ -122,7 +122,7 @@ def test_figures_have_room_for_long_names_and_many_methods(tmp_path: Path) -> No
             figures.length_figure(scores),
             figures.pareto_figure([scores]),
             costs.cost_figure(results.cells, scores, 5),
-            *map(transfer.transfer_figure, transfer.transfers([scores])),
+            *map(transfer.transfer_figure, transfer.transfers([scores]).get("mode choose", {}).values()),
         ]
         for figure in drawn:
             drawing.svg(figure.figure)  # matplotlib warns if nothing is left for the panels

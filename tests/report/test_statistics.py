@@ -86,7 +86,9 @@ def every_table(grid: Run) -> list[ReportTable]:
         ]
         if len(own.series) > 1:
             listed += [table for n in own.ns for table in tables.pair_tables(own, n)]
-    listed += [transfer.transfer_table(matrix) for matrix in transfer.transfers(by_scope)]
+    listed += [
+        transfer.transfer_table(matrix) for by_n in transfer.transfers(by_scope).values() for matrix in by_n.values()
+    ]
     listed += paper_scale_tables(grid, cells, by_scope)
     return [*listed, tables.failure_table(cells), tables.failed_cell_table(grid.failed, grid.damaged)]
 
@@ -403,7 +405,7 @@ def test_transfer_lists_untrained_and_trained_writers(tmp_path: Path) -> None:
         followers=("a", "b"),
     )
     by_scope = Results(Run.read(folder)).by_scope
-    (matrix,) = transfer.transfers(by_scope)
+    matrix = transfer.transfers(by_scope)["mode choose"][5]
     assert [*matrix.macro_f1.index] == [("zero", "small"), ("zero", "x:large"), ("mii", "small"), ("mii", "x:large")]
     assert [*matrix.macro_f1.columns] == ["a", "b"]
     assert matrix.macro_f1.iloc[3, 1] == pytest.approx(np.mean(by_scope[1].at("mii · large", 5)))

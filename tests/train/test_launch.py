@@ -35,9 +35,9 @@ def test_command_starts_one_process_per_gpu() -> None:
     rendezvous = "--nnodes 2 --node-rank 1 --master-addr n1 --master-port 29501"
     several = f"torchrun {rendezvous} --nproc-per-node 8 -m promptmii train x"
     assert command(16, Machines(2, 1, "n1", 29501), ["x"]) == several.split()
-    with pytest.raises(ConfigError, match=r"16 process.* do not divide among 3 machines"):
+    with pytest.raises(ConfigError, match=r"16 process.* cannot be divided among 3 machines"):
         command(16, Machines(3), ["x"])
-    with pytest.raises(ConfigError, match=r"1 process.* do not divide among 2 machines"):
+    with pytest.raises(ConfigError, match=r"1 process.* cannot be divided among 2 machines"):
         command(1, Machines(2), ["x"])
     with pytest.raises(ConfigError, match=r"--machine is 2; expected 0 to 1"):
         command(16, Machines(2, 2), ["x"])

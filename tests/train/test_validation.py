@@ -42,4 +42,6 @@ def test_a_case_beyond_the_spending_limit_is_not_judged() -> None:
         raise SpendingLimitError("Stopped at --max-cost")
 
     written = write(Writer(Recorded()), [case(2)])
-    assert [outcome.macro_f1 for outcome in judge(written, [Follower(ScriptedModel(score=refuse))], 4)] == [None]
+    (outcome,) = judge(written, [Follower(ScriptedModel(score=refuse))], 4)
+    assert outcome.macro_f1 is None
+    assert outcome.failure == "Stopped at --max-cost"

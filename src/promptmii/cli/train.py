@@ -13,7 +13,7 @@ from promptmii.cli.blocks import blocks
 from promptmii.cli.group import app
 from promptmii.cli.options import Json, ListRecipes, Recipe, Set, settings_of
 from promptmii.cli.terminal import dump, facts, listening, out, say, styled, warn
-from promptmii.errors import ConfigError, listed
+from promptmii.errors import ConfigError, counted, listed
 
 if TYPE_CHECKING:
     from promptmii.train.rl.estimate import Estimate
@@ -195,7 +195,7 @@ def _totals(plan: "Estimate") -> dict[str, str]:
         "tasks": f"{plan.tasks:,} to learn from, {plan.validation:,} to validate on, {len(plan.skipped):,} skipped",
         "rollout": f"{batches.prompts} prompts x {batches.generations} instructions = {rollout}",
         "update": f"{batches.per_update} prompts x {batches.generations} = {update} instructions"
-        f" = {batches.processes} processes x {batches.per_device} x {batches.accumulation} accumulated",
+        f" = {counted(batches.processes, 'process')} x {batches.per_device} x {batches.accumulation} accumulated",
         "steps": f"{batches.steps:,} updates in {batches.rollouts:,} rollouts of {batches.steps_per_rollout};"
         f" saved every {batches.save_every}",
         "prompt": f"{plan.prompt_tokens:,.0f} tokens on average{estimated},"

@@ -112,18 +112,17 @@ class PlannedCell:
 
 def grid_tasks(settings: EvaluateSettings) -> dict[str, Task]:
     """The tasks of all grids by name, in order. Raises `DataError`, for example if two tasks have the same name."""
-    for part in settings.parts:
+    parts, columns = settings.parts, settings.columns
+    for part in parts:
         _check_styles(part)  # before anything is loaded
-    columns = settings.columns
     load = partial(load_task, text=columns.text, label=columns.label, labels=columns.labels)
-    selections = [part.only for part in settings.parts]
-    only = [name for names in selections for name in names] if all(selections) else ()
-    loaded = read_tasks(settings.tasks, load=load, only=only)
-    for name in (name for names in selections for name in names):
+    names = [name for part in parts for name in part.only]
+    loaded = read_tasks(settings.tasks, load=load, only=names if all(part.only for part in parts) else ())
+    for name in names:
         if name not in loaded:  # if only some grids select, `read_tasks` does not know the names
             raise DataError(f"{', '.join(settings.tasks)}: no task {name!r}. {nearest(name, loaded)}")
     tasks: dict[str, Task] = {}
-    for part in settings.parts:
+    for part in parts:
         for task in _selected(part, loaded):
             task = nameless(task) if part.nameless else task
             tasks[task.name] = task

@@ -92,11 +92,9 @@ def claims(by_scope: Sequence[Scores], n: int) -> list[Claim]:
     """The planned comparisons for which both methods share a task."""
     comparisons: list[tuple[Scope, Mean, Mean, Paired]] = []
     for scores in by_scope:
-        at_n = _at(scores, n)
-        tested = _under_test(at_n)
-        rivals = [next((mean for mean in at_n if mean.series.method == name), None) for name in planned_rivals()]
-        for rival in rivals:
-            if tested and rival and rival != tested:
+        tested, by_method = _under_test(scores, n), {mean.series.method: mean for mean in reversed(_at(scores, n))}
+        for rival in filter(None, map(by_method.get, planned_rivals())):
+            if tested and rival.series != tested.series:
                 pair = paired(scores, tested.series.name, rival.series.name, nearest_n(scores.ns, n))
                 if pair.differences:
                     comparisons.append((scores.scope, tested, rival, pair))
@@ -151,7 +149,7 @@ def winner(scores: Scores, n: int) -> str:
 
 def finding(scores: Scores, n: int, planned: Sequence[Claim]) -> str:
     """A sentence on the method under test at n against its planned rivals, or `""` if no method is under test."""
-    tested = _under_test(_at(scores, n))
+    tested = _under_test(scores, n)
     if tested is None:
         return ""
     if not tested.tasks:
@@ -175,7 +173,7 @@ def finding(scores: Scores, n: int, planned: Sequence[Claim]) -> str:
 
 def unbeaten(scores: Scores, n: int) -> str:
     """A sentence on the rivals and controls that the method under test does not beat at n on shared tasks, or `""`."""
-    tested = _under_test(_at(scores, n))
+    tested = _under_test(scores, n)
     if tested is None:
         return ""
     groups = {Role.RIVAL: "rivals that write no instruction", Role.CONTROL: "controls that lack its content"}
@@ -202,7 +200,7 @@ def _if_as_good(scores: Scores, rival: Series, tested: Series, n: int) -> str:
 
 def long_prompts(scores: Scores, n: int) -> str:
     """A sentence on in-context learning with the most examples, the poster's other headline, or `""`."""
-    tested, most = _under_test(_at(scores, n)), max(scores.ns)
+    tested, most = _under_test(scores, n), max(scores.ns)
     if tested is None or shows_examples(tested.series.method) or tested.n >= most:
         return ""
     at_most = [mean for mean in means(scores, most) if mean.n == most and mean.tasks]
@@ -228,9 +226,9 @@ def series_under_test(series: Sequence[Series]) -> Series | None:
     return candidates[0] if candidates else None
 
 
-def _under_test(at_n: Sequence[Mean]) -> Mean | None:
-    series = series_under_test([mean.series for mean in at_n])
-    return next((mean for mean in at_n if mean.series == series), None)
+def _under_test(scores: Scores, n: int) -> Mean | None:
+    series = series_under_test(scores.series)
+    return next((mean for mean in _at(scores, n) if mean.series == series), None)
 
 
 def _signed(value: float) -> str:

@@ -15,17 +15,26 @@ from promptmii.curves import VALIDATION
 from promptmii.data.nameless import shown_name
 from promptmii.errors import OutputError, ScoreRefusedError, counted
 from promptmii.files import write_text
+from promptmii.markdown import markdown_table, one_line
 from promptmii.metrics import holm
 from promptmii.records import Record
 from promptmii.report import figures, headline, tables
 from promptmii.report.costs import costs
 from promptmii.report.drawing import Drawn, svg
 from promptmii.report.methods import baselines, summary
+from promptmii.report.output import make_folder, replace_page
 from promptmii.report.results import Results, outcome
 from promptmii.report.scores import Scores, nearest_n, within
 from promptmii.report.statistics import Paired, means, paired
-from promptmii.report.tables import NOTHING, ReportTable, number, p_value, with_interval
-from promptmii.report.transfer import Transfer, transfer_figure, transfer_table, transfers
+from promptmii.report.tables import (
+    NOTHING,
+    ReportTable,
+    number,
+    p_value,
+    shortened,
+    with_interval,
+)
+from promptmii.report.transfer import transfer_figure, transfer_table, transfers
 
 MADE_BY = "<!-- Made by: "
 EXAMPLE_LENGTH = 100
@@ -61,25 +70,12 @@ def write_markdown(folders: Sequence[Path], path: Path) -> Path:
     if results.nothing_scored:
         raise ScoreRefusedError(f"All cells failed, so there is nothing to show; first: {results.failed[0].error}.")
     page = _Page(results, path)
-    text = page.text()
-    try:
-        page.folder.mkdir(parents=True, exist_ok=True)
-        for name, drawing in page.drawings.items():
-            write_text(page.folder / f"{name}.svg", drawing, force=True)
-        write_text(path, text.encode("utf-8", "replace").decode(), force=True)
-        for name in _figures(old_text, page.folder.name) - _figures(text, page.folder.name):
-            (path.parent / name).unlink(missing_ok=True)
-    except OutputError:
-        raise
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written: {error.strerror or error}.") from error
-    return path
-
-
-def _figures(page: str, folder: str) -> set[str]:
-    """The paths of the figures that a page shows from its folder."""
-    names = re.findall(rf"!\[[^\]]*\]\({re.escape(quote(folder))}/([\w-]+\.svg)\)", page)
-    return {f"{folder}/{name}" for name in names}
+    text = page.text().encode("utf-8", "replace").decode()
+    make_folder(page.folder)
+    for name, drawing in page.drawings.items():
+        write_text(page.folder / f"{name}.svg", drawing, force=True)
+    figure_link = rf"!\[[^\]]*\]\(({re.escape(quote(page.folder.name))}/[\w-]+\.svg)\)"
+    return replace_page(path, text, figure_link)
 
 
 class _Page:
@@ -183,14 +179,12 @@ class _Page:
         return [intro, _labels(results, records[0]), *map(_instruction, names, records)]
 
     def _transfer(self) -> list[str]:
-        by_way: dict[str, dict[int, Transfer]] = {}
-        for matrix in transfers(self._results.by_scope):
-            if len(matrix.macro_f1.columns) > 1:
-                by_way.setdefault(matrix.way, {})[matrix.n] = matrix
         parts: list[str] = []
-        for by_n in by_way.values():
-            matrix = by_n[nearest_n(by_n, self._results.n)]
-            parts += [_subsection(transfer_table(matrix)), self._figure(transfer_figure(matrix))]
+        for matrices in transfers(self._results.by_scope).values():
+            by_n = {n: matrix for n, matrix in matrices.items() if len(matrix.macro_f1.columns) > 1}
+            if by_n:
+                matrix = by_n[nearest_n(by_n, self._results.n)]
+                parts += [_subsection(transfer_table(matrix)), self._figure(transfer_figure(matrix))]
         return parts
 
     def _training(self) -> list[str]:
@@ -212,7 +206,7 @@ class _Page:
         if failed:
             errors = [*dict.fromkeys(f"{record.cell.method}: {record.error}" for record in failed)]
             lines.append(f"{counted(len(failed), 'cell')} failed, without a score: {'; '.join(errors[:LISTED_ERRORS])}")
-        return [_bullets(map(_one_line, lines))] if lines else []
+        return [_bullets(map(one_line, lines))] if lines else []
 
 
 def _losses(scores: Scores, n: int) -> Iterator[str]:
@@ -290,11 +284,13 @@ def _subsection(table: ReportTable) -> str:
 
 def _labels(results: Results, record: Record) -> str:
     """A table of the labels, each with the first row that has it, so that hidden names can be understood."""
-    rows = results.run.queries[str(record.query)].examples
-    texts = {row.label: row.text for row in reversed(rows)}
+    examples = results.run.queries[str(record.query)].examples
+    texts = {example.label: example.text for example in reversed(examples)}
     labels = record.instruction.labels if record.instruction else ()
-    lines = [f"| {_table_cell(label)} | {_table_cell(texts[label])} |" for label in labels if label in texts]
-    return "\n".join(("| label | one of its texts |", "| --- | --- |", *lines))
+    rows = [
+        (shortened(name, EXAMPLE_LENGTH), shortened(texts[name], EXAMPLE_LENGTH)) for name in labels if name in texts
+    ]
+    return markdown_table(("label", "one of its texts"), rows)
 
 
 def _instruction(name: str, record: Record) -> str:
@@ -306,13 +302,3 @@ def _instruction(name: str, record: Record) -> str:
     fence = "`" * max([3, *(len(ticks) + 1 for ticks in re.findall("`+", text))])
     writer = f", written by `{instruction.generator}`" if instruction.generator else ""
     return f"**{name}**{writer}: {instruction.measured}.\n\n{fence}text\n{text}\n{fence}"
-
-
-def _table_cell(text: str) -> str:
-    short = text if len(text) <= EXAMPLE_LENGTH else f"{text[:EXAMPLE_LENGTH].rstrip()} …"
-    return _one_line(short).replace("|", "\\|")
-
-
-def _one_line(text: str) -> str:
-    """The text on one line, without HTML."""
-    return " ".join(text.split()).replace("<", "&lt;")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import unquote
 
 import numpy as np
 from markupsafe import Markup
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 FIGURES = ("svg", "png", "pdf", "tex")
 TABLES = ("csv", "md", "tex")
+LINK = rf'<a href="((?:figures|tables)/[\w-]+\.(?:{"|".join((*FIGURES, *TABLES))}))">'
+"""A link of the page to a figure or table."""
 NAME_LENGTH = 40
 """A column of names shorter than this does not wrap."""
 SPOT_RADIUS = 8
@@ -62,6 +65,31 @@ class ShownTable(NamedTuple):
     rows: list[list[tuple[str, list[str]]]]
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder unless it exists. Raises `OutputError`."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"The folder {folder} cannot be made: {error.strerror}. Name another place.") from error
+
+
+def replace_page(path: Path, text: str, link: str) -> Path:
+    """Write a page, and remove the files that only the earlier one links to. Raises `OutputError`.
+
+    `link` is a pattern whose group is the address of a file.
+    """
+    try:
+        old_text = path.read_text("utf-8", "replace") if path.exists() else ""
+        write_text(path, text, force=True)
+        for address in set(re.findall(link, old_text)) - set(re.findall(link, text)):
+            (path.parent / unquote(address)).unlink(missing_ok=True)
+    except OutputError:
+        raise
+    except OSError as error:
+        raise OutputError(f"{path} cannot be replaced: {error.strerror}.") from error
+    return path
+
+
 @dataclass(frozen=True)
 class Files:
     """The folder of a report, into which the page, its figures and its tables are written."""
@@ -71,28 +99,13 @@ class Files:
     @classmethod
     def at(cls, out: Path) -> "Files":
         """Make the folders. Raises `OutputError` if that fails."""
-        try:
-            for name in ("figures", "tables"):
-                (out / name).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(
-                f"The report folder {out} cannot be made: {error.strerror}. Give another one with -o."
-            ) from error
+        for name in ("figures", "tables"):
+            make_folder(out / name)
         return cls(out)
 
     def page(self, text: str) -> Path:
-        """Write the page, and remove the files that only the earlier page linked to. Raises `OutputError`."""
-        path = self.out / "index.html"
-        try:
-            old_links = _linked(path.read_text("utf-8", "replace")) if path.exists() else set[str]()
-            write_text(path, text, force=True)
-            for name in old_links - _linked(text):
-                (self.out / name).unlink(missing_ok=True)
-        except OutputError:
-            raise
-        except OSError as error:
-            raise OutputError(f"{path} cannot be replaced: {error.strerror}.") from error
-        return path
+        """Write `index.html`: see `replace_page`."""
+        return replace_page(self.out / "index.html", text, LINK)
 
     def figure(self, drawn: Drawn, tip: Tip = no_tip, *, method: bool = True) -> ShownFigure:
         """Write a figure as SVG, PNG, PDF, and LaTeX that includes the PDF.
@@ -144,12 +157,6 @@ def _cell(value: str, kind: str) -> tuple[str, list[str]]:
         return value, []
     number, *asides = re.split(r" (?=[\[(])", value)
     return number, asides
-
-
-def _linked(page: str) -> set[str]:
-    """The files that a page links to."""
-    kinds = "|".join((*FIGURES, *TABLES))
-    return set(re.findall(rf'<a href="((?:figures|tables)/[\w-]+\.(?:{kinds}))">', page))
 
 
 def _inline(plain_svg: str, drawn: Drawn, tip: Tip, method: bool) -> str:

@@ -23,6 +23,8 @@ const score = (value) => (value === null || value === undefined ? NOTHING : valu
 const whole = (value) => (value === null ? "unknown" : Math.round(value).toLocaleString("en"));
 const mean = (values) => (values.length ? values.reduce((a, b) => a + b, 0) / values.length : null);
 const distinct = (values) => [...new Set(values)];
+const given = (n) => (n ? `n=${n}` : "no examples");
+const withInterval = (cell) => `${score(cell.macro_f1)} [${score(cell.low)}, ${score(cell.high)}]`;
 const plural = (count, noun) => `${whole(count)} ${noun}${count === 1 ? "" : "s"}`;
 
 function choice(label, options, value, change) {
@@ -34,6 +36,13 @@ function choice(label, options, value, change) {
 function facts(pairs) {
   const items = pairs.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)));
   return h("dl", { class: "facts" }, ...items);
+}
+
+const heading = (text, number = false) => h("th", { scope: "col", class: number ? "number" : null }, text);
+
+function tableOf(name, heads, rows, caption = "") {
+  const title = caption ? [h("caption", {}, caption)] : [];
+  return h("table", { class: name }, ...title, h("thead", {}, h("tr", {}, ...heads)), h("tbody", {}, ...rows));
 }
 
 function scroller(label, content) {

@@ -211,11 +211,8 @@ def _cost_tip(panel: int, name: str, x: float, _: float) -> str:
 
 
 def _transfers(results: Results, files: Files) -> list[ByN]:
-    by_way: dict[str, dict[int, transfer.Transfer]] = {}
-    for matrix in transfer.transfers(results.by_scope):
-        by_way.setdefault(matrix.way, {})[matrix.n] = matrix
     groups: list[ByN] = []
-    for way, by_n in by_way.items():
+    for way, by_n in transfer.transfers(results.by_scope).items():
         chosen = by_n[nearest_n(by_n, results.n)]
         figure = files.figure(transfer.transfer_figure(chosen))
         shown = {n: files.table(transfer.transfer_table(matrix)) for n, matrix in by_n.items()}

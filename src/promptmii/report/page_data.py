@@ -18,6 +18,7 @@ from promptmii.records import Record, Run
 from promptmii.report.methods import takes_what_fits
 from promptmii.report.results import Results, outcome
 from promptmii.report.scores import Scores, Series
+from promptmii.report.tables import shortened
 from promptmii.task import Example
 
 INSTRUCTION_LENGTHS = (4_000, 2_000, 1_000)
@@ -110,7 +111,7 @@ class _Details:
     def content(self, length: int) -> dict[str, Any]:
         """The object that `tasks.js` reads, with the first `length` characters of every instruction."""
         instructions = [[text[:length], len(text)] for text in self._instructions]
-        texts = [(_cut(row.text, TEXT_LENGTH), row.label) for row in self._rows]
+        texts = [(shortened(row.text, TEXT_LENGTH), row.label) for row in self._rows]
         return {"labels": [*self._labels], "texts": texts, "instructions": instructions, "cells": self._cells}
 
     def add(self, run: Run, record: Record, scope: int, series: int) -> None:
@@ -155,11 +156,7 @@ class _Details:
             entry: list[Any] = [self._rows.setdefault(rows[i], len(self._rows)), predicted[i]]
             answer = columns.answers[i]
             if predicted[i] == unparsed and answer is not None:
-                entry.append(_cut(answer, ANSWER_LENGTH))
+                entry.append(shortened(answer, ANSWER_LENGTH))
             shown.append(entry)
         confusion = [number for (g, p), count in sorted(counts.items()) for number in (g, p, count)]
         return {"confusion": confusion, "wrong": shown, "n_wrong": len(wrong)}
-
-
-def _cut(text: str, length: int) -> str:
-    return text if len(text) <= length else f"{text[:length].rstrip()} …"

@@ -3,7 +3,6 @@
 Most tables cover one follower in one mode.
 """
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import permutations
@@ -15,6 +14,7 @@ import pandas as pd
 
 from promptmii.data.nameless import shown_name
 from promptmii.files import write_text
+from promptmii.markdown import markdown_table
 from promptmii.records import Record
 from promptmii.report.scores import Scope, Scores
 from promptmii.report.statistics import Mean, Paired, best_within, comparisons, means, points
@@ -52,10 +52,8 @@ class ReportTable:
     @property
     def markdown(self) -> str:
         """`shown` with its title and note."""
-        header, *body = [[markdown_cell(text) for text in row] for row in self._texts]
-        alignment = ["---"] + ["---:"] * (len(header) - 1)
-        lines = [f"| {' | '.join(row)} |" for row in (header, alignment, *body)]
-        return f"## {self.title}\n\n{self.note}\n\n" + "\n".join(lines) + "\n"
+        header, *body = self._texts
+        return f"## {self.title}\n\n{self.note}\n\n{markdown_table(header, body, numbers=True)}\n"
 
     @property
     def latex(self) -> str:
@@ -73,9 +71,9 @@ class ReportTable:
         )
 
 
-def markdown_cell(text: str) -> str:
-    """The text as a cell of a Markdown table: on one line, without HTML."""
-    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", " ".join(text.splitlines())).replace("|", "\\|")
+def shortened(text: str, length: int) -> str:
+    """The text, cut after this number of characters."""
+    return text if len(text) <= length else f"{text[:length].rstrip()} …"
 
 
 _TEX = {

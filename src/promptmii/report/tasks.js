@@ -141,20 +141,19 @@ function taskView(task, details) {
 }
 
 function pickTable(cells, seriesNumbers, ns, pick) {
-  const head = h("tr", {}, h("th", { scope: "col" }, "Macro-F1, mean over seeds"),
-    ...ns.map((n) => h("th", { scope: "col", class: "number" }, n ? `n=${n}` : "no examples")));
+  const heads = [heading("Macro-F1, mean over seeds"), ...ns.map((n) => heading(given(n), true))];
   const rows = seriesNumbers.map((series) => h("tr", {}, h("th", { scope: "row" }, data.series[series].name),
     ...ns.map((n) => {
       const ofSeeds = cells.filter((cell) => cell.series === series && cell.n === n);
       if (!ofSeeds.length) return h("td", { class: "number" });
       const value = mean(ofSeeds.filter((cell) => !cell.error).map((cell) => cell.macro_f1));
       const text = value === null ? "failed" : score(value);
-      const name = `${data.series[series].name}, ${n ? `n=${n}` : "no examples"}: ${text}`;
+      const name = `${data.series[series].name}, ${given(n)}: ${text}`;
       const button = h("button", { type: "button", class: "pick", value: `${series} ${n}`, "aria-label": name }, text);
       button.addEventListener("click", () => pick(series, n));
       return h("td", { class: "number" }, button);
     })));
-  return h("table", { class: "picks" }, h("thead", {}, head), h("tbody", {}, ...rows));
+  return tableOf("picks", heads, rows);
 }
 
 function cellName(cell) {
@@ -168,7 +167,7 @@ function cellView(cell, details) {
   const labels = details.labels[cell.labels];
   const short = cell.n && cell.fitted < cell.n ? [["Examples that fitted", whole(cell.fitted)]] : [];
   const pairs = [
-    ["Macro-F1", `${score(cell.macro_f1)} [${score(cell.low)}, ${score(cell.high)}]`], ["Without calibration", score(cell.uncalibrated_macro_f1)],
+    ["Macro-F1", withInterval(cell)], ["Without calibration", score(cell.uncalibrated_macro_f1)],
     ["Accuracy", score(cell.accuracy)],
     ["Prompt tokens per query", whole(cell.tokens)], ["Calls to make it", whole(cell.calls)], ["Tokens to make it", whole(cell.made_tokens)],
     ["Rows", whole(cell.rows)], ["Unparsed", whole(cell.n_unparsed)], ["Truncated", whole(cell.n_truncated)], ...short,
@@ -193,22 +192,21 @@ function confusion(cell, labels) {
     const mixed = entries.filter(([gold, predicted]) => gold !== predicted).sort((a, b) => b[2] - a[2]);
     const rows = mixed.slice(0, CONFUSIONS).map(([gold, predicted, count]) =>
       h("tr", {}, h("th", { scope: "row" }, name(gold)), h("td", {}, name(predicted)), h("td", { class: "number" }, whole(count))));
-    const head = ["True label", "Predicted", "Rows"].map((text, i) => h("th", { scope: "col", class: i > 1 ? "number" : null }, text));
+    const heads = ["True label", "Predicted", "Rows"].map((text, i) => heading(text, i > 1));
     const caption = `${labels.length} labels: the most frequent confusions`;
-    return scroller(caption, h("table", {}, h("caption", {}, caption), h("thead", {}, h("tr", {}, ...head)), h("tbody", {}, ...rows)));
+    return scroller(caption, tableOf(null, heads, rows, caption));
   }
   const columns = labels.length + (cell.n_unparsed ? 1 : 0);
   const counts = labels.map(() => Array(labels.length + 1).fill(0));
   for (const [gold, predicted, count] of entries) counts[gold][predicted] = count;
-  const head = h("tr", {}, h("th", { scope: "col" }, "True ↓  Predicted →"),
-    ...Array.from({ length: columns }, (_, i) => h("th", { scope: "col", class: "number" }, name(i))));
+  const heads = [heading("True ↓  Predicted →"), ...Array.from({ length: columns }, (_, i) => heading(name(i), true))];
   const rows = counts.map((row, gold) => {
     const total = row.reduce((a, b) => a + b, 0) || 1;
     const cells = row.slice(0, columns).map((count, predicted) =>
       h("td", { class: gold === predicted ? "number right" : "number missed", style: `--share: ${(count / total).toFixed(3)}` }, count ? whole(count) : "·"));
     return h("tr", {}, h("th", { scope: "row" }, name(gold)), ...cells);
   });
-  return scroller("Confusion matrix", h("table", { class: "confusion" }, h("thead", {}, head), h("tbody", {}, ...rows)));
+  return scroller("Confusion matrix", tableOf("confusion", heads, rows));
 }
 
 function wrongRows(cell, details, labels) {
@@ -218,10 +216,9 @@ function wrongRows(cell, details, labels) {
     const [text, trueLabel] = details.texts[number];
     return h("tr", {}, h("td", { class: "text" }, text), h("td", {}, trueLabel), h("td", {}, predicted));
   });
-  const head = ["Text", "True label", "Predicted"].map((name) => h("th", { scope: "col" }, name));
-  const which = cell.n_wrong > rows.length ? `The first ${rows.length} of ${plural(cell.n_wrong, "wrong row")}` : plural(cell.n_wrong, "wrong row");
-  const table = h("table", { class: "wrong" }, h("caption", {}, `${which}.`), h("thead", {}, h("tr", {}, ...head)), h("tbody", {}, ...rows));
-  return scroller("Wrong rows", table);
+  const heads = ["Text", "True label", "Predicted"].map((text) => heading(text));
+  const part = cell.n_wrong > rows.length ? `The first ${rows.length} of ` : "";
+  return scroller("Wrong rows", tableOf("wrong", heads, rows, `${part}${plural(cell.n_wrong, "wrong row")}.`));
 }
 
 // ---------------------------------------------------------------- generator outcome: two instructions side by side
@@ -263,7 +260,7 @@ async function drawOutcome(box, state) {
     const title = h("h3", {}, name, generator ? h("span", { class: "role" }, ` written by ${generator}${role}`) : "");
     if (!cell) return h("article", {}, title, h("p", { class: "note" }, "This was not run."));
     if (cell.error) return h("article", {}, title, h("p", { class: "problem" }, `This cell failed: ${cell.error}`));
-    const numbers = [["Macro-F1", `${score(cell.macro_f1)} [${score(cell.low)}, ${score(cell.high)}]`], ["Prompt tokens per query", whole(cell.tokens)]];
+    const numbers = [["Macro-F1", withInterval(cell)], ["Prompt tokens per query", whole(cell.tokens)]];
     return h("article", {}, title, facts(numbers), ...instruction(cell, details));
   }));
 }

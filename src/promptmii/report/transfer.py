@@ -36,8 +36,8 @@ class Transfer(NamedTuple):
         return short_names([*self.macro_f1.columns, *(generator for _, generator in self.macro_f1.index)])
 
 
-def transfers(by_scope: Sequence[Scores]) -> list[Transfer]:
-    """One matrix per way of answering and n, if it has several generators or followers.
+def transfers(by_scope: Sequence[Scores]) -> dict[str, dict[int, Transfer]]:
+    """A matrix by way of answering and n, if it has several generators or followers.
 
     Its rows are the writers of every single-call method: `mii`, and untrained `zero` for comparison.
     """
@@ -57,15 +57,16 @@ def transfers(by_scope: Sequence[Scores]) -> list[Transfer]:
         for mean in shared_means(scores, n)
         if mean.series.method in single_call() and mean.series.generator
     ]
+    matrices: dict[str, dict[int, Transfer]] = {}
     if not rows:
-        return []
+        return matrices
     all_means: Any = pd.DataFrame(rows)
-    matrices: list[Transfer] = []
     for (way, n), group in all_means.groupby(["way", "n"], sort=False):
         followers = [scores.scope.follower for scores in by_scope if scores.scope.way == way and n in scores.ns]
         if len(followers) > 1 or group["generator"].nunique() > 1:
             wide: Any = group.pivot(index=["order", "method", "generator"], columns="follower").droplevel("order")
-            matrices.append(Transfer(way, n, wide["macro_f1"].reindex(columns=followers), wide["tasks"]))
+            macro_f1 = wide["macro_f1"].reindex(columns=followers)
+            matrices.setdefault(way, {})[n] = Transfer(way, n, macro_f1, wide["tasks"])
     return matrices
 
 

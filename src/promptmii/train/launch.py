@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from promptmii.configs import FOLDER
-from promptmii.errors import ConfigError, MissingDependencyError, ModelError
+from promptmii.errors import ConfigError, MissingDependencyError, ModelError, counted
 from promptmii.serving import model_to_serve
 from promptmii.train.settings import TrainSettings
 
@@ -36,8 +36,8 @@ def check_processes(planned: int, running: int) -> None:
     """Raise `ConfigError` unless the planned number of processes is running. The batch sizes depend on it."""
     if running != planned:
         raise ConfigError(
-            f"The configuration is for {planned} process(es) (plan.processes), but {running} are running. Start it "
-            "with promptmii launch and the same arguments."
+            f"The configuration is for {counted(planned, 'process')} (plan.processes), but {running} are running. "
+            "Start it with promptmii launch and the same arguments."
         )
 
 
@@ -59,7 +59,9 @@ def command(processes: int, machines: Machines, arguments: Sequence[str]) -> lis
         raise ConfigError(f"--machine is {machines.this}; expected 0 to {machines.count - 1} (see --machines).")
     local, remainder = divmod(processes, machines.count)
     if remainder or not local:
-        raise ConfigError(f"{processes} process(es) (plan.processes) do not divide among {machines.count} machines.")
+        raise ConfigError(
+            f"{counted(processes, 'process')} (plan.processes) cannot be divided among {machines.count} machines."
+        )
     if processes == 1:
         return ["promptmii", "train", *arguments]
     rendezvous = ["--standalone"]
@@ -132,7 +134,8 @@ def slurm(settings: TrainSettings, gpus: int, output: Path, arguments: Sequence[
     trainers, remainder = divmod(settings.plan.processes, gpus)
     if remainder or not trainers:
         raise ConfigError(
-            f"{settings.plan.processes} processes (plan.processes) is not a multiple of {gpus} GPUs per node (--gpus)."
+            f"{counted(settings.plan.processes, 'process')} (plan.processes) is not a multiple of {gpus} GPUs per node "
+            "(--gpus)."
         )
     has_server = settings.reward.serve or settings.endpoint.base_url
     unserved = {name for name in map(model_to_serve, settings.reward.followers) if name}

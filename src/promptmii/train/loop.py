@@ -16,6 +16,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback
 from promptmii.curves import is_training_run, read_curves
 from promptmii.errors import ModelError, OutputError, PromptMIIError, counted
 from promptmii.files import atomic_folder
+from promptmii.markdown import markdown_table
 from promptmii.models.hf.model import quiet
 from promptmii.models.references import ServerReference
 from promptmii.schema import Settings
@@ -170,7 +171,7 @@ def model_card(
     base_note = " (SmolLM2-135M-Instruct, Apache-2.0)" if base == "smol" else ""
     recipe = {"step": step, **settings.model_dump(mode="json", exclude=dict(PRIVATE))}
     rows = [
-        f"| {name} | {task.source.get('group', 'unstated')} | {task.source.get('licence', 'unstated')} |"
+        (name, task.source.get("group", "unstated"), task.source.get("licence", "unstated"))
         for name, task in tasks.items()
     ]
     licences = Counter(task.source.get("licence") or "unstated" for task in tasks.values())
@@ -188,7 +189,7 @@ def model_card(
         "",
         *_section("Recipe", [f"- {name}: {value}" for name, value in recipe.items()]),
         *_section("Validation", [f"- {name}: {value:.3f}" for name, value in measured.items()]),
-        *_section("Data", ["| task | source | licence |", "| --- | --- | --- |", *rows] if rows else []),
+        *_section("Data", [markdown_table(("task", "source", "licence"), rows)] if rows else []),
         *_section("Licences of the data", [f"- {licence}: {counted(n, 'task')}" for licence, n in licences.items()]),
     ]
     return "\n".join(lines)

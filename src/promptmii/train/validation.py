@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from statistics import fmean
 from typing import NamedTuple
 
@@ -55,6 +56,8 @@ class Outcome:
     """None if a follower failed or the spending limit was reached; 0 without an instruction."""
     unparsed: float = 0.0
     tokens: int = 0
+    failure: str = ""
+    """The error that left the case without a score."""
 
 
 def cases(tasks: Sequence[Task], settings: ValidationSettings) -> list[Case]:
@@ -113,9 +116,7 @@ def write(writer: Writer, cases: Sequence[Case]) -> list[Written]:
 def _attempt(inducer: MetaInducer, case: Case) -> Written:
     try:
         instruction = inducer.induce(draw_support(case.task, case.n))
-    except _PendingError:
-        return Written(case, None)
-    except (ConfigError, EndpointError):  # no example fits the prompt, or the model wrote nothing
+    except (_PendingError, ConfigError, EndpointError):  # or no example fits the prompt, or the model wrote nothing
         return Written(case, None)
     return Written(case, instruction, inducer.writer.model.count_tokens([instruction.text])[0])
 
@@ -130,15 +131,14 @@ def judge(written: Sequence[Written], followers: Sequence[Follower], rows: int) 
         support, query = draw_support(case.task, case.n), draw_query(case.task, rows)
         try:
             results = [score(follower, follower.prepare(instruction, support), query) for follower in followers]
-        except (EndpointError, SpendingLimitError):  # the next rollout stops at the limit, with a checkpoint
-            return Outcome(case, instruction.text, None, tokens=tokens)
+        except (EndpointError, SpendingLimitError) as error:  # the next rollout stops at the limit, with a checkpoint
+            return Outcome(case, instruction.text, None, tokens=tokens, failure=str(error))
         scores = [result.macro_f1 for result in results if result.macro_f1 is not None]
         mean = fmean(scores) if len(scores) == len(results) else None
         unparsed = fmean(result.n_unparsed / result.n for result in results)
         return Outcome(case, instruction.text, mean, unparsed, tokens)
 
-    outcomes = dict(parallel(judge_case, written, THREADS))
-    return [outcomes[position] for position in range(len(written))]
+    return [outcome for _, outcome in sorted(parallel(judge_case, written, THREADS), key=itemgetter(0))]
 
 
 def summary(outcomes: Sequence[Outcome]) -> dict[str, float]:

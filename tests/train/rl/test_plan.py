@@ -162,6 +162,7 @@ def test_train_command_prints_the_dry_run(world: Path) -> None:
     table = CliRunner().invoke(app, ["train", str(config), "--tasks", str(world / "tasks"), "--dry-run"])
     assert "validation.every" in table.stdout
     assert "per_device_train_batch_size" in table.stdout
+    assert "= 1 process x 4 x 5 accumulated" in table.stdout
     other_stage = CliRunner().invoke(app, ["train", str(config), "--stage", "best-of", "--dry-run"])
     assert "work for the stage rl only" in other_stage.stderr
     unknown_stage = CliRunner().invoke(app, ["train", str(config), "--stage", "lr"])

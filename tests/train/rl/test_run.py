@@ -305,6 +305,21 @@ def test_reached_spending_limit_leaves_a_checkpoint(world: Path) -> None:
     assert int(last.name.split("-")[1]) == max(curves(world / "run")["train/reward"])
 
 
+@pytest.mark.slow
+def test_a_spending_limit_reached_in_the_last_validation_is_named(world: Path) -> None:
+    inner: Any = obedient().model
+    recorder = Recorder()
+
+    def score(chat: Chat, option: str) -> float:
+        if recorder.counts[-1] == 2:
+            raise SpendingLimitError("Stopped at --max-cost")
+        return inner._score(chat, option)
+
+    followers = [Follower(ScriptedModel(score=score))]
+    learn(settings(world, trl={"max_steps": 2}), world / "run", followers=followers, progress=recorder)
+    assert "Step 2: validation not judged: Stopped at --max-cost" in recorder.notes
+
+
 def test_resumed_run_uses_the_intervals_that_it_is_given() -> None:
     policy: Any = None
     arguments: Any = SimpleNamespace(logging_steps=1, eval_steps=7, save_steps=3)

@@ -16,19 +16,20 @@ trainers=${#nodes[@]}
 if [ -n "${FOLLOWER:-}" ]; then
     trainers=$((trainers - 1))
     server=${nodes[$trainers]}
+    ports=$(seq -s ' ' 8000 $((7999 + gpus)))
     # One vLLM server per GPU. Answers are short, so independent copies beat tensor parallelism.
     srun --nodes=1 --ntasks=1 --nodelist="$server" bash -c "
-        for i in \$(seq 0 $((gpus - 1))); do
-            CUDA_VISIBLE_DEVICES=\$i vllm serve '$FOLLOWER' --port \$((8000 + i)) --enable-prefix-caching \
+        for port in $ports; do
+            CUDA_VISIBLE_DEVICES=\$((port - 8000)) vllm serve '$FOLLOWER' --port \$port --enable-prefix-caching \
                 --generation-config vllm &
         done
         wait" &
     servers=$!
     trap 'kill $servers 2>/dev/null || true' EXIT
-    OPENAI_BASE_URL=$(for i in $(seq 0 $((gpus - 1))); do printf 'http://%s:%d/v1,' "$server" $((8000 + i)); done)
+    OPENAI_BASE_URL=$(for port in $ports; do printf 'http://%s:%d/v1,' "$server" "$port"; done)
     export OPENAI_BASE_URL=${OPENAI_BASE_URL%,} OPENAI_API_KEY=${OPENAI_API_KEY:-none}
-    for i in $(seq 0 $((gpus - 1))); do
-        until curl --silent --fail "http://$server:$((8000 + i))/health" > /dev/null; do
+    for port in $ports; do
+        until curl --silent --fail "http://$server:$port/health" > /dev/null; do
             kill -0 $servers || { echo "The follower's servers have ended." >&2; exit 1; }
             sleep 1
         done

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from promptmii.doctor import Check, Report, examine
-from promptmii.errors import ConfigError
+from promptmii.errors import ConfigError, counted
 from promptmii.extras import unmet
 from promptmii.models.http.config import addresses
 from promptmii.models.references import ServerReference
@@ -44,7 +44,7 @@ def _packages(grpo: GrpoPlan) -> Check:
 def _gpus(settings: TrainSettings) -> Check:
     count, processes, serve = torch.cuda.device_count(), settings.plan.processes, settings.reward.serve
     if not count:
-        return Check("GPUs", True, f"none: {processes} process(es) would train on the CPU")
+        return Check("GPUs", True, f"none: {counted(processes, 'process')} would train on the CPU")
     server_gpus = 0
     if serve and serve.devices is None:
         server_gpus = serve.copies * sum(

@@ -9,7 +9,7 @@ from typing import Any
 from transformers.integrations.integration_utils import get_available_reporting_integrations
 from trl.trainer.grpo_config import GRPOConfig
 
-from promptmii.errors import ConfigError, MissingDependencyError, nearest
+from promptmii.errors import ConfigError, MissingDependencyError, counted, nearest
 from promptmii.extras import unmet
 from promptmii.train.paper import SAVE_EVERY, TRL
 from promptmii.train.settings import TrainSettings
@@ -127,8 +127,8 @@ class GrpoPlan:
         if instructions % at_once:
             raise ConfigError(
                 f"An update of {self.per_update} prompts x {generations} generations = {instructions} instructions "
-                f"does not divide into {processes} process(es) x {per_device} (trl.per_device_train_batch_size) = "
-                f"{at_once}. Choose a divisor."
+                f"does not divide into {counted(processes, 'process')} x {per_device} "
+                f"(trl.per_device_train_batch_size) = {at_once}. Choose a divisor."
             )
         save_every, max_steps = int(self.options["save_steps"]), int(self.options.get("max_steps", 0))
         for name, steps in (("save_steps", save_every), ("max_steps", max_steps)):

@@ -11,7 +11,7 @@ import torch
 from accelerate import PartialState
 
 from promptmii.curves import VALIDATION
-from promptmii.errors import ConfigError, SpendingLimitError, counted
+from promptmii.errors import ConfigError, EndpointError, SpendingLimitError, counted
 from promptmii.follower import Follower
 from promptmii.inducers.writing import Writer
 from promptmii.progress import QUIET, Progress
@@ -22,7 +22,7 @@ from promptmii.train.loop import BEST, Best, Safeguards, checkpoints, generator_
 from promptmii.train.reward import Reward
 from promptmii.train.rl.followers import open_followers
 from promptmii.train.rl.plan import GrpoPlan, check_packages, grpo_plan
-from promptmii.train.rl.trainer import FollowersLostError, PolicyTrainer, RewardFunction, VisitDataset
+from promptmii.train.rl.trainer import PolicyTrainer, RewardFunction, VisitDataset
 from promptmii.train.rl.watch import Watch
 from promptmii.train.run_folder import RunFolder, open_run
 from promptmii.train.settings import TrainSettings
@@ -78,7 +78,7 @@ def train(
         trainer = _trainer(grpo, style, split, followers, folder, run, progress)
         try:
             run_loop(trainer, folder, resume=resume)
-        except (FollowersLostError, SpendingLimitError):  # raised between two updates, so the run can resume exactly
+        except (EndpointError, SpendingLimitError):  # raised between two updates, so the run can resume exactly
             if trainer.state.global_step:
                 trainer.save_now()
             raise

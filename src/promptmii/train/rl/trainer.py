@@ -86,10 +86,6 @@ class VisitDataset:
         return {"visit": number, "prompt": [dict(message) for message in self.visits.visit(number).chat]}
 
 
-class FollowersLostError(EndpointError):
-    """Too many drafts could not be scored. The weights are those of the last finished step."""
-
-
 @dataclass
 class RewardFunction:
     """Judges the drafts of a rollout and logs the results."""
@@ -269,11 +265,9 @@ class PolicyTrainer(GRPOTrainer):
         """Stop all processes if the followers of one fail or cost too much; else the others would wait forever."""
         with self.clock("reward"):
             rewards = super()._calculate_rewards(*args, **options)
-        for failure in gather_object([self._reward.failure]):
-            if isinstance(failure, SpendingLimitError):
-                raise failure
-            if failure:
-                raise FollowersLostError(str(failure))
+        failures = [failure for failure in gather_object([self._reward.failure]) if failure]
+        if failures:
+            raise failures[0]
         return rewards
 
     def _get_per_token_logps_and_entropies(

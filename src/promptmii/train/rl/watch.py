@@ -100,7 +100,8 @@ class Watch(TrainerCallback):
             if isinstance(value, int | float) and name not in DROPPED
         } | self._trainer.clock.take()
         values["memory/gib"] = _memory_gib(self._trainer.accelerator.device)
-        self._write(state.global_step, values)
+        if self.folder:
+            self.folder.log_metrics(state.global_step, values)
         if "train/reward" in values:
             self.progress.note(
                 f"Step {state.global_step} of {state.max_steps}: reward {values['train/reward']:.3f}, "
@@ -108,10 +109,6 @@ class Watch(TrainerCallback):
             )
         if "zero_variance" in values:
             self._warn_if_stuck(state.global_step, values)
-
-    def _write(self, step: int, values: Mapping[str, float]) -> None:
-        if self.folder:
-            self.folder.log_metrics(step, values)
 
     def _warn_if_stuck(self, step: int, values: Mapping[str, float]) -> None:
         if values["zero_variance"] < 1.0:
@@ -140,16 +137,17 @@ class Watch(TrainerCallback):
         own_share = written[state.process_index :: state.num_processes]
         outcomes: list[Outcome] = gather_object(judge(own_share, self.followers, self.settings.validation.rows))
         values = summary(outcomes) | drift
-        result = "not judged, because followers failed"
+        failure = next((outcome.failure for outcome in outcomes if outcome.failure), "followers failed")
+        result = f"not judged: {failure}"
         if not values["validation/failed"]:
             better = self.best.improves(values[VALIDATION])
             result = f"{values[VALIDATION]:.3f}{' (best)' if better else ''}"
             if better:
                 self._save_best(step, {name: value for name, value in values.items() if name.startswith(VALIDATION)})
         values |= {"seconds/validation": perf_counter() - start}
-        self._write(step, values)
         self._report(values)
         if self.folder:
+            self.folder.log_metrics(step, values)
             self.folder.log_samples([_row(step, outcome) for outcome in outcomes])
         self.progress.note(f"Step {step}: validation {result}")
 

@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from contextlib import ExitStack, closing, suppress
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from statistics import fmean
 
@@ -76,8 +77,8 @@ def best_of(
         for start in range(finished, settings.visits, settings.together):
             end = min(start + settings.together, settings.visits)
             batch = [visits.visit(number) for number in range(start, end)]
-            by_position = dict(parallel(write, batch, writer.model.card.concurrency))
-            drafts = [by_position[position] for position in range(len(batch))]
+            written = sorted(parallel(write, batch, writer.model.card.concurrency), key=itemgetter(0))
+            drafts = [visit_drafts for _, visit_drafts in written]
             judged = iter(reward.judge([draft for visit_drafts in drafts for draft in visit_drafts]))
             for visit, visit_drafts in zip(batch, drafts, strict=True):
                 results = [(draft, next(judged)) for draft in visit_drafts]
