@@ -9,6 +9,7 @@ from typing import Any
 from promptmii.data.decoding import path_name
 from promptmii.data.table import Table, decode_classes, join_splits, make_table
 from promptmii.errors import DataError, MissingDependencyError, first_line
+from promptmii.files import refuse_full_disk
 
 BATCH = 1024
 """Rows per decoded batch."""
@@ -103,7 +104,7 @@ def read_saved_dataset(folder: Path) -> Table:
 
 
 def read_hub(reference: str) -> Table:
-    """Read `hub:owner/name[:config][@revision]`. Raises `DataError`."""
+    """Read `hub:owner/name[:config][@revision]`. Raises `DataError`, and `OutputError` if the disk is full."""
     try:
         import datasets
         from datasets.exceptions import DatasetsError
@@ -118,5 +119,6 @@ def read_hub(reference: str) -> Table:
     try:
         loaded = datasets.load_dataset(repository, config or None, revision=revision or None)
     except (OSError, ValueError, RuntimeError, DatasetsError, HfHubHTTPError) as error:
+        refuse_full_disk(error, reference)
         raise DataError(f"{reference} cannot be loaded: {first_line(error)}. {expected}") from error
     return datasets_table(loaded, reference)
