@@ -15,6 +15,7 @@ from functools import cached_property
 from typing import Any
 
 from promptmii.denial import DETERMINER, NEGATION, PARTICLE, Mention, claims
+from promptmii.words import UNSEPARATED
 
 # The thinking of a reasoning model is part of neither a label nor an instruction.
 _THOUGHT = (
@@ -124,12 +125,8 @@ _ASKS_FOR_TEXT = re.compile(
 )
 """In an answer that has not read the text: "Yes, I can help! Please share the text"."""
 
-_UNSPACED = (  # scripts that put no space between words, and Korean, which joins particles to words
-    "\u0e00-\u0fff\u1000-\u109f\u1100-\u11ff\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff"
-    "\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff"
-)
 _MARKS = "\u0300-\u036f\u0591-\u05c7\u064b-\u065f\u0900-\u0903\u093a-\u094f\u0980-\u0dff"
-_SPACED = rf"[^\W_{_UNSPACED}]"
+_SPACED = rf"[^\W_{UNSEPARATED}]"
 
 
 @dataclass(frozen=True)
