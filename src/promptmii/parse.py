@@ -8,7 +8,7 @@ import html
 import json
 import re
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
@@ -213,14 +213,13 @@ class LabelParser:
         Ignores lines and paragraphs with a label `beside` another, given by the start positions of such labels.
         """
 
-        def has_pair(part: re.Match[str]) -> bool:
-            return any(part.start() <= start < part.end() for start in beside)
+        def single(parts: Iterable[re.Match[str]]) -> list[str]:
+            return [part[0] for part in parts if not any(part.start() <= start < part.end() for start in beside)]
 
         lines, blocks = list(re.finditer(r"[^\n]+", text)), list(_BLOCK.finditer(text))
-        parts = [part[0] for part in lines + blocks if not has_pair(part)]
-        fields = [part[field.end() :] for part in parts if (field := _FIELD.match(part))]
-        passages = [part[0] for part in lines[:1] + blocks if not has_pair(part)]
-        return set[str]().union(*map(self._equal, fields)) or set[str]().union(*map(self._equal, passages))
+        fields = [part[field.end() :] for part in single(lines + blocks) if (field := _FIELD.match(part))]
+        labels = set[str]().union(*map(self._equal, fields))
+        return labels or set[str]().union(*map(self._equal, single(lines[:1] + blocks)))
 
     def _mentions(self, text: str) -> list[Mention]:
         """The places where the text spells a label, in order. The longest label at a place counts."""
@@ -334,9 +333,7 @@ def _json(answer: str) -> Iterator[Any]:
 
 
 def _leaves(value: Any, key: str, rank: int, is_label: Callable[[str], bool]) -> Iterator[tuple[str, int]]:
-    """The values, except confidences and those under keys that deny them, each with a rank.
-
-    `{"spam": true}` gives "spam".
+    """The values, each with a rank; not confidences and denied values. `{"spam": true}` gives "spam".
 
     The rank is 2 directly under a field such as "label", 1 deeper or under a field such as "other_labels", else 0.
     """

@@ -4,7 +4,6 @@ A group consists of the repositories that share texts, directly or through other
 Single texts that splits still share stay only in the split of lowest rank (`RANK`).
 """
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,6 +14,7 @@ import numpy as np
 from promptmii.corpus.overlap import Link, SignedTexts, components, links
 from promptmii.corpus.settings import CleanSettings, SplitSettings
 from promptmii.data.corpus_files import Split
+from promptmii.data.sample import random_rank
 from promptmii.errors import ConfigError, counted, nearest
 from promptmii.task import Task
 
@@ -72,7 +72,7 @@ def assign(
     members: dict[int, list[int]] = defaultdict(list)
     for number in sorted(remaining):
         members[heads[number]].append(number)
-    groups = sorted(members, key=lambda head: _random_order(settings.seed, tasks[head].repository))
+    groups = sorted(members, key=lambda head: random_rank(tasks[head].repository, settings.seed))
     assignment.split = _assign_groups(tasks, [members[head] for head in groups], dropped, settings)
     return assignment
 
@@ -108,7 +108,7 @@ def _above_limit(tasks: Sequence[TaskName], dropped: Mapping[int, str], settings
             members[task.repository].append(number)
     reasons: dict[int, str] = {}
     for repository, numbers in members.items():
-        ordered = sorted(numbers, key=lambda number: _random_order(settings.seed, tasks[number].name))
+        ordered = sorted(numbers, key=lambda number: random_rank(tasks[number].name, settings.seed))
         reason = f"{repository} has {len(numbers)} configurations; per_repository is {settings.per_repository}"
         reasons |= dict.fromkeys(ordered[settings.per_repository :], reason)
     return reasons
@@ -145,10 +145,6 @@ def _assign_groups(
             room["validation"] -= len(group)
         splits |= dict.fromkeys(group, split)
     return splits
-
-
-def _random_order(seed: int, name: str) -> str:
-    return hashlib.sha256(f"{seed}\0{name}".encode()).hexdigest()
 
 
 class TextRemover:

@@ -35,7 +35,7 @@ def parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
 def arrow_table(table: Any, origin: str) -> Table:
     """Convert an Arrow table, with the class names that `datasets` stores in its schema metadata."""
     check_distinct(table.schema.names, origin)
-    return decode_classes(make_table(table.to_pylist(), origin), _class_names(table.schema.metadata))
+    return decode_classes(make_table(table.to_pylist(), origin), _stored_class_names(table.schema.metadata))
 
 
 def check_distinct(columns: Sequence[Any], origin: str) -> None:
@@ -45,7 +45,7 @@ def check_distinct(columns: Sequence[Any], origin: str) -> None:
         raise DataError(f"{origin} has two columns {max(names, key=names.count)!r}. Rename one.")
 
 
-def _class_names(metadata: Mapping[bytes, bytes] | None) -> dict[str, Sequence[str]]:
+def _stored_class_names(metadata: Mapping[bytes, bytes] | None) -> dict[str, Sequence[str]]:
     """The class names of each `ClassLabel` column; empty if the metadata declares none or is malformed."""
     try:
         features = json.loads((metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
@@ -72,11 +72,14 @@ def datasets_table(parts: Mapping[Any, Any], origin: str) -> Table:
 
 
 def _dataset_table(dataset: Any, origin: str) -> Table:
-    features = getattr(dataset, "features", None) or {}
-    items = {column: _item_feature(feature) for column, feature in features.items()}
-    classes = {column: item.names for column, item in items.items() if hasattr(item, "int2str")}
     rows = dataset.to_list() if hasattr(dataset, "to_list") else list(dataset)  # an IterableDataset has no to_list
-    return decode_classes(make_table(rows, origin), classes)
+    return decode_classes(make_table(rows, origin), class_names(getattr(dataset, "features", None) or {}))
+
+
+def class_names(features: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """The class names of each `ClassLabel` among the features of `datasets`, also of lists of them."""
+    items = {column: _item_feature(feature) for column, feature in features.items()}
+    return {column: tuple(item.names) for column, item in items.items() if hasattr(item, "int2str")}
 
 
 def is_saved_dataset(folder: Path) -> bool:

@@ -8,7 +8,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from promptmii.data.columnar import arrow_table, datasets_table, read_hub, read_parquet, read_saved_dataset
+from promptmii.data.columnar import (
+    arrow_table,
+    check_distinct,
+    datasets_table,
+    read_hub,
+    read_parquet,
+    read_saved_dataset,
+)
 from promptmii.data.decoding import decode, path_name, split_lines
 from promptmii.data.delimited import read_delimited
 from promptmii.data.json_tables import nested_table, read_json, read_json_lines
@@ -48,7 +55,8 @@ def _read(source: Source) -> Table:
     if isinstance(source, str) and source.startswith("hub:"):
         return read_hub(source)
     if isinstance(source, str | Path):
-        return _read_path(Path(source))
+        with data_errors(Path(source)):
+            return _read_file(Path(source))
     return _read_memory(source)
 
 
@@ -85,9 +93,7 @@ def _pandas_table(frame: Any) -> Table:
     named_levels = [name for name in index_names if name is not None and name not in frame.columns]
     if named_levels:
         frame = frame.reset_index(named_levels)
-    columns = [str(name) for name in frame.columns]
-    if len(set(columns)) < len(columns):
-        raise DataError(f"The DataFrame has two columns {max(columns, key=columns.count)!r}. Rename one.")
+    check_distinct(frame.columns, "The DataFrame")
     return make_table(frame.to_dict("records"), "a DataFrame")
 
 
@@ -97,11 +103,6 @@ def format_of(path: Path) -> str:
     if len(suffixes) > 1 and suffixes[-1] == ".gz":
         return suffixes[-2]
     return suffixes[-1] if suffixes else ""
-
-
-def _read_path(path: Path) -> Table:
-    with data_errors(path):
-        return _read_file(path)
 
 
 @contextmanager
