@@ -109,15 +109,6 @@ _OTHER_FIELD = re.compile(
 )
 """A field with one or two words; if they are no label, the label is none that the rest mentions."""
 _CONFIDENCE = r"confidence|probability|certainty|likelihood"
-_NUMBERED = re.compile(
-    r"(?<!\w\s)\b(?:step|stage|example|input|text|sentence|schritt|[ée]tape|paso)\s+\Z"
-    rf"|\b(?:{_CONFIDENCE})\W{{1,4}}\Z",
-    re.IGNORECASE,
-)
-"""Before a number that is no label: an answer that is cut off may end at "Step 1: read the text"."""
-_ELIDED = re.compile(r"'(?!s\b)\w|\.[^\W\d_](?![^\W\d_])")
-"""After a letter that is part of a word or an abbreviation: "C'est", "A.M."; "A's" may be "A is"."""
-
 _ASKS_FOR_TEXT = re.compile(
     r"\bplease\s+(?:provide|share|give|send|paste|enter)\s+(?:me\s+)?(?:with\s+)?(?:the|your|a|more|some)\s+"
     r"(?:\w+\s+){0,2}(?:texts?|input|message|sentence|review|comment|context)\b",
@@ -127,6 +118,26 @@ _ASKS_FOR_TEXT = re.compile(
 
 _MARKS = "\u0300-\u036f\u0591-\u05c7\u064b-\u065f\u0900-\u0903\u093a-\u094f\u0980-\u0dff"
 _SPACED = rf"[^\W_{UNSEPARATED}]"
+_PART_OF_MORE = tuple(
+    (re.compile(label), re.compile(rf"(?:{before})\Z", re.IGNORECASE), re.compile(after))
+    for label, before, after in (
+        (r"", r"[-+±#!~¬≠\u200d]", r""),
+        (r"", r"", r"[-+#~\u200d]"),
+        (rf"\A(?:{_SPACED}|[-+.])", rf"{_SPACED}|[{_MARKS}]|[^\W_]_", r""),
+        (rf"{_SPACED}\Z", r"", rf"{_SPACED}|[{_MARKS}]|_[^\W_]"),
+        (r"\A['`_.-]+\Z", r"\w", r"\w"),
+        (r"\A[-+]?\d", r"\d[.,:/⁄]|(?:\A|\s)[.,]|[<>≤≥€£¥]|\d ", r""),
+        (r"\d\Z", r"", r"[.,:/⁄][-+]?\d| ?[%‰°]| \d"),
+        (r"\A\d", r"\$", r"(?!\$)"),
+        # An answer that is cut off may end at "Step 1: read the text".
+        (r"\A\d", r"(?<!\w\s)\b(?:step|stage|example|input|text|sentence|schritt|[ée]tape|paso)\s+", r""),
+        (r"\A\d", rf"\b(?:{_CONFIDENCE})\W{{1,4}}", r""),
+        # A letter of a word or an abbreviation: "C'est", "A.M."; but "A's" may be "A is".
+        (r"\A[^\W\d_]\Z", r"", r"'(?!s\b)\w|\.[^\W\d_](?![^\W\d_])"),
+        (r"\A[^\W\d_]\Z", r"[^\W\d_]\.", r""),
+    )
+)
+"""What a label looks like, and the text before and after it, where it is part of a word, a number or a compound."""
 
 
 @dataclass(frozen=True)
@@ -284,18 +295,10 @@ def _pattern(label: str, others: Sequence[str] = ()) -> str:
 
 def _stands_alone(text: str, start: int, end: int) -> bool:
     """True if the span is not part of a word, a number, a signed number or a compound such as "spam-free"."""
-    before, spelled, after = text[max(start - 2, 0) : start], text[start:end], text[end : end + 3]
-    return not (
-        re.search(r"[-+±#!~¬≠\u200d]\Z", before)
-        or re.match(r"[-+#~\u200d]", after)
-        or (re.match(rf"{_SPACED}|[-+.]", spelled) and re.search(rf"(?:{_SPACED}|[{_MARKS}]|[^\W_]_)\Z", before))
-        or (re.match(r"[-+]?\d", spelled) and re.search(r"\d[.,:/⁄]\Z|(?:\A|\s)[.,]\Z|[<>≤≥€£¥]\Z|\d \Z", before))
-        or (spelled[0].isdigit() and before.endswith("$") and not after.startswith("$"))
-        or (re.search(rf"{_SPACED}\Z", spelled) and re.match(rf"{_SPACED}|[{_MARKS}]|_[^\W_]", after))
-        or (spelled[0].isdigit() and _NUMBERED.search(text[max(start - 20, 0) : start]))
-        or (spelled.isalpha() and len(spelled) == 1 and (_ELIDED.match(after) or re.search(r"[^\W\d_]\.\Z", before)))
-        or (re.fullmatch(r"['`_.-]+", spelled) and re.search(r"\w\Z", before) and re.match(r"\w", after))
-        or (spelled[-1].isdigit() and re.match(r"[.,:/⁄][-+]?\d| ?[%‰°]| \d", after))
+    before, spelled = text[max(start - 20, 0) : start], text[start:end]
+    return not any(
+        label.search(spelled) and outside.search(before) and after.match(text, end)
+        for label, outside, after in _PART_OF_MORE
     )
 
 
