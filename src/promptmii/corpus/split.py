@@ -120,29 +120,27 @@ def _assign_groups(
     """Fill the held-out split and then validation with groups, in order; train on the rest."""
     total = sum(map(len, groups))
     for name in settings.heldout_tasks:
-        if not any(tasks[number].is_named({name.casefold()}) for group in groups for number in group):
-            reason = next((dropped[n] for n in dropped if tasks[n].is_named({name.casefold()})), None)
-            if reason:
-                raise ConfigError(f"heldout_tasks names {name!r}, which was dropped: {reason}.")
+        numbers = [number for number, task in enumerate(tasks) if task.is_named({name.casefold()})]
+        if not numbers:
             names = [task.name for task in tasks]
             raise ConfigError(f"heldout_tasks names {name!r}, which is not in the corpus. {nearest(name, names)}")
+        if dropped.keys() >= set(numbers):
+            raise ConfigError(f"heldout_tasks names {name!r}, which was dropped: {dropped[numbers[0]]}.")
     heldout_names = {name.casefold() for name in settings.heldout_tasks}
     room: dict[Split, int] = {
         "heldout": 0 if heldout_names else round(settings.heldout * total),
         "validation": round(settings.validation * total),
+        "train": total,
     }
     splits: dict[int, Split] = {}
     for group in groups:
-        is_small = len(group) <= max(1, LARGEST_GROUP * total)
-        split: Split = "train"
         if any(tasks[number].is_named(heldout_names) for number in group):
-            split = "heldout"
-        elif is_small and len(group) <= room["heldout"]:
-            split = "heldout"
-            room["heldout"] -= len(group)
-        elif is_small and len(group) <= room["validation"]:
-            split = "validation"
-            room["validation"] -= len(group)
+            split: Split = "heldout"
+        elif len(group) > max(1, LARGEST_GROUP * total):
+            split = "train"
+        else:
+            split = next(split for split in room if len(group) <= room[split])
+            room[split] -= len(group)
         splits |= dict.fromkeys(group, split)
     return splits
 
