@@ -1,10 +1,13 @@
 """Files are written atomically and privately, and replace nothing without `force`."""
 
+import errno
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 from filelock import FileLock
 
@@ -17,13 +20,27 @@ from promptmii.files import (
     check_writable,
     free_name,
     locked,
+    no_room,
     private_folder,
+    refuse_full_disk,
     write_text,
 )
 
 
 def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
+
+
+@contextmanager
+def disk_of(size: int) -> Generator[None]:
+    """No file can grow beyond `size` bytes."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def fill(path: Path, error: BaseException | None = None, meanwhile: Callable[[], object] = int) -> None:
@@ -123,6 +140,39 @@ class TestLines:
         path.write_bytes(b"whole\ncut sho")
         append_line(path, b"next\n")
         assert path.read_bytes() == b"whole\ncut sho\nnext\n"
+
+    @pytest.mark.parametrize("size", [20, 20_000])
+    def test_a_full_disk_leaves_nothing_of_the_new_line(self, tmp_path: Path, size: int) -> None:
+        path = tmp_path / "lines"
+        append_line(path, b"whole\n")
+        with disk_of(10 + size // 2), pytest.raises(OutputError, match="lines cannot be written: File too large"):
+            append_line(path, b"x" * size + b"\n")
+        assert path.read_bytes() == b"whole\n"
+
+
+class TestFullDisks:
+    @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+    def test_a_cause_is_found_behind_the_error_of_a_library(self, number: int) -> None:
+        error = ValueError("a table cannot be generated")
+        error.__cause__ = OSError(number, os.strerror(number))
+        assert no_room(error) == os.strerror(number)
+        with pytest.raises(OutputError, match=f"data cannot be stored: {os.strerror(number)}"):
+            refuse_full_disk(error, "data")
+
+    def test_other_errors_are_left_to_the_caller(self) -> None:
+        refuse_full_disk(FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)), "data")
+
+    def test_weights_that_do_not_fit_leave_the_old_folder(self, tmp_path: Path) -> None:
+        numpy = pytest.importorskip("safetensors.numpy")
+        with atomic_folder(tmp_path / "best") as new:
+            (new / "old").touch()
+        with (
+            pytest.raises(OutputError, match=r"best cannot be written: .*File too large"),
+            atomic_folder(tmp_path / "best") as new,
+            disk_of(1000),
+        ):
+            numpy.save_file({"weights": np.zeros(10_000)}, new / "model.safetensors")
+        assert os.listdir(tmp_path / "best") == ["old"]
 
 
 class TestLocks:

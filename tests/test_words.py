@@ -31,4 +31,4 @@ def test_a_piece_in_a_script_with_spaces_is_one_word(piece: str) -> None:
 
 
 def test_scripts_without_spaces_have_two_or_four_characters_a_word() -> None:
-    assert list(map(word_share, ("退货", "お金を", "スマホ", "คืนเงิน"))) == [1, 1.5, 0.75, 1.75]
+    assert list(map(word_share, ("退货", "お金を", "スマホ", "คืนเงิน", "ໜ້າ"))) == [1, 1.5, 0.75, 1.75, 0.75]

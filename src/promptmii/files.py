@@ -3,6 +3,7 @@
 Caches and run folders hold texts and answers, so only their owner can read them. A replaced file keeps its mode.
 """
 
+import errno
 import os
 import secrets
 import shutil
@@ -11,9 +12,28 @@ from contextlib import contextmanager, suppress
 from itertools import chain, count
 from pathlib import Path
 
-from promptmii.errors import OutputError, PromptMIIError
+from promptmii.errors import OutputError, PromptMIIError, first_line
 
 LOCK = ".lock"
+_NO_ROOM = (*map(os.strerror, (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)), "Not enough disk space")
+
+
+def no_room(error: BaseException | None) -> str | None:
+    """The reason if an error, or its cause, is a full disk, an exhausted quota or a limit on the size of files.
+
+    It is sought in the messages, because libraries in Rust raise errors of their own for it, and so does `datasets`.
+    """
+    while error is not None:
+        if reason := next((reason for reason in _NO_ROOM if reason in str(error)), None):
+            return reason
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def refuse_full_disk(error: Exception, subject: str) -> None:
+    """Raise `OutputError` if `subject` failed for lack of room, so that the caller does not blame what it read."""
+    if reason := no_room(error):
+        raise OutputError(f"{subject} cannot be stored: {reason}. Make room, then run it again.") from error
 
 
 def cache_folder() -> Path:
@@ -74,7 +94,7 @@ def atomic_file(path: Path, *, force: bool = True) -> Generator[Path]:
     even if it appeared in the meantime. Raises `OutputError`.
     """
     temporary = path.absolute().parent / f".{secrets.token_hex(8)}.tmp"
-    try:
+    with _output_errors(path, "Make room or choose another path, then run it again."):
         try:
             os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
             yield temporary
@@ -86,12 +106,20 @@ def atomic_file(path: Path, *, force: bool = True) -> Generator[Path]:
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _output_errors(path: Path, advice: str) -> Generator[None]:
+    """Convert errors of writing `path` to an `OutputError`; a library may report a full disk as an error of its own."""
+    try:
+        yield
     except PromptMIIError:
         raise
-    except OSError as error:
-        raise OutputError(
-            f"{path} cannot be written: {error.strerror or error}. Make room or choose another path, then run it again."
-        ) from error
+    except Exception as error:
+        if not isinstance(error, OSError) and not no_room(error):
+            raise
+        reason = getattr(error, "strerror", None) or first_line(error)
+        raise OutputError(f"{path} cannot be written: {reason}. {advice}") from error
 
 
 def _claim(temporary: Path, path: Path) -> None:
@@ -123,44 +151,35 @@ def atomic_folder(folder: Path) -> Generator[Path]:
     old = folder.with_name(f".{folder.name}.old")
     shutil.rmtree(new, ignore_errors=True)
     try:
-        new.mkdir(parents=True)
-        yield new
-        for path in new.rglob("*"):
-            if path.is_file():
-                _sync(path)
-        shutil.rmtree(old, ignore_errors=True)
-        if folder.exists():
-            folder.rename(old)
-        new.rename(folder)
-        shutil.rmtree(old, ignore_errors=True)
-    except PromptMIIError:
-        raise
-    except OSError as error:
-        raise OutputError(
-            f"{folder} cannot be written: {error.strerror or error}. The previous version is still valid."
-        ) from error
+        with _output_errors(folder, "The previous version is still valid."):
+            new.mkdir(parents=True)
+            yield new
+            for path in new.rglob("*"):
+                if path.is_file():
+                    _sync(path)
+            shutil.rmtree(old, ignore_errors=True)
+            if folder.exists():
+                folder.rename(old)
+            new.rename(folder)
+            shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(new, ignore_errors=True)
 
 
 def append_line(path: Path, line: bytes) -> None:
     """Append a line and flush it to disk. Raises `OutputError`; the lines before it stay intact."""
-    try:
-        with open(path, "a+b", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-            end = file.tell()
-            file.seek(max(end - 1, 0))
-            separator = b"\n" if file.read(1) not in (b"", b"\n") else b""  # after a line that a kill cut short
-            try:
+    with _output_errors(path, "Make room, then run it again to continue."):
+        end = private_file(path).stat().st_size
+        try:
+            with path.open("a+b") as file:
+                file.seek(max(end - 1, 0))
+                separator = b"\n" if file.read(1) not in (b"", b"\n") else b""  # after a line that a kill cut short
                 file.write(separator + line)
                 file.flush()
                 os.fsync(file.fileno())
-            except OSError:
-                os.truncate(path, end)
-                raise
-    except OSError as error:
-        raise OutputError(
-            f"{path} cannot be written: {error.strerror or error}. Make room, then run it again to continue."
-        ) from error
+        except OSError:
+            os.truncate(path, end)  # only once the file is closed, because closing writes what its buffer holds
+            raise
 
 
 @contextmanager

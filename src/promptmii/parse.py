@@ -8,13 +8,14 @@ import html
 import json
 import re
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
 from typing import Any
 
 from promptmii.denial import DETERMINER, NEGATION, PARTICLE, Mention, claims
+from promptmii.words import UNSEPARATED
 
 # The thinking of a reasoning model is part of neither a label nor an instruction.
 _THOUGHT = (
@@ -108,15 +109,6 @@ _OTHER_FIELD = re.compile(
 )
 """A field with one or two words; if they are no label, the label is none that the rest mentions."""
 _CONFIDENCE = r"confidence|probability|certainty|likelihood"
-_NUMBERED = re.compile(
-    r"(?<!\w\s)\b(?:step|stage|example|input|text|sentence|schritt|[ée]tape|paso)\s+\Z"
-    rf"|\b(?:{_CONFIDENCE})\W{{1,4}}\Z",
-    re.IGNORECASE,
-)
-"""Before a number that is no label: an answer that is cut off may end at "Step 1: read the text"."""
-_ELIDED = re.compile(r"'(?!s\b)\w|\.[^\W\d_](?![^\W\d_])")
-"""After a letter that is part of a word or an abbreviation: "C'est", "A.M."; "A's" may be "A is"."""
-
 _ASKS_FOR_TEXT = re.compile(
     r"\bplease\s+(?:provide|share|give|send|paste|enter)\s+(?:me\s+)?(?:with\s+)?(?:the|your|a|more|some)\s+"
     r"(?:\w+\s+){0,2}(?:texts?|input|message|sentence|review|comment|context)\b",
@@ -124,12 +116,28 @@ _ASKS_FOR_TEXT = re.compile(
 )
 """In an answer that has not read the text: "Yes, I can help! Please share the text"."""
 
-_UNSPACED = (  # scripts that put no space between words, and Korean, which joins particles to words
-    "\u0e00-\u0fff\u1000-\u109f\u1100-\u11ff\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff"
-    "\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff"
-)
 _MARKS = "\u0300-\u036f\u0591-\u05c7\u064b-\u065f\u0900-\u0903\u093a-\u094f\u0980-\u0dff"
-_SPACED = rf"[^\W_{_UNSPACED}]"
+_SPACED = rf"[^\W_{UNSEPARATED}]"
+_PART_OF_MORE = tuple(
+    (re.compile(label), re.compile(rf"(?:{before})\Z", re.IGNORECASE), re.compile(after))
+    for label, before, after in (
+        (r"", r"[-+±#!~¬≠\u200d]", r""),
+        (r"", r"", r"[-+#~\u200d]"),
+        (rf"\A(?:{_SPACED}|[-+.])", rf"{_SPACED}|[{_MARKS}]|[^\W_]_", r""),
+        (rf"{_SPACED}\Z", r"", rf"{_SPACED}|[{_MARKS}]|_[^\W_]"),
+        (r"\A['`_.-]+\Z", r"\w", r"\w"),
+        (r"\A[-+]?\d", r"\d[.,:/⁄]|(?:\A|\s)[.,]|[<>≤≥€£¥]|\d ", r""),
+        (r"\d\Z", r"", r"[.,:/⁄][-+]?\d| ?[%‰°]| \d"),
+        (r"\A\d", r"\$", r"(?!\$)"),
+        # An answer that is cut off may end at "Step 1: read the text".
+        (r"\A\d", r"(?<!\w\s)\b(?:step|stage|example|input|text|sentence|schritt|[ée]tape|paso)\s+", r""),
+        (r"\A\d", rf"\b(?:{_CONFIDENCE})\W{{1,4}}", r""),
+        # A letter of a word or an abbreviation: "C'est", "A.M."; but "A's" may be "A is".
+        (r"\A[^\W\d_]\Z", r"", r"'(?!s\b)\w|\.[^\W\d_](?![^\W\d_])"),
+        (r"\A[^\W\d_]\Z", r"[^\W\d_]\.", r""),
+    )
+)
+"""What a label looks like, and the text before and after it, where it is part of a word, a number or a compound."""
 
 
 @dataclass(frozen=True)
@@ -216,14 +224,13 @@ class LabelParser:
         Ignores lines and paragraphs with a label `beside` another, given by the start positions of such labels.
         """
 
-        def has_pair(part: re.Match[str]) -> bool:
-            return any(part.start() <= start < part.end() for start in beside)
+        def single(parts: Iterable[re.Match[str]]) -> list[str]:
+            return [part[0] for part in parts if not any(part.start() <= start < part.end() for start in beside)]
 
         lines, blocks = list(re.finditer(r"[^\n]+", text)), list(_BLOCK.finditer(text))
-        parts = [part[0] for part in lines + blocks if not has_pair(part)]
-        fields = [part[field.end() :] for part in parts if (field := _FIELD.match(part))]
-        passages = [part[0] for part in lines[:1] + blocks if not has_pair(part)]
-        return set[str]().union(*map(self._equal, fields)) or set[str]().union(*map(self._equal, passages))
+        fields = [part[field.end() :] for part in single(lines + blocks) if (field := _FIELD.match(part))]
+        labels = set[str]().union(*map(self._equal, fields))
+        return labels or set[str]().union(*map(self._equal, single(lines[:1] + blocks)))
 
     def _mentions(self, text: str) -> list[Mention]:
         """The places where the text spells a label, in order. The longest label at a place counts."""
@@ -288,18 +295,10 @@ def _pattern(label: str, others: Sequence[str] = ()) -> str:
 
 def _stands_alone(text: str, start: int, end: int) -> bool:
     """True if the span is not part of a word, a number, a signed number or a compound such as "spam-free"."""
-    before, spelled, after = text[max(start - 2, 0) : start], text[start:end], text[end : end + 3]
-    return not (
-        re.search(r"[-+±#!~¬≠\u200d]\Z", before)
-        or re.match(r"[-+#~\u200d]", after)
-        or (re.match(rf"{_SPACED}|[-+.]", spelled) and re.search(rf"(?:{_SPACED}|[{_MARKS}]|[^\W_]_)\Z", before))
-        or (re.match(r"[-+]?\d", spelled) and re.search(r"\d[.,:/⁄]\Z|(?:\A|\s)[.,]\Z|[<>≤≥€£¥]\Z|\d \Z", before))
-        or (spelled[0].isdigit() and before.endswith("$") and not after.startswith("$"))
-        or (re.search(rf"{_SPACED}\Z", spelled) and re.match(rf"{_SPACED}|[{_MARKS}]|_[^\W_]", after))
-        or (spelled[0].isdigit() and _NUMBERED.search(text[max(start - 20, 0) : start]))
-        or (spelled.isalpha() and len(spelled) == 1 and (_ELIDED.match(after) or re.search(r"[^\W\d_]\.\Z", before)))
-        or (re.fullmatch(r"['`_.-]+", spelled) and re.search(r"\w\Z", before) and re.match(r"\w", after))
-        or (spelled[-1].isdigit() and re.match(r"[.,:/⁄][-+]?\d| ?[%‰°]| \d", after))
+    before, spelled = text[max(start - 20, 0) : start], text[start:end]
+    return not any(
+        label.search(spelled) and outside.search(before) and after.match(text, end)
+        for label, outside, after in _PART_OF_MORE
     )
 
 
@@ -337,9 +336,7 @@ def _json(answer: str) -> Iterator[Any]:
 
 
 def _leaves(value: Any, key: str, rank: int, is_label: Callable[[str], bool]) -> Iterator[tuple[str, int]]:
-    """The values, except confidences and those under keys that deny them, each with a rank.
-
-    `{"spam": true}` gives "spam".
+    """The values, each with a rank; not confidences and denied values. `{"spam": true}` gives "spam".
 
     The rank is 2 directly under a field such as "label", 1 deeper or under a field such as "other_labels", else 0.
     """

@@ -123,9 +123,7 @@ def style_for(reference: str, template: str | None = None) -> Style:
     style = read_style(name) if name else Style()
     if template:
         return style.model_copy(update={"meta": read_template(Path(template), META_SLOTS).text})
-    if name:
-        return style
-    if released := RELEASED.search(model):
+    if not name and (released := RELEASED.search(model)):
         suggestion = f"promptmii-{released[1].lower()}"
         raise ConfigError(
             f"{model} was trained with its own prompts. Write {model}#{suggestion} for the paper's evaluation "

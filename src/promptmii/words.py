@@ -6,11 +6,18 @@ from promptmii.task import normalise_text
 
 _HALVES = "\u3005-\u3007\u3041-\u309f\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 """Ideographs and hiragana: a word has about two."""
-_QUARTERS = "\u0e01-\u0e3a\u0e40-\u0e4e\u0e80-\u0ece\u1000-\u103f\u1780-\u17d3\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff"
+_QUARTERS = (
+    "\u0e01-\u0e3a\u0e40-\u0e4e\u0e80-\u0ece\u0edc-\u0edf\u1000-\u103f\u1050-\u108f\u109a-\u109f"
+    "\u1780-\u17d3\u17d7\u17dc\u17dd\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff"
+)
 """Katakana, Thai, Lao, Burmese and Khmer: a word has about four."""
 UNSPACED = _HALVES + _QUARTERS
 """Characters of scripts without spaces between words, as ranges of a pattern. Korean has spaces."""
-_PIECE = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]+")
+UNSEPARATED = UNSPACED + "\u0f00-\u0fff\u1100-\u11ff\uac00-\ud7af"
+"""Characters that may follow a word without belonging to it: also Tibetan, and Korean, which adds particles."""
+WORD = rf"[{UNSPACED}]|[^\W{UNSPACED}]+"
+"""A pattern for a word; for a single character where words have no spaces, else a whole sentence would be a word."""
+_PIECE = re.compile(WORD)
 _INNER_SPACE = re.compile(rf"(?<=[{UNSPACED}]) (?=[{UNSPACED}])")
 
 

@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 from promptmii.cli.terminal import PROCESS, data, say, tolerate_encodings
 from promptmii.cli.terminal import error as show_error
 from promptmii.errors import PromptMIIError
+from promptmii.files import no_room
 
 INTERRUPTED = 130
 CHECK_FAILED = 1
@@ -85,8 +86,8 @@ def _unreadable(error: Exception, words: list[str]) -> str:
     if isinstance(error, RecursionError | MemoryError):
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else "it does not fit into memory"
     filename = getattr(error, "filename", None)
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC and not filename:
-        return f"The output cannot be written: {error.strerror}. Make room, then run it again."
+    if full := no_room(error):
+        return f"{filename or 'The output'} cannot be written: {full}. Make room, then run it again."
     files = [str(filename)] if filename else [word for word in words if os.path.exists(word)]
     subject = " or ".join(files) or "The input"
     return f"{subject} cannot be used: {reason}. If it looks right, set PROMPTMII_TRACEBACK=1 and report what you see."

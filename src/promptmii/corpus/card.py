@@ -77,7 +77,7 @@ def _facts(task: Task, split: Split) -> tuple[Any, ...]:
     """The task's row in the table of tasks; the columns are `FACTS`."""
     source = task.source
     languages = [name for name in source.get("languages", "").split(", ") if name]
-    lengths = [len(example.text) for example in (*task.train, *task.test)]
+    lengths = [len(example.text) for example in task.rows]
     return (
         split,
         source.get("group", task.name),

@@ -20,6 +20,7 @@ from typing import Any, cast
 from promptmii.corpus.listing import Candidate
 from promptmii.corpus.rows import MIB, READABLE, Reading, read_rows
 from promptmii.corpus.settings import FetchSettings
+from promptmii.data.columnar import class_names
 from promptmii.data.labels import is_whole
 from promptmii.data.readers import read_table
 from promptmii.data.table import Row, Table, class_name, column_name
@@ -230,12 +231,7 @@ def _streamed(builder: Any, urls: Sequence[str], reading: Reading) -> Iterator[R
 
 def _class_names(builder: Any) -> dict[str, tuple[str, ...]]:
     with _foreign_errors():
-        features = builder.info.features or _parquet_features(builder)
-    return {
-        name: tuple(feature.names)
-        for name, feature in features.items()
-        if hasattr(feature, "names") and hasattr(feature, "int2str")
-    }
+        return class_names(builder.info.features or _parquet_features(builder))
 
 
 def _parquet_features(builder: Any) -> Mapping[str, Any]:

@@ -48,12 +48,8 @@ class Candidate(Frozen):
 
 def list_local(settings: ListSettings) -> Iterator[Entry]:
     """An entry for each configuration in the local folders. Raises `DataError`."""
-    uses: Counter[str] = Counter()
     for folder in settings.local:
         for candidate in _in_folder(Path(folder)):
-            uses[candidate.name] += 1
-            if uses[candidate.name] > 1:
-                candidate = candidate.model_copy(update={"name": f"{candidate.name}#{uses[candidate.name]}"})
             yield candidate.entry(rejection(candidate, (), settings))
 
 
@@ -120,7 +116,8 @@ def _data_file(path: Path, row: dict[str, str]) -> Candidate:
 
 
 def _dataset_folder(path: Path) -> Iterator[Candidate]:
-    files = [file for file in sorted(path.rglob("*")) if file.is_file() and not _is_hidden(file.relative_to(path))]
+    files = [file for file in sorted(path.rglob("*")) if file.is_file()]
+    files = [file for file in files if not any(map(is_hidden, file.relative_to(path).parts))]
     if not any(map(is_data_file, files)):
         return
     card = _read_card(path / "README.md")
@@ -129,10 +126,6 @@ def _dataset_folder(path: Path) -> Iterator[Candidate]:
         name = path.name if config is None else f"{path.name}:{config}"
         metadata = licence_and_languages(card)
         yield Candidate(name=name, repository=path.name, config=config, revision=revision, path=str(path), **metadata)
-
-
-def _is_hidden(path: Path) -> bool:
-    return any(map(is_hidden, path.parts))
 
 
 def _read_card(path: Path) -> Any:

@@ -114,7 +114,7 @@ def sign_texts(tasks: Iterable[Task], similarity: float) -> SignedTexts:
     telling: list[bool] = []
     sizes: list[int] = []
     for task in tasks:
-        texts = [example.text for example in (*task.train, *task.test)]
+        texts = [example.text for example in task.rows]
         signatures.append(sign(texts))
         telling += [len(text) >= TELLING for text in texts]
         sizes.append(len(texts))
@@ -201,7 +201,7 @@ def check_corpus(folder: Path, similarity: float = 0.7) -> LeakageReport:
                 members.append((task.name, split))
                 repositories[split].add(task.source.get("repository", task.name))
                 groups[split].add(task.source.get("group", task.name))
-                exact[split] |= {row_key(example.text) for example in (*task.train, *task.test)}
+                exact[split] |= {row_key(example.text) for example in task.rows}
                 yield task
 
     texts = sign_texts(tasks(), similarity)

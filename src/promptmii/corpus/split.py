@@ -4,7 +4,6 @@ A group consists of the repositories that share texts, directly or through other
 Single texts that splits still share stay only in the split of lowest rank (`RANK`).
 """
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,6 +14,7 @@ import numpy as np
 from promptmii.corpus.overlap import Link, SignedTexts, components, links
 from promptmii.corpus.settings import CleanSettings, SplitSettings
 from promptmii.data.corpus_files import Split
+from promptmii.data.sample import random_rank
 from promptmii.errors import ConfigError, counted, nearest
 from promptmii.task import Task
 
@@ -72,7 +72,7 @@ def assign(
     members: dict[int, list[int]] = defaultdict(list)
     for number in sorted(remaining):
         members[heads[number]].append(number)
-    groups = sorted(members, key=lambda head: _random_order(settings.seed, tasks[head].repository))
+    groups = sorted(members, key=lambda head: random_rank(tasks[head].repository, settings.seed))
     assignment.split = _assign_groups(tasks, [members[head] for head in groups], dropped, settings)
     return assignment
 
@@ -108,7 +108,7 @@ def _above_limit(tasks: Sequence[TaskName], dropped: Mapping[int, str], settings
             members[task.repository].append(number)
     reasons: dict[int, str] = {}
     for repository, numbers in members.items():
-        ordered = sorted(numbers, key=lambda number: _random_order(settings.seed, tasks[number].name))
+        ordered = sorted(numbers, key=lambda number: random_rank(tasks[number].name, settings.seed))
         reason = f"{repository} has {len(numbers)} configurations; per_repository is {settings.per_repository}"
         reasons |= dict.fromkeys(ordered[settings.per_repository :], reason)
     return reasons
@@ -120,35 +120,29 @@ def _assign_groups(
     """Fill the held-out split and then validation with groups, in order; train on the rest."""
     total = sum(map(len, groups))
     for name in settings.heldout_tasks:
-        if not any(tasks[number].is_named({name.casefold()}) for group in groups for number in group):
-            reason = next((dropped[n] for n in dropped if tasks[n].is_named({name.casefold()})), None)
-            if reason:
-                raise ConfigError(f"heldout_tasks names {name!r}, which was dropped: {reason}.")
+        numbers = [number for number, task in enumerate(tasks) if task.is_named({name.casefold()})]
+        if not numbers:
             names = [task.name for task in tasks]
             raise ConfigError(f"heldout_tasks names {name!r}, which is not in the corpus. {nearest(name, names)}")
+        if dropped.keys() >= set(numbers):
+            raise ConfigError(f"heldout_tasks names {name!r}, which was dropped: {dropped[numbers[0]]}.")
     heldout_names = {name.casefold() for name in settings.heldout_tasks}
     room: dict[Split, int] = {
         "heldout": 0 if heldout_names else round(settings.heldout * total),
         "validation": round(settings.validation * total),
+        "train": total,
     }
     splits: dict[int, Split] = {}
     for group in groups:
-        is_small = len(group) <= max(1, LARGEST_GROUP * total)
-        split: Split = "train"
         if any(tasks[number].is_named(heldout_names) for number in group):
-            split = "heldout"
-        elif is_small and len(group) <= room["heldout"]:
-            split = "heldout"
-            room["heldout"] -= len(group)
-        elif is_small and len(group) <= room["validation"]:
-            split = "validation"
-            room["validation"] -= len(group)
+            split: Split = "heldout"
+        elif len(group) > max(1, LARGEST_GROUP * total):
+            split = "train"
+        else:
+            split = next(split for split in room if len(group) <= room[split])
+            room[split] -= len(group)
         splits |= dict.fromkeys(group, split)
     return splits
-
-
-def _random_order(seed: int, name: str) -> str:
-    return hashlib.sha256(f"{seed}\0{name}".encode()).hexdigest()
 
 
 class TextRemover:

@@ -37,7 +37,7 @@ from promptmii.errors import (
     PromptMIIError,
     first_line,
 )
-from promptmii.files import atomic_file
+from promptmii.files import atomic_file, refuse_full_disk
 from promptmii.ray_cluster import RayActors, unwrapped
 
 Jobs = Sequence[tuple[Candidate, Path]]
@@ -191,6 +191,7 @@ def _read(candidate: Candidate, path: Path, settings: FetchSettings, on_wait: Wa
     except (EndpointError, OutputError):  # both are OSErrors too
         raise
     except (UnreadableError, OSError) as error:
+        refuse_full_disk(error, candidate.name)
         return _dropped(candidate, settings, _described(error.__cause__ or error), temporary=False, on_wait=on_wait)
     return Fetched(True, detail=detail)
 

@@ -9,6 +9,7 @@ from typing import Any
 from promptmii.data.decoding import path_name
 from promptmii.data.table import Table, decode_classes, join_splits, make_table
 from promptmii.errors import DataError, MissingDependencyError, first_line
+from promptmii.files import refuse_full_disk
 
 BATCH = 1024
 """Rows per decoded batch."""
@@ -34,7 +35,7 @@ def parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
 def arrow_table(table: Any, origin: str) -> Table:
     """Convert an Arrow table, with the class names that `datasets` stores in its schema metadata."""
     check_distinct(table.schema.names, origin)
-    return decode_classes(make_table(table.to_pylist(), origin), _class_names(table.schema.metadata))
+    return decode_classes(make_table(table.to_pylist(), origin), _stored_class_names(table.schema.metadata))
 
 
 def check_distinct(columns: Sequence[Any], origin: str) -> None:
@@ -44,7 +45,7 @@ def check_distinct(columns: Sequence[Any], origin: str) -> None:
         raise DataError(f"{origin} has two columns {max(names, key=names.count)!r}. Rename one.")
 
 
-def _class_names(metadata: Mapping[bytes, bytes] | None) -> dict[str, Sequence[str]]:
+def _stored_class_names(metadata: Mapping[bytes, bytes] | None) -> dict[str, Sequence[str]]:
     """The class names of each `ClassLabel` column; empty if the metadata declares none or is malformed."""
     try:
         features = json.loads((metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
@@ -71,11 +72,14 @@ def datasets_table(parts: Mapping[Any, Any], origin: str) -> Table:
 
 
 def _dataset_table(dataset: Any, origin: str) -> Table:
-    features = getattr(dataset, "features", None) or {}
-    items = {column: _item_feature(feature) for column, feature in features.items()}
-    classes = {column: item.names for column, item in items.items() if hasattr(item, "int2str")}
     rows = dataset.to_list() if hasattr(dataset, "to_list") else list(dataset)  # an IterableDataset has no to_list
-    return decode_classes(make_table(rows, origin), classes)
+    return decode_classes(make_table(rows, origin), class_names(getattr(dataset, "features", None) or {}))
+
+
+def class_names(features: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """The class names of each `ClassLabel` among the features of `datasets`, also of lists of them."""
+    items = {column: _item_feature(feature) for column, feature in features.items()}
+    return {column: tuple(item.names) for column, item in items.items() if hasattr(item, "int2str")}
 
 
 def is_saved_dataset(folder: Path) -> bool:
@@ -103,7 +107,7 @@ def read_saved_dataset(folder: Path) -> Table:
 
 
 def read_hub(reference: str) -> Table:
-    """Read `hub:owner/name[:config][@revision]`. Raises `DataError`."""
+    """Read `hub:owner/name[:config][@revision]`. Raises `DataError`, and `OutputError` if the disk is full."""
     try:
         import datasets
         from datasets.exceptions import DatasetsError
@@ -118,5 +122,6 @@ def read_hub(reference: str) -> Table:
     try:
         loaded = datasets.load_dataset(repository, config or None, revision=revision or None)
     except (OSError, ValueError, RuntimeError, DatasetsError, HfHubHTTPError) as error:
+        refuse_full_disk(error, reference)
         raise DataError(f"{reference} cannot be loaded: {first_line(error)}. {expected}") from error
     return datasets_table(loaded, reference)

@@ -1,6 +1,5 @@
 """Turns a source into a task: reads it, chooses its columns, cleans its rows and splits them by content and seed."""
 
-import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ from promptmii.data.clean import CleanedRows, clean
 from promptmii.data.columns import ChosenColumns, choose_columns
 from promptmii.data.labels import one_line
 from promptmii.data.readers import Source, read_table
-from promptmii.data.sample import by_label, missing_labels
+from promptmii.data.sample import by_label, missing_labels, random_rank
 from promptmii.data.table import TEST_NAMES, TRAIN_NAMES, Table, is_number
 from promptmii.errors import counted
 from promptmii.task import Example, Task, normalise_text
@@ -90,16 +89,11 @@ def _train_and_test(cleaned: CleanedRows, seed: int, test_share: float) -> tuple
     train: list[Example] = []
     test: list[Example] = []
     for group in by_label(cleaned.examples).values():
-        shuffled = sorted(group, key=lambda example: _random_rank(example, seed))
+        shuffled = sorted(group, key=lambda example: random_rank(normalise_text(example.text), seed))
         n_test = min(round(len(shuffled) * test_share), len(shuffled) - 1)
         test += shuffled[:n_test]
         train += shuffled[n_test:]
     return train, test
-
-
-def _random_rank(example: Example, seed: int) -> str:
-    """A hash of seed and content: the order is random, but does not depend on the order of the rows."""
-    return hashlib.sha256(f"{seed}\0{normalise_text(example.text)}".encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _label_order(table: Table, columns: ChosenColumns, train: Sequence[Example]) -> tuple[str, ...]:

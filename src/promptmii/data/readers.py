@@ -8,7 +8,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias, cast
 
-from promptmii.data.columnar import arrow_table, datasets_table, read_hub, read_parquet, read_saved_dataset
+from promptmii.data.columnar import (
+    arrow_table,
+    check_distinct,
+    datasets_table,
+    read_hub,
+    read_parquet,
+    read_saved_dataset,
+)
 from promptmii.data.decoding import decode, path_name, split_lines
 from promptmii.data.delimited import read_delimited
 from promptmii.data.json_tables import nested_table, read_json, read_json_lines
@@ -87,9 +94,7 @@ def _pandas_table(frame: Any) -> Table:
     named_levels = [name for name in index_names if name is not None and name not in frame.columns]
     if named_levels:
         frame = frame.reset_index(named_levels)
-    columns = [str(name) for name in frame.columns]
-    if len(set(columns)) < len(columns):
-        raise DataError(f"The DataFrame has two columns {max(columns, key=columns.count)!r}. Rename one.")
+    check_distinct(frame.columns, "The DataFrame")
     return make_table(frame.to_dict("records"), "a DataFrame")
 
 

@@ -1,5 +1,6 @@
 """Draws episodes from tasks: a support of examples and a query of test rows, both stratified."""
 
+import hashlib
 import random
 from collections import defaultdict
 from collections.abc import Sequence
@@ -56,6 +57,11 @@ def _stratified_order(examples: Sequence[Example], seed: int, part: str) -> list
         for i in range(len(group))
     ]
     return [groups[g][i] for _, g, i in sorted(positions)]
+
+
+def random_rank(text: str, seed: int) -> str:
+    """A hash of text and seed. It gives a random order that does not depend on the order of the texts."""
+    return hashlib.sha256(f"{seed}\0{text}".encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def draw_notes(task: Task, episode: Episode) -> tuple[str, ...]:

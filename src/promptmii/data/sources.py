@@ -165,15 +165,11 @@ def _load_as(source: str, name: str, metadata: Mapping[str, str], load: LoadTask
 
 def _corpus_tasks(folder: Path, splits: Sequence[Split]) -> Iterator[TaskSource]:
     """The tasks of the splits that exist. A broken row is named by its position and fails when it is read."""
-    tasks_by_split: dict[Split, Tasks] = {}
-    for split in splits:
-        try:
-            tasks_by_split[split] = read_corpus(folder, split)
-        except DataError:
-            if split == splits[-1] and not tasks_by_split:
-                raise
+    present = corpus_splits(folder)
+    found: Sequence[Split] = [split for split in splits if split in present] or splits[-1:]  # the last one raises
+    tasks_by_split: dict[Split, Tasks] = {split: read_corpus(folder, split) for split in found}
     if not any(len(tasks) or tasks.dropped for tasks in tasks_by_split.values()):
-        counts = [f"{folder}:{split} ({len(read_corpus(folder, split))})" for split in corpus_splits(folder)]
+        counts = [f"{folder}:{split} ({len(read_corpus(folder, split))})" for split in present]
         wanted = " or ".join(tasks_by_split)
         raise DataError(f"The corpus {folder} has no task in {wanted}. Its splits: {', '.join(counts)}.")
     for split, tasks in tasks_by_split.items():

@@ -25,11 +25,8 @@ from promptmii.instruction import Instruction
 from promptmii.models import sentences
 from promptmii.models.threads import in_calling_thread
 from promptmii.task import Support
-from promptmii.words import UNSPACED
+from promptmii.words import WORD
 
-WORD = rf"[{UNSPACED}]|[^\W{UNSPACED}]+"
-"""A token pattern: words, also of one character, unlike scikit-learn's default; single characters where words have no
-spaces, because a whole sentence would be one word there."""
 NO_PROMPT = "a classifier gives the labels; as a prompt, this is the list of labels alone"
 
 

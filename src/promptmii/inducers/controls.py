@@ -16,11 +16,11 @@ from pydantic import Field
 from promptmii.data import draw_support
 from promptmii.data.sources import SUITE, read_tasks
 from promptmii.errors import UnsupportedError
-from promptmii.inducers.classifiers import WORD
 from promptmii.inducers.meta import MetaInducer
 from promptmii.inducers.method import Expected, Kit, Method, Role, WrittenBy
 from promptmii.instruction import Instruction, Provenance
 from promptmii.task import Support, Task
+from promptmii.words import WORD
 
 PRIOR = 0.5
 """Added to each word count, so that no logarithm is infinite."""

@@ -106,7 +106,7 @@ class _Adapter:
 def _feedback(example: Example, prediction: Prediction) -> str:
     if prediction.label == example.label:
         return f"Right: the label is {example.label!r}."
-    answer = f"{prediction.label!r}" if prediction.label else "no label of the task"
+    answer = repr(prediction.label) if prediction.label else "no label of the task"
     return f"Wrong: the label is {example.label!r}, and the answer was {answer}."
 
 
@@ -121,11 +121,10 @@ class _Reflection:
 
     def __call__(self, prompt: str | list[dict[str, Any]]) -> str:
         self._seed += 1
-        content = prompt if isinstance(prompt, str) else str(prompt)
         max_tokens = self._search.writer.max_tokens(self._search.support.labels)
         sampling = Sampling(max_tokens, temperature=1.0, seed=self._seed)
         try:
-            answer = self._search.generator.generate([[{"role": "user", "content": content}]], sampling)[0]
+            answer = self._search.generator.generate([[{"role": "user", "content": str(prompt)}]], sampling)[0]
             self._search.written += 1
             return self._search.writer.text(answer)
         except Exception as error:  # also a spending limit: without it, an unfinished search would get a score

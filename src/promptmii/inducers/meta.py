@@ -64,7 +64,6 @@ class MIIMethod(Method):
 class ZeroMethod(MIIMethod):
     name = "zero"
     summary = "Prompt-MII-Zero: an untrained model writes an instruction from the n examples, in one call"
-    by_default = True
     written_by = WrittenBy.UNTRAINED
 
 

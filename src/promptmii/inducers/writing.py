@@ -123,11 +123,9 @@ class Writer:
         )
 
     def text(self, answer: Completion | Failure) -> str:
-        """The text of an answer without the model's thoughts and without what stands around the instruction.
+        """The instruction in an answer, without repeated list items if the style drops them. May be empty.
 
-        Repeated list items are left out if the style drops them.
-
-        May be empty. Raises `EndpointError` if the call failed.
+        Raises `EndpointError` if the call failed.
         """
         if isinstance(answer, Failure):
             message = f"The generator {self.model.card.reference} gave no instruction: {answer.kind}: {answer.message}"
@@ -197,10 +195,8 @@ class Writer:
         ).fitted_on(support)
 
 
-def exchange_labels(
-    labels: Sequence[str], examples: Sequence[Example], limit: int = CONTRAST_EXAMPLES
-) -> list[Example]:
-    """Up to `limit` examples of each label, mislabelled with the next label that has examples.
+def exchange_labels(labels: Sequence[str], examples: Sequence[Example]) -> list[Example]:
+    """Up to `CONTRAST_EXAMPLES` of each label, mislabelled with the next label that has examples.
 
     Empty if fewer than two labels have examples, or if they have fewer than `MIN_PER_LABEL` on average.
     """
@@ -209,7 +205,8 @@ def exchange_labels(
     if len(used) < 2 or len(examples) < MIN_PER_LABEL * len(used):
         return []
     next_label = dict(zip(used, [*used[1:], used[0]], strict=True))
-    return [replace(example, label=next_label[label]) for label in used for example in by_label[label][:limit]]
+    shown = (example for label in used for example in by_label[label][:CONTRAST_EXAMPLES])
+    return [replace(example, label=next_label[example.label]) for example in shown]
 
 
 def fitting_positions(lengths: Sequence[int], limit: int) -> list[int]:

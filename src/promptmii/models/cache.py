@@ -13,7 +13,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from promptmii.errors import OutputError
-from promptmii.files import private_file, private_folder
+from promptmii.files import no_room, private_file, private_folder
 from promptmii.models.base import Answer, Chat, Choice, Completion, Failure, LanguageModel, Sampling
 from promptmii.models.threads import parallel
 from promptmii.models.wrappers import Wrapper
@@ -112,7 +112,8 @@ class Cached(Wrapper):
 
     def _unusable(self, error: Exception) -> OutputError:
         cure = "Delete the file, or choose another folder with --cache."
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR) or no_room(error):
             cure = "Make room and run the same command again; the cached answers are kept."
         return OutputError(f"The answer cache {self._path} cannot be used: {error}. {cure}")
 

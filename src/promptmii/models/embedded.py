@@ -19,7 +19,7 @@ from pathlib import Path
 import httpx
 
 from promptmii.errors import ModelError, OutputError, UnknownModelError, first_line, nearest
-from promptmii.files import cache_folder, locked
+from promptmii.files import cache_folder, locked, refuse_full_disk
 from promptmii.progress import QUIET, Progress
 
 CHUNK = 1 << 20
@@ -190,6 +190,7 @@ def _fetch(model: Embedded, partial: Path, progress: Progress) -> None:
             reasons.append(f"{name} ended after {done:,} bytes")
         except (httpx.HTTPError, httpx.InvalidURL, zipfile.BadZipFile, LookupError, ValueError, ImportError) as error:
             # httpx raises ValueError and ImportError for a proxy that it cannot use
+            refuse_full_disk(error, model.name)  # pip names it in its message
             reasons.append(f"{name}: {first_line(error)}")
         except OSError as error:
             raise OutputError(

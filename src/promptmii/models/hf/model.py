@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from promptmii.errors import MissingDependencyError, UnknownModelError, first_line
+from promptmii.files import refuse_full_disk
 from promptmii.models.base import ModelCard
 from promptmii.models.chat import ChatFormat, Tokenizer
 from promptmii.models.local import LocalModel
@@ -97,7 +98,7 @@ def read_weights(
 
     The default `dtype` is bfloat16 on accelerators. On CPUs it is float32, unless the weights are stored in 16 bits and
     the CPU multiplies bfloat16 natively (on AVX2, bfloat16 runs at a quarter of float32's speed). Raises
-    `UnknownModelError` with the `reference` in its message.
+    `UnknownModelError` with the `reference` in its message, and `OutputError` if the disk is too full to download it.
     """
     try:
         with quiet():
@@ -107,6 +108,7 @@ def read_weights(
             for adapter in weights.adapters:
                 model = _merged(model, adapter)
     except (OSError, ValueError) as error:
+        refuse_full_disk(error, reference)
         message = f"{reference} cannot be loaded: {first_line(error)}. Expected a hub id or a folder with config.json."
         raise UnknownModelError(message) from error
     return model, tokenizer

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, deserialize
 
 from promptmii.errors import MissingDependencyError, UnknownModelError, first_line
-from promptmii.files import atomic_file, cache_folder, private_folder
+from promptmii.files import atomic_file, cache_folder, private_folder, refuse_full_disk
 from promptmii.models.embedded import EMBEDDED, embedded_file
 
 SAMPLES = 256
@@ -45,6 +45,7 @@ def model_file(source: str) -> Path:
     try:
         return Path(hf_hub_download(repository, name))
     except (OSError, ValueError, LookupError) as error:
+        refuse_full_disk(error, source)
         raise UnknownModelError(f"{source} is neither a file nor on the hub: {first_line(error)}") from error
 
 
