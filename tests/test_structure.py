@@ -24,7 +24,7 @@ ORDER = [
         "parse",
         "files",
         "schema",
-        "markdown",
+        "markdown_table",
         "progress",
         "notebook",
         "curves",

@@ -1,6 +1,6 @@
 """Writes the dataset card of a corpus, with tables and figures. Uploads the corpus to the hub."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from importlib import resources
 from itertools import pairwise
 from pathlib import Path
@@ -12,7 +12,9 @@ from jinja2 import Template
 
 from promptmii.corpus.overlap import LeakageReport, check_corpus
 from promptmii.data.corpus_files import SPLITS, Split, corpus_splits, read_corpus, split_file
+from promptmii.errors import counted
 from promptmii.files import atomic_file, private_folder, write_text
+from promptmii.markdown_table import markdown_table
 from promptmii.publish import upload
 from promptmii.task import Task
 
@@ -53,11 +55,11 @@ def write_card(folder: Path, leakage: LeakageReport | None = None) -> Path:
     }
     files = {split: split_file(folder, split) for split in SPLITS}
     text = _template().render(
-        tasks=len(tasks),
+        tasks=counted(len(tasks), "text-classification task"),
         files={split: file.relative_to(folder).as_posix() for split, file in files.items() if file.exists()},
         splits=_splits(tasks),
-        counts={title: _table(["", "tasks"], _first_rows(values)) for title, values in counts.items()},
-        leakage=_table(["", *report.exact], ([name, *pairs.values()] for name, pairs in shared.items())),
+        counts={title: markdown_table(["", "tasks"], _first_rows(values)) for title, values in counts.items()},
+        leakage=markdown_table(["", *report.exact], ([name, *pairs.values()] for name, pairs in shared.items())),
         folder=FOLDER,
         figures=FIGURES,
     )
@@ -106,21 +108,12 @@ def _splits(tasks: pd.DataFrame) -> str:
         rows.append(
             [split, len(part), part["group"].nunique(), part["rows"].sum(), labels, f"{part['length'].median():g}"]
         )
-    return _table(header, rows)
+    return markdown_table(header, rows)
 
 
 def _first_rows(counts: Any) -> list[tuple[Any, Any]]:
     others = [(f"{len(counts) - LISTED} others", "")] if len(counts) > LISTED else []
     return [*counts.head(LISTED).items(), *others]
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    lines: list[str] = []
-    for row in (header, *rows):
-        cells = [" ".join(str(cell).split()).replace("|", r"\|") for cell in row]
-        lines.append(" | ".join(["", *cells, ""]).strip() + "\n")
-    lines.insert(1, "| --- " * len(header) + "|\n")
-    return "".join(lines)
 
 
 def _template() -> Template:
