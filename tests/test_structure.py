@@ -4,6 +4,8 @@ import ast
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -96,6 +98,28 @@ def test_imports_point_upward() -> None:
             for target in targets:
                 if target.startswith("promptmii."):
                     assert place(target) <= place(own), f"{own} imports {target}, which stands below it"
+
+
+def imports_at_runtime(node: ast.AST) -> Iterator[str]:
+    """The modules that code imports, also inside functions, but not for type checkers alone."""
+    if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+        return
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    if isinstance(node, ast.ImportFrom) and node.module:
+        yield from (f"{node.module}.{alias.name}" for alias in node.names)
+    for child in ast.iter_child_nodes(node):
+        yield from imports_at_runtime(child)
+
+
+def test_no_modules_import_each_other() -> None:
+    paths = dict(modules())
+    graph: dict[str, set[str]] = {}
+    for name, path in paths.items():
+        imported = imports_at_runtime(ast.parse(path.read_text(encoding="utf-8")))
+        targets = {target if target in paths else target.rpartition(".")[0] for target in imported}
+        graph[name] = {target for target in targets & paths.keys() if not name.startswith(target)}
+    TopologicalSorter(graph).prepare()  # raises CycleError
 
 
 def test_public_names_are_sorted_and_exist() -> None:

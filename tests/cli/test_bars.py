@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from promptmii.cli.bars import listener
-from promptmii.cli.terminal import Terminal, listening
+from promptmii.cli.bars import listener, listening
+from promptmii.cli.terminal import Terminal
 from promptmii.progress import QUIET
 
 

@@ -9,8 +9,8 @@ from rich.progress import Progress as Bars
 from rich.table import Column
 from rich.text import Text
 
-from promptmii.cli.terminal import Terminal, styled
-from promptmii.progress import Progress, Unit
+from promptmii.cli.terminal import Terminal, err, styled
+from promptmii.progress import QUIET, Progress, Unit
 
 NARROW = 70
 """Terminal width in columns below which the bar is hidden."""
@@ -20,6 +20,16 @@ REPORT_EVERY = 30.0
 """Seconds between two progress lines of a step."""
 SCALED = {"bytes": ("MB", 1e6)}
 """Units shown in multiples: symbol and size."""
+
+
+@contextmanager
+def listening(*, quiet: bool = False) -> Generator[Progress]:
+    """Show progress on standard error, or nowhere if `quiet`."""
+    if quiet:
+        yield QUIET
+    else:
+        with listener(err) as progress:
+            yield progress
 
 
 @contextmanager

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from promptmii.cli.bars import listening
 from promptmii.cli.options import BaseUrl, Context, Follow, MaxCost, Prices, Text, label_list, prices_of, text_of
-from promptmii.cli.terminal import confirmed, listening
+from promptmii.cli.terminal import confirmed
 from promptmii.errors import ConfigError
 
 if TYPE_CHECKING:

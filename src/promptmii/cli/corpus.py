@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from promptmii.cli.bars import listening
 from promptmii.cli.blocks import blocks
 from promptmii.cli.group import CHECK_FAILED, Group, app
 from promptmii.cli.options import BaseUrl, Json, ListRecipes, Recipe, comma_separated
-from promptmii.cli.terminal import dump, listening, out, say, table, warn
+from promptmii.cli.terminal import dump, out, say, table, warn
 from promptmii.errors import ConfigError, counted
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from promptmii.cli.bars import listening
 from promptmii.cli.blocks import blocks
 from promptmii.cli.group import CALLS_FAILED, app
 from promptmii.cli.options import (
@@ -26,7 +27,7 @@ from promptmii.cli.options import (
     settings_of,
     whole_numbers,
 )
-from promptmii.cli.terminal import count, dump, listening, out, say, table, warn
+from promptmii.cli.terminal import count, dump, out, say, table, warn
 from promptmii.errors import counted
 
 if TYPE_CHECKING:

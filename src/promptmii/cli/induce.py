@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from promptmii.calibration_kinds import READS
+from promptmii.cli.bars import listening
 from promptmii.cli.blocks import RowOptions, ServerOptions, blocks
 from promptmii.cli.compare import score_cells
 from promptmii.cli.group import app
 from promptmii.cli.options import Data, Force, Generator, Json, N, Output, prompt_of
-from promptmii.cli.terminal import confirmed, dump, interactive, listening, notes, out, say, styled, table, warn
+from promptmii.cli.terminal import confirmed, dump, interactive, notes, out, say, styled, table, warn
 from promptmii.errors import ConfigError, counted
 from promptmii.models.references import DEFAULT, PREFIXES, WRITER
 

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from promptmii.cli.bars import listening
 from promptmii.cli.group import Group, app
 from promptmii.cli.options import BaseUrl, Context, Json
-from promptmii.cli.terminal import data, dump, listening, out, say, styled
+from promptmii.cli.terminal import data, dump, out, say, styled
 from promptmii.models.embedded import INSTALLABLE
 from promptmii.models.references import DEFAULT, WRITERS
 

@@ -19,7 +19,6 @@ from rich.table import Table
 from rich.text import Text
 
 from promptmii.errors import OutputError
-from promptmii.progress import QUIET, Progress
 
 # C0 except tab and newline, C1, bidirectional marks, line separators, and lone surrogates.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2028\u2029\u2066-\u2069\ud800-\udfff]")
@@ -89,18 +88,6 @@ def tolerate_encodings() -> None:
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure:
             reconfigure(errors="backslashreplace")
-
-
-@contextmanager
-def listening(*, quiet: bool = False) -> Generator[Progress]:
-    """Show progress on standard error, or nowhere if `quiet`."""
-    if quiet:
-        yield QUIET
-        return
-    from promptmii.cli.bars import listener
-
-    with listener(err) as progress:
-        yield progress
 
 
 def say(line: str) -> None:

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Column, Table
 
+from promptmii.cli.bars import listening
 from promptmii.cli.blocks import blocks
 from promptmii.cli.group import app
 from promptmii.cli.options import Json, ListRecipes, Recipe, Set, settings_of
-from promptmii.cli.terminal import dump, facts, listening, out, say, styled, warn
+from promptmii.cli.terminal import dump, facts, out, say, styled, warn
 from promptmii.errors import ConfigError, counted, listed
 
 if TYPE_CHECKING:

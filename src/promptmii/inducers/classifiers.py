@@ -125,7 +125,7 @@ class SetFitMethod(_ClassifierMethod):
         from datasets import Dataset, disable_progress_bars
         from transformers import PrinterCallback, ProgressCallback
 
-        from promptmii.models.hf.model import quiet
+        from promptmii.models.hf.quiet import quiet
 
         setfit: Any = import_module("setfit")
         disable_progress_bars()

@@ -56,7 +56,7 @@ def embed(texts: Sequence[str]) -> NDArray[np.float32]:
 
 @cache
 def _model() -> Any:
-    from promptmii.models.hf.model import quiet
+    from promptmii.models.hf.quiet import quiet
 
     with quiet():
         return import_module(PACKAGE).SentenceTransformer(str(weights()), device="cpu")

@@ -17,7 +17,7 @@ from promptmii.curves import is_training_run, read_curves
 from promptmii.errors import ModelError, OutputError, PromptMIIError, counted
 from promptmii.files import atomic_folder
 from promptmii.markdown_table import markdown_table
-from promptmii.models.hf.model import quiet
+from promptmii.models.hf.quiet import quiet
 from promptmii.models.references import ServerReference
 from promptmii.schema import Settings
 from promptmii.task import Task

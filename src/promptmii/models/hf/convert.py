@@ -45,7 +45,7 @@ def _convert(gguf: Path, folder: Path) -> None:
         from tokenizers import pre_tokenizers
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        from promptmii.models.hf.model import quiet
+        from promptmii.models.hf.quiet import quiet
     except ImportError as error:
         raise MissingDependencyError("An embedded model under transformers", "hf") from error
     source = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}

@@ -6,9 +6,7 @@
 
 import hashlib
 import json
-import warnings
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +21,9 @@ from promptmii.models.threads import in_calling_thread
 try:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging
 
     from promptmii.models.hf.engines import engine_for
+    from promptmii.models.hf.quiet import quiet
 except ImportError as error:
     raise MissingDependencyError("Models of transformers (hf:)", "hf") from error
 
@@ -157,18 +155,3 @@ def revision(model: Any, tokenizer: Any) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(flat[:: max(1, flat.numel() // SAMPLES)].float().cpu().numpy().tobytes())
     return digest.hexdigest()[:16]
-
-
-@contextmanager
-def quiet() -> Generator[None]:
-    """Hide the progress bars of transformers, since the command line draws its own, and the warnings of peft."""
-    enabled = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            warnings.filterwarnings("ignore", "Found missing adapter keys")
-            yield
-    finally:
-        if enabled:
-            logging.enable_progress_bar()
