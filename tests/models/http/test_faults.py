@@ -58,6 +58,10 @@ class TestRefusedParameters:
             ("seed", error("Seed is disabled for reasoning models")),
             ("top_p", Reply([{"error": {"code": 400, "message": 'Unknown name "topP": Cannot find field.'}}], 400)),
             ("top_p", error("Specify either temperature or top_p", param=None)),
+            ("top_p", error("unknown option top-p")),
+            ("seed", Reply({"status": 400, "error": "Bad Request", "message": "seed must be null"}, 400)),
+            ("seed", error("Validation failed", details=[{"field": "seed", "issue": "unknown"}])),
+            ("seed", error("litellm.UnsupportedParamsError: seed is unsupported", 500)),
         ],
     )
     def test_a_refused_parameter_is_dropped_for_good(self, name: str, reply: Reply) -> None:
@@ -164,6 +168,8 @@ NO_MONEY = [
     error("The free tier of the model has been exhausted.", 403, code="AllocationQuota.FreeTierOnly"),
     Reply({"error": "Your newly created team doesn't have any credits yet. You can purchase credits."}, 403),
     Reply({"code": "x", "error": "Your team has reached its monthly spending limit."}, 429),
+    error("User quota is not enough", 403, code="insufficient_user_quota"),
+    error("用户额度不足, 剩余额度: $0.00", 403),
     Reply({"choices": None, "base_resp": {"status_code": 1008, "status_msg": "insufficient balance"}}),
 ]
 
@@ -182,6 +188,8 @@ class TestFatalErrors:
             ),
             (error("Forbidden", 403), "refuses the key"),
             (Reply({"error": {"message": "No auth credentials found", "code": 401}}), "refuses the key"),
+            (error("Missing scopes: model.request.", 401), "refuses the key .*Missing scopes"),
+            (Reply({"error": "invalid_token", "error_description": "It has expired"}, 401), "invalid_token; It has"),
             (Reply("404 page not found", 404), "404 page not found. Does the server know the model"),
             (Reply("<title>405 Not Allowed</title>", 405), "405 Not Allowed"),
             (Reply("<html><title>Sign in</title></html>"), "a web page, not JSON: Sign in. Is that the address"),

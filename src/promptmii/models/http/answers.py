@@ -101,7 +101,7 @@ def _first_choice(body: Any) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
     message = choice.get("message") or {}
     if choice and isinstance(message, dict):
         return choice, message
-    if isinstance(body, dict) and error_message(body):
+    if isinstance(body, dict | list) and error_message(body):
         raise refusal(200, body, "", answered=True)
     raise bad_answer(f"no answer in {str(body)[:SHOWN]!r}")
 

@@ -28,7 +28,7 @@ from promptmii.models.http.config import FIRST_TOKENS, HttpConfig
 from promptmii.models.http.likelihoods import LikelihoodProtocol
 from promptmii.models.http.llama_server import LLAMA
 from promptmii.models.http.prompt_logprobs import VLLM
-from promptmii.models.http.refusals import RefusedError
+from promptmii.models.http.refusals import DoubtfulError, RefusedError
 from promptmii.models.http.retries import charged, known
 from promptmii.models.http.top_logprobs import FIRST
 from promptmii.models.http.transport import Server
@@ -319,7 +319,7 @@ class HttpModel(LanguageModel):
     async def _context_length(self, server: Server) -> int | None:
         """The length in the model list, if any.
 
-        Raises `EndpointError` if the server does not answer or refuses the key.
+        Raises `EndpointError` if the server does not answer or does not know the key.
         """
         try:
             return tokens.context_length(await self._model_list(server), self._name)
@@ -333,8 +333,8 @@ class HttpModel(LanguageModel):
             )
             raise EndpointError(message, failure.kind) from error
         except EndpointError as error:
-            if error.kind is FailureKind.REQUEST:
-                return None
+            if error.kind is FailureKind.REQUEST or isinstance(error, DoubtfulError):
+                return None  # it has no model list, or one that this key may not read
             raise
 
     async def _model_list(self, server: Server) -> Any:
