@@ -18,7 +18,7 @@ from promptmii.denial import DETERMINER, NEGATION, PARTICLE, Mention, claims
 
 # The thinking of a reasoning model is part of neither a label nor an instruction.
 _THOUGHT = (
-    r"(?:\w[\w:-]*[:_-])?(?:\w*(?:think|thought|reason|reflect)\w*|analysis|scratchpad|rationale|\w*monologue|cot)"
+    r"(?:\w[\w:-]*[:_-])?(?:\w*(?:think|thought|reason|reflect)\w*|analysis|scratch_?pad|rationale|\w*monologue|cot)"
 )
 _OPEN = re.compile(
     rf"(?:<|&lt;)\|?\s*{_THOUGHT}(?:\s[^<>]*)?\|?(?:>|&gt;)|<\|begin[_▁]of[_▁]thinking\|>|\[think(?:ing)?\]|◁think▷|"
@@ -69,7 +69,7 @@ _FIELD_NAMES = (
     "labels?|answer|category|class|classification|output|prediction|result|topic"
     "|sentiment|intent|emotion|stance|rating|verdict|decision|choice|option"
 )
-_CHOSEN = "the|final|correct|right|best|predicted|my"
+_CHOSEN = "the|final|correct|right|best|predicted|my|overall|primary|most likely"
 _FIELD = re.compile(
     rf"\W*(?:(?:so|thus|therefore|hence|{_CHOSEN}),?\s+)*(?:{_FIELD_NAMES})"
     r"[*_\"'`]*(?:\s+is\b\s*:?|\s*[:=：]|[_\s])\s*",
@@ -77,7 +77,7 @@ _FIELD = re.compile(
 )
 _HEAD = re.compile(rf"^{_FIELD.pattern}", re.IGNORECASE | re.MULTILINE)
 _FIELD_DASH = re.compile(rf"\b({_FIELD_NAMES})[*_\"'`]*\s+-+>?\s+", re.IGNORECASE)
-_NEXT_TEXT = re.compile(r"\n\s*(?:input|text|user|human)\s*:", re.IGNORECASE)
+_NEXT_TEXT = re.compile(r"\n[\s#*]*(?:input|text|user|human|instruction|question)\s*:", re.IGNORECASE)
 """Begins what a model without a stop token adds to its answer: another text, and a label for it."""
 _BLOCK = re.compile(r"(?:[^\n]|\n(?![ \t]*\n))+")
 
@@ -116,6 +116,10 @@ _NUMBERED = re.compile(
 """Before a number that is no label: an answer that is cut off may end at "Step 1: read the text"."""
 _ELIDED = re.compile(r"'(?!s\b)\w|\.[^\W\d_](?![^\W\d_])")
 """After a letter that is part of a word or an abbreviation: "C'est", "A.M."; "A's" may be "A is"."""
+
+_COPULA = re.compile(r"(?<=\w)是[\s:\"'“‘「*]*(?!的(?!\w))\w|是(?!的(?!\w))\w|(?<=是)否")
+"""A 是 that means "is" and not "yes", or 是否 ("whether")."""
+_AND = r"&|and|und|et|y"
 
 _ASKS_FOR_TEXT = re.compile(
     r"\bplease\s+(?:provide|share|give|send|paste|enter)\s+(?:me\s+)?(?:with\s+)?(?:the|your|a|more|some)\s+"
@@ -233,7 +237,7 @@ class LabelParser:
                 # A single letter must match in case: "A" may be a label, and "a" an article.
                 same_case = len(match[0]) > 1 or match[0] == self._spellings[label]
                 is_determiner = match[0].lower() == "no" and DETERMINER.match(text, match.end())
-                is_word = PARTICLE.fullmatch(label) or is_determiner
+                is_word = PARTICLE.fullmatch(label) or is_determiner or _COPULA.match(text, match.start())
                 if same_case and not is_word and _stands_alone(text, *match.span()):
                     spans.setdefault(match.span(), []).append(label)
         # A label inside the introduction "The label is" does not count, unless there are no others.
@@ -266,6 +270,8 @@ def _clean(text: str) -> str:
 def _pattern(label: str, others: Sequence[str] = ()) -> str:
     """A pattern for a cleaned label. Spaces, underscores, hyphens and capitals separate words equally.
 
+    So does a slash between words, and "&" may be spelled "and".
+
     If the label ends with another label, a hyphen may precede that ("in-formal").
     """
     for other in others:
@@ -278,7 +284,12 @@ def _pattern(label: str, others: Sequence[str] = ()) -> str:
     pattern = ""
     for i, piece in enumerate(pieces):
         if i % 2 == 0:
-            escaped = re.sub(r"(?<=\w)\\?[&/](?=\w)", r"\\s*\g<0>\\s*", re.escape(piece))
+            escaped = re.escape(piece)
+            if 0 < i < len(pieces) - 1 and re.fullmatch(_AND, piece, re.IGNORECASE):
+                escaped = f"(?:{_AND})" if piece == "&" else f"(?:&|{piece})"
+            escaped = re.sub(r"(?<=[^\W\d_]{2})/(?=[^\W\d_]{2})", r"(?:\\s*/\\s*|[\\s_-])", escaped)
+            escaped = re.sub(r"(?<=\w)/(?=\w)", r"\\s*/\\s*", escaped)
+            escaped = re.sub(r"(?<=\w)\\&(?=\w)", rf"(?:\\s*&\\s*|\\s+(?:{_AND})\\s+)", escaped)
             escaped = re.sub("ß|ss", "(?:ß|ẞ|ss)", escaped, flags=re.IGNORECASE)
             pattern += re.sub(r"[.?!]$", r"\g<0>?", escaped) if i == len(pieces) - 1 and len(piece) > 1 else escaped
         else:
