@@ -241,6 +241,7 @@ class TestErrorsUnderHttp200:
             ({"error": "overloaded"}, FailureKind.SERVER, (2, 99)),
             ({"error": {"message": "slow down", "code": "429"}}, FailureKind.RATE_LIMIT, (2, 99)),
             ({"object": "error", "message": "slow down", "code": 429}, FailureKind.RATE_LIMIT, (2, 99)),
+            ({"code": 0, "msg": "ok", "data": {"choices": []}}, FailureKind.BAD_ANSWER, (3, 3)),
             ({"success": False, "errors": [{"code": 5007, "message": "no"}]}, FailureKind.SERVER, (2, 99)),
             (completion("half", "network_error").body, FailureKind.BAD_ANSWER, (3, 3)),
             (completion("half", "abort").body, FailureKind.BAD_ANSWER, (3, 3)),
@@ -586,6 +587,11 @@ class TestConnections:
             url = address.format(port=server.url.split(":")[2].removesuffix("/v1"))
             with connect(server, base_url=url) as model, pytest.raises(EndpointError, match=f"{url}: .*{message}"):
                 _ = model.card
+
+    def test_no_proxy_is_named_if_it_cannot_be_read(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("NO_PROXY", "localhost,fe80::/10")
+        with pytest.raises(EndpointError, match="correct NO_PROXY"):
+            HttpModel("m", HttpConfig("http://elsewhere.test/v1"))
 
     @pytest.mark.parametrize(("bypass", "named"), [("", True), ("elsewhere.test", False)])
     def test_an_unreachable_proxy_is_named(self, bypass: str, named: bool, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -245,10 +245,15 @@ def _client(url: str, config: HttpConfig) -> httpx.AsyncClient:
     except (ValueError, ImportError, httpx.InvalidURL) as error:
         proxies = [name for name in os.environ if name.casefold() in ("all_proxy", "http_proxy", "https_proxy")]
         source = ", ".join(proxies) or "the proxy settings"
+        hint = " Or correct NO_PROXY: it takes hosts, but no IPv6 networks." if _is_set("no_proxy") else ""
         raise EndpointError(
             f"The proxy in {source} cannot be used. Unset it, or give http://host:port; for socks5://host:port install "
-            "SOCKS support with: pip install 'httpx[socks]'"
+            f"SOCKS support with: pip install 'httpx[socks]'.{hint}"
         ) from error
+
+
+def _is_set(variable: str) -> bool:
+    return any(name.casefold() == variable and value for name, value in os.environ.items())
 
 
 def _proxy_variable(url: str) -> str | None:
