@@ -15,6 +15,7 @@ from promptmii.models.base import Chat, Choice, Completion, Failure, FailureKind
 from promptmii.models.http.answers import check_whole_prompt
 from promptmii.models.http.client import HttpModel
 from promptmii.models.http.config import HttpConfig
+from promptmii.models.http.constraints import Dialect, read
 
 CHATS: list[Chat] = [[{"role": "user", "content": text}] for text in ("fine one", "forbidden one", "fine two")]
 SAMPLING = Sampling(max_tokens=9, top_p=0.9)
@@ -419,7 +420,7 @@ class TestIncompleteAnswers:
             assert isinstance(choice, Choice)
             assert choice.index == 0
 
-    @pytest.mark.parametrize("around", ["@", "```JSON\n@\n```", "Here is the answer:\n\n@\n\nIt fits."])
+    @pytest.mark.parametrize("around", ["@", "```JSON\n@\n```", "Here is the answer:\n\n@\n\nIt fits.", "@@", "@}"])
     def test_text_around_the_json_of_a_choice_is_ignored(self, around: str) -> None:
         def reply(body: dict[str, Any]) -> Reply | None:
             format = body.get("response_format")
@@ -429,6 +430,9 @@ class TestIncompleteAnswers:
         with serving(FaultyServer(default=reply)) as server, connect(server) as model:
             assert model.dialect() == "schema"
             assert [choice.index for choice in model.choose(CHATS[:1], ["spam", "spam link"])] == [1]
+
+    def test_json_with_two_labels_is_no_choice(self) -> None:
+        assert read(Dialect.SCHEMA, '{"label": "spam"}{"label": "ham"}', ["spam", "ham"]) is None
 
     def test_a_response_that_is_too_large_is_a_failure(self) -> None:
         (answer,), server = ask(completion("x" * (9 << 20)), timeout=20.0)

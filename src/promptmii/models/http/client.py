@@ -241,7 +241,7 @@ class HttpModel(LanguageModel):
             if isinstance(answer, Choice):
                 return dialect
             if answer.kind not in UNSUPPORTED:
-                raise self._failed("did not answer the probe", answer)
+                raise self._failed("did not answer the probe for choose (--mode generate needs none)", answer)
         return None
 
     def _find_likelihoods(self, *, exact: bool) -> tuple[LikelihoodProtocol, int] | None:

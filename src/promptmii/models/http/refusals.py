@@ -109,7 +109,7 @@ def refusal(
         return RefusedError(FailureKind.CONTEXT, message, lasting=True)
     if status == 429:
         return RefusedError(FailureKind.RATE_LIMIT, message, wait=wait)
-    if (status >= 500 and not BAD_REQUEST.search(full_text)) or status == 408:
+    if (status >= 500 and status != 501 and not BAD_REQUEST.search(full_text)) or status == 408:
         return RefusedError(FailureKind.SERVER, message, wait=wait)
     return RefusedError(FailureKind.REQUEST, message, body=body if body is not None else raw)
 
