@@ -314,12 +314,22 @@ def test_a_label_said_over_and_over_is_read_at_once() -> None:
         "analysisIt could be beta.assistantfinal",
         *("&lt;think&gt;beta&lt;/think&gt;", "<|inner_prefix|>beta<|inner_suffix|>"),
         "Here is my thought process:\nIt could be beta.\nHere is my response:",
+        "Here are my reasoning steps:\nIt could be beta.\n[BEGIN FINAL RESPONSE]",
         '<details type="reasoning" done="true"><summary>Thought for 3 s</summary>\nbeta\n</details>',
     ],
 )
 def test_thinking_is_not_part_of_the_answer(thought: str) -> None:
     assert without_thought(f"{thought}\nalpha") == "alpha"
     assert LabelParser(("alpha", "beta"))(f"{thought}\n\nalpha\n")[0] == "alpha"
+
+
+@pytest.mark.parametrize(
+    "wrapped",
+    ["{}<|im_end|>", "<|begin_of_box|>{}<|end_of_box|>", "{}</s>\n", "<think>2</think>{}<｜end▁of▁sentence｜>"],
+)
+def test_control_tokens_around_an_answer_are_left_out(wrapped: str) -> None:
+    assert without_thought(wrapped.format("1 < 2 |")) == "1 < 2 |"
+    assert LabelParser(("1", "2"))(wrapped.format("1"))[0] == "1"
 
 
 def test_a_tag_of_many_words_is_read_at_once() -> None:

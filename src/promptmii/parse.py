@@ -23,13 +23,13 @@ _THOUGHT = (
 _OPEN = re.compile(
     rf"(?:<|&lt;)\|?\s*{_THOUGHT}(?:\s[^<>]*)?\|?(?:>|&gt;)|<\|begin[_▁]of[_▁]thinking\|>|\[think(?:ing)?\]|◁think▷|"
     r"<\|channel>thought|<unused94>|<\|inner_prefix\|>|<details type=\"reasoning\"[^<>]*>|"
-    r"\AHere(?: is|'s) my thought process:",
+    r"\AHere(?: is|'s| are) my (?:thought process|reasoning steps):",
     re.IGNORECASE,
 )
 _CLOSE = re.compile(
     rf"(?:<|&lt;)/\s*{_THOUGHT}\s*(?:>|&gt;)|<\|/{_THOUGHT}\|>|"
     r"<\|end[_▁](?:of[_▁])?(?:thinking|thought|think|reasoning)\|>|\[/think(?:ing)?\]|◁/think▷|<channel\|>|"
-    r"<unused95>|<\|inner_suffix\|>|</details>|Here(?: is|'s) my response:",
+    r"<unused95>|<\|inner_suffix\|>|</details>|Here(?: is|'s) my response:|\[BEGIN FINAL RESPONSE\]",
     re.IGNORECASE,
 )
 _PAIR = re.compile(rf"(?:{_OPEN.pattern}).*?(?:{_CLOSE.pattern})", re.IGNORECASE | re.DOTALL)
@@ -39,9 +39,18 @@ _CHANNEL = re.compile(r"<\|channel\|>|<\|message\|>|\A(?:analysis|commentary)(?=
 _FINAL = re.compile(r"(?:<\|channel\|>)?\s*final\b[^<]*(?:<\|constrain\|>[^<]*)?<\|message\|>|assistant\s*final")
 _END = re.compile(r"<\|(?:return|end|call|start)\|>.*", re.DOTALL)
 
+_CONTROL = r"<[|｜][\w▁]{1,40}[|｜]>"
+_EDGES = re.compile(
+    rf"\A(?:{_CONTROL}\s*)+|(?:\s*(?:{_CONTROL}|</s>|<eos>|<end_of_turn>|\[END FINAL RESPONSE\]))+\s*\Z"
+)
+"""Control tokens around an answer, which a server should have left out."""
+
 
 def without_thought(text: str) -> str | None:
-    """The answer after the thinking; `None` if the model was still thinking when it stopped."""
+    """The answer after the thinking, without control tokens around it.
+
+    `None` if the model was still thinking when it stopped.
+    """
     if _CHANNEL.search(text):
         finals = list(_FINAL.finditer(text))
         return _END.sub("", text[finals[-1].end() :]).strip() if finals else None
@@ -49,7 +58,9 @@ def without_thought(text: str) -> str | None:
     closings = list(_CLOSE.finditer(text))  # some chat templates put the opening tag into the prompt
     if closings:
         text = text[closings[-1].end() :]
-    return None if _OPEN.search(text) else text.strip()
+    if _OPEN.search(text):
+        return None
+    return _EDGES.sub("", text.strip()).strip() or text.strip()  # a label may look like a control token
 
 
 class Match(StrEnum):
