@@ -86,7 +86,8 @@ _FIELD = re.compile(
     r"[*_\"'`]*(?:\s+is\b\s*:?|\s*[:=：]|[_\s])\s*",
     re.IGNORECASE,
 )
-_HEAD = re.compile(rf"^{_FIELD.pattern}", re.IGNORECASE | re.MULTILINE)
+_CONFIDENCE = r"confidence|probability|certainty|likelihood"
+_HEAD = re.compile(rf"^{_FIELD.pattern}|\b(?:{_CONFIDENCE})\W{{1,4}}\w+", re.IGNORECASE | re.MULTILINE)
 _FIELD_DASH = re.compile(rf"\b({_FIELD_NAMES})[*_\"'`]*\s+-+>?\s+", re.IGNORECASE)
 _NEXT_TEXT = re.compile(r"\n[\s#*]*(?:input|text|user|human|instruction|question)\s*:", re.IGNORECASE)
 """Begins what a model without a stop token adds to its answer: another text, and a label for it."""
@@ -118,13 +119,14 @@ _OTHER_FIELD = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 """A field with one or two words; if they are no label, the label is none that the rest mentions."""
-_CONFIDENCE = r"confidence|probability|certainty|likelihood"
 _NUMBERED = re.compile(
     r"(?<!\w\s)\b(?:step|stage|example|input|text|sentence|schritt|[ée]tape|paso)\s+\Z"
-    rf"|\b(?:{_CONFIDENCE})\W{{1,4}}\Z",
+    rf"|\d\s+(?:out\s+)?of\s+\Z|\b(?:{_CONFIDENCE})\W{{1,4}}\Z",
     re.IGNORECASE,
 )
-"""Before a number that is no label: an answer that is cut off may end at "Step 1: read the text"."""
+"""Before a number that is no label: "4 out of 5"; an answer that is cut off may end at "Step 1: read the text"."""
+_RANGE = re.compile(r"\d\s+(?:to|or|and)\s+\Z", re.IGNORECASE)
+"""Before the second half of "2 or 3 stars"."""
 _ELIDED = re.compile(r"'(?!s\b)\w|\.[^\W\d_](?![^\W\d_])")
 """After a letter that is part of a word or an abbreviation: "C'est", "A.M."; "A's" may be "A is"."""
 
@@ -251,7 +253,7 @@ class LabelParser:
                 is_word = PARTICLE.fullmatch(label) or is_determiner or _COPULA.match(text, match.start())
                 if same_case and not is_word and _stands_alone(text, *match.span()):
                     spans.setdefault(match.span(), []).append(label)
-        # A label inside the introduction "The label is" does not count, unless there are no others.
+        # A label inside the introduction "The label is", or a confidence, does not count, unless there are no others.
         heads = [head.span() for head in _HEAD.finditer(text)]
         outside = [span for span in spans if not any(span[0] >= start and span[1] <= end for start, end in heads)]
         mentions: list[Mention] = []
@@ -319,6 +321,7 @@ def _stands_alone(text: str, start: int, end: int) -> bool:
         or (spelled[0].isdigit() and before.endswith("$") and not after.startswith("$"))
         or (re.search(rf"{_SPACED}\Z", spelled) and re.match(rf"{_SPACED}|[{_MARKS}]|_[^\W_]", after))
         or (spelled[0].isdigit() and _NUMBERED.search(text[max(start - 20, 0) : start]))
+        or (re.match(r"\d+\W*[^\W\d]", spelled) and _RANGE.search(text[max(start - 20, 0) : start]))
         or (spelled.isalpha() and len(spelled) == 1 and (_ELIDED.match(after) or re.search(r"[^\W\d_]\.\Z", before)))
         or (re.fullmatch(r"['`_.-]+", spelled) and re.search(r"\w\Z", before) and re.match(r"\w", after))
         or (spelled[-1].isdigit() and re.match(r"[.,:/⁄][-+]?\d| ?[%‰°]| \d", after))
