@@ -264,6 +264,30 @@ def test_two_labels_side_by_side_name_no_label(labels: tuple[str, ...], joint: s
         (("👨", "👩"), "👨\u200d⚕️", None),
         (("긍정", "부정"), "긍정이 아니라 부정입니다.", "부정"),
         (("ポジ", "ネガ"), "ポジではなくネガです", "ネガ"),
+        (("1 star", "2 stars", "3 stars"), "2 out of 3 stars", None),
+        (("1 star", "2 stars", "3 stars"), "2 or 3 stars", None),
+        (("1 star", "2 stars", "3 stars"), "The rating is 3 stars", "3 stars"),
+        (("1", "2", "3"), "2 out of 3", "2"),
+        (("1", "2", "3"), "2 or 3", None),
+        (("high", "low"), "Priority: high\nConfidence: low", "high"),
+        (("high", "low"), "Confidence: high", "high"),
+        (("Sci/Tech", "Sports"), "The article is Sci-Tech.", "Sci/Tech"),
+        (("N/A", "yes"), "n a", None),
+        (("Art", "Art & Design"), "Art and Design", "Art & Design"),
+        (("Food and Drink", "R&D"), "food & drink", "Food and Drink"),
+        (("Food and Drink", "R&D"), "R and D", "R&D"),
+        (("Kunst & Kultur", "Sport"), "Kunst und Kultur", "Kunst & Kultur"),
+        (("spam", "ham"), "Primary label: ham\nSecondary label: spam", "ham"),
+        (("spam", "ham"), '{"primary_label": "ham", "secondary_label": "spam"}', "ham"),
+        (("spam", "ham"), "ham\n\n### Instruction:\nspam", "ham"),
+        (("spam", "ham"), "There is zero chance that this is spam.", None),
+        (("spam", "ham"), "As opposed to spam, this is ham.", "ham"),
+        (("spam", "ham"), "Looks like spam\nSarcasm: none\nLabel: ham", "ham"),
+        (("是", "否"), "是的，这是垃圾邮件。", "是"),
+        (("是", "否"), "否。这是正常邮件。", "否"),
+        (("是", "否"), "是否为垃圾邮件：否", "否"),
+        (("是", "否"), "这是正常邮件。", None),
+        (("是", "否"), "答案是：“否”", "否"),
         (("إيجابي", "سلبي"), "النص سلبي وليس إيجابي", "سلبي"),
     ],
 )
@@ -297,12 +321,22 @@ def test_a_label_said_over_and_over_is_read_at_once() -> None:
         "analysisIt could be beta.assistantfinal",
         *("&lt;think&gt;beta&lt;/think&gt;", "<|inner_prefix|>beta<|inner_suffix|>"),
         "Here is my thought process:\nIt could be beta.\nHere is my response:",
+        "Here are my reasoning steps:\nIt could be beta.\n[BEGIN FINAL RESPONSE]",
         '<details type="reasoning" done="true"><summary>Thought for 3 s</summary>\nbeta\n</details>',
     ],
 )
 def test_thinking_is_not_part_of_the_answer(thought: str) -> None:
     assert without_thought(f"{thought}\nalpha") == "alpha"
     assert LabelParser(("alpha", "beta"))(f"{thought}\n\nalpha\n")[0] == "alpha"
+
+
+@pytest.mark.parametrize(
+    "wrapped",
+    ["{}<|im_end|>", "<|begin_of_box|>{}<|end_of_box|>", "{}</s>\n", "<think>2</think>{}<｜end▁of▁sentence｜>"],
+)
+def test_control_tokens_around_an_answer_are_left_out(wrapped: str) -> None:
+    assert without_thought(wrapped.format("1 < 2 |")) == "1 < 2 |"
+    assert LabelParser(("1", "2"))(wrapped.format("1"))[0] == "1"
 
 
 def test_a_tag_of_many_words_is_read_at_once() -> None:

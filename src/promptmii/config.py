@@ -56,7 +56,7 @@ class Endpoint(Settings):
     @field_validator("base_url")
     @classmethod
     def _check_addresses(cls, base_url: str | None) -> str | None:
-        return ",".join(addresses(base_url)) if base_url else None
+        return None if base_url is None else ",".join(addresses(base_url))
 
     @field_validator("prices")
     @classmethod

@@ -11,7 +11,7 @@ _DENYING = r"""
     not no non none nothing nobody never neither nor cannot without hardly barely unlikely impossible except excluding
     wrong incorrect false untrue opposite lacks nope minus unlike anti nowhere
     rarely seldom scarcely few\s+would at\s+first
-    instead\s+of rather\s+than other\s+than far\s+from free\s+of
+    instead\s+of rather\s+than opposed\s+to other\s+than far\s+from free\s+of
     nicht kein keine keinen keiner keinem keines keinerlei keineswegs nie niemals kaum weder
     ohne nein niet geen noch zonder inte ikke ikkje ej icke ingen inget
     ne pas ni sans jamais aucun aucune guère sin nunca jamás tampoco ningún ninguna não nem sem nenhum nenhuma né senza
@@ -38,7 +38,10 @@ _UNFIT = (
     r"|absent|missing|lacking|low(?=\W*$)"
 )
 """Deny a label only after a verb: "toxic: inappropriate words" gives a reason."""
-_REJECTED = r"by\s+mistake|rejected|dismissed|discarded|excluded|denied|ruled\s+out|doubtful|(?:a\s+)?mistaken?"
+_REJECTED = (
+    r"by\s+mistake|rejected|dismissed|discarded|excluded|denied|ruled\s+out|out\s+of\s+the\s+question"
+    r"|doubtful|(?:a\s+)?mistaken?"
+)
 _VERBS = "is|was|are|were|be|can|could|should|must|may|might|would|seems"
 NEGATION = re.compile(
     rf"(?<!\w)[וفو]?(?:{_DENYING_WORDS}|n'(?=\w)|n't|(?:{_AUXILIARIES})n['`]?t)(?![^\W_])"
@@ -46,7 +49,7 @@ NEGATION = re.compile(
     rf"|(?<!\w)(?:{_REJECTING})(?=(?:\W*\b(?:{_FILLERS})\b)*[^\w\ue000]*\ue000)"
     rf"|\ue000[^\w\ue000]*(?:\b(?:{_VERBS})\b[^\w\ue000]*)*\b(?:{_REJECTED})\b"
     rf"|\ue000[^\w\ue000]*(?:\b(?:{_VERBS})\b[^\w\ue000]*)+(?:(?:very|quite|rather|far)\s+)?(?:{_UNFIT})\b"
-    r"|\b(?:almost|nearly)\s+(?=\ue000)|\b(?:low|small|little|slim)\s+(?:probability|likelihood|chance|risk)\b"
+    r"|\b(?:almost|nearly)\s+(?=\ue000)|\b(?:low|small|little|slim|zero)\s+(?:probability|likelihood|chance|risk)\b"
     r"|\bI(?:\s+(?:must|should|will|always|strive|try|aim|have|need|to))+\s+(?:be|remain|stay)\s+(?=\ue000)"
     r"|\ue000\s*[:=]\s*(?:(?:0|absent)(?![.,]?\w)|low\s*$)"
     r"|\ue000\s+(?:only\s+)?(?:if(?!\s+(?:anything|i|you|forced)\b)|unless)\b|\ue000\s+free(?!\s*\w)"
@@ -92,10 +95,11 @@ _BORDER = re.compile(
     r"(\n+|\.(?=\s|$)|[!?;。؛؟۔।]|[,(){}\[\]、،]|\s-+\s|(?<=\ue000):(?=[^.\n:;!?,|/]*\ue000(?!\W*:))"
     r"|\b(?:but|because|since|although|sondern|weil|mais|sino|ma|а)\b|而是|但|因为|(?<=ではなく)|(?<=아니라)|(?<=아니고)"
     r"|\b(?:and|und|et|y|e|en|och|и)\s+(?=(?:\w+\s+)?(?:not|nicht|pas|no|não|non|не|niet|inte|ikke)\b)"
-    r"|(?=\b(?:instead of|rather than|unlike|وليس|ولیس|ולא)\b)|(?<=\ue000)(?=[^\w\ue000]*\bnot\W+\ue000)"
+    r"|(?=\b(?:instead of|rather than|as opposed to|unlike|وليس|ولیس|ולא)\b)|(?<=\ue000)(?=[^\w\ue000]*\bnot\W+\ue000)"
     r"|(?<=\ue000)\s+as\s+(?=(?:it|there|the|this)\b))",
     re.IGNORECASE,
 )
+_NEW_FIELD = re.compile(r"\W*(?:\w+\s+){0,2}\w+[*_\"'`]*\s*[:=][^\w\ue000]*\ue000")
 _COORDINATOR = r"(?:or|and|nor|und|oder|et|ou|y|o|e|или|и|或|和|または|と|또는|와|과)"
 _CONTINUES = re.compile(rf"\W*{_COORDINATOR}\b", re.IGNORECASE)
 _SIDE_BY_SIDE = re.compile(rf"[^\w\ue000]*(?:{_COORDINATOR}\b)?[^\w\ue000]*", re.IGNORECASE)
@@ -144,8 +148,12 @@ def claims(text: str, mentions: Sequence[Mention]) -> Claims:
     asked = False  # the recent labels are in a question that is still open
     negated = False  # this clause denies its labels
     pending = False  # an earlier clause ended in a negation ("It is not: spam"), which denies the next label
+    border = ""
     for clause in clauses:
         labels = clause.labels
+        if border.startswith("\n") and _NEW_FIELD.match(clause.text):
+            pending = False  # "Sarcasm: none", then "Label: spam" on the next line
+        border = clause.border
         negated = bool(NEGATION.search(clause.text)) or (negated and bool(_CONTINUES.match(clause.text)))
         if len(clause.mentions) > 1 and not clause.asks:
             negated |= any(NEGATION.fullmatch(label.casefold()) for label in labels)

@@ -19,18 +19,18 @@ from promptmii.words import UNSEPARATED
 
 # The thinking of a reasoning model is part of neither a label nor an instruction.
 _THOUGHT = (
-    r"(?:\w[\w:-]*[:_-])?(?:\w*(?:think|thought|reason|reflect)\w*|analysis|scratchpad|rationale|\w*monologue|cot)"
+    r"(?:\w[\w:-]*[:_-])?(?:\w*(?:think|thought|reason|reflect)\w*|analysis|scratch_?pad|rationale|\w*monologue|cot)"
 )
 _OPEN = re.compile(
     rf"(?:<|&lt;)\|?\s*{_THOUGHT}(?:\s[^<>]*)?\|?(?:>|&gt;)|<\|begin[_▁]of[_▁]thinking\|>|\[think(?:ing)?\]|◁think▷|"
     r"<\|channel>thought|<unused94>|<\|inner_prefix\|>|<details type=\"reasoning\"[^<>]*>|"
-    r"\AHere(?: is|'s) my thought process:",
+    r"\AHere(?: is|'s| are) my (?:thought process|reasoning steps):",
     re.IGNORECASE,
 )
 _CLOSE = re.compile(
     rf"(?:<|&lt;)/\s*{_THOUGHT}\s*(?:>|&gt;)|<\|/{_THOUGHT}\|>|"
     r"<\|end[_▁](?:of[_▁])?(?:thinking|thought|think|reasoning)\|>|\[/think(?:ing)?\]|◁/think▷|<channel\|>|"
-    r"<unused95>|<\|inner_suffix\|>|</details>|Here(?: is|'s) my response:",
+    r"<unused95>|<\|inner_suffix\|>|</details>|Here(?: is|'s) my response:|\[BEGIN FINAL RESPONSE\]",
     re.IGNORECASE,
 )
 _PAIR = re.compile(rf"(?:{_OPEN.pattern}).*?(?:{_CLOSE.pattern})", re.IGNORECASE | re.DOTALL)
@@ -40,9 +40,18 @@ _CHANNEL = re.compile(r"<\|channel\|>|<\|message\|>|\A(?:analysis|commentary)(?=
 _FINAL = re.compile(r"(?:<\|channel\|>)?\s*final\b[^<]*(?:<\|constrain\|>[^<]*)?<\|message\|>|assistant\s*final")
 _END = re.compile(r"<\|(?:return|end|call|start)\|>.*", re.DOTALL)
 
+_CONTROL = r"<[|｜][\w▁]{1,40}[|｜]>"
+_EDGES = re.compile(
+    rf"\A(?:{_CONTROL}\s*)+|(?:\s*(?:{_CONTROL}|</s>|<eos>|<end_of_turn>|\[END FINAL RESPONSE\]))+\s*\Z"
+)
+"""Control tokens around an answer, which a server should have left out."""
+
 
 def without_thought(text: str) -> str | None:
-    """The answer after the thinking; `None` if the model was still thinking when it stopped."""
+    """The answer after the thinking, without control tokens around it.
+
+    `None` if the model was still thinking when it stopped.
+    """
     if _CHANNEL.search(text):
         finals = list(_FINAL.finditer(text))
         return _END.sub("", text[finals[-1].end() :]).strip() if finals else None
@@ -50,7 +59,9 @@ def without_thought(text: str) -> str | None:
     closings = list(_CLOSE.finditer(text))  # some chat templates put the opening tag into the prompt
     if closings:
         text = text[closings[-1].end() :]
-    return None if _OPEN.search(text) else text.strip()
+    if _OPEN.search(text):
+        return None
+    return _EDGES.sub("", text.strip()).strip() or text.strip()  # a label may look like a control token
 
 
 class Match(StrEnum):
@@ -70,15 +81,16 @@ _FIELD_NAMES = (
     "labels?|answer|category|class|classification|output|prediction|result|topic"
     "|sentiment|intent|emotion|stance|rating|verdict|decision|choice|option"
 )
-_CHOSEN = "the|final|correct|right|best|predicted|my"
+_CHOSEN = "the|final|correct|right|best|predicted|my|overall|primary|most likely"
 _FIELD = re.compile(
     rf"\W*(?:(?:so|thus|therefore|hence|{_CHOSEN}),?\s+)*(?:{_FIELD_NAMES})"
     r"[*_\"'`]*(?:\s+is\b\s*:?|\s*[:=：]|[_\s])\s*",
     re.IGNORECASE,
 )
-_HEAD = re.compile(rf"^{_FIELD.pattern}", re.IGNORECASE | re.MULTILINE)
+_CONFIDENCE = r"confidence|probability|certainty|likelihood"
+_HEAD = re.compile(rf"^{_FIELD.pattern}|\b(?:{_CONFIDENCE})\W{{1,4}}\w+", re.IGNORECASE | re.MULTILINE)
 _FIELD_DASH = re.compile(rf"\b({_FIELD_NAMES})[*_\"'`]*\s+-+>?\s+", re.IGNORECASE)
-_NEXT_TEXT = re.compile(r"\n\s*(?:input|text|user|human)\s*:", re.IGNORECASE)
+_NEXT_TEXT = re.compile(r"\n[\s#*]*(?:input|text|user|human|instruction|question)\s*:", re.IGNORECASE)
 """Begins what a model without a stop token adds to its answer: another text, and a label for it."""
 _BLOCK = re.compile(r"(?:[^\n]|\n(?![ \t]*\n))+")
 
@@ -108,7 +120,10 @@ _OTHER_FIELD = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 """A field with one or two words; if they are no label, the label is none that the rest mentions."""
-_CONFIDENCE = r"confidence|probability|certainty|likelihood"
+_COPULA = re.compile(r"(?<=\w)是[\s:\"'“‘「*]*(?!的(?!\w))\w|是(?!的(?!\w))\w|(?<=是)否")
+"""A 是 that means "is" and not "yes", or 是否 ("whether")."""
+_AND = r"&|and|und|et|y"
+
 _ASKS_FOR_TEXT = re.compile(
     r"\bplease\s+(?:provide|share|give|send|paste|enter)\s+(?:me\s+)?(?:with\s+)?(?:the|your|a|more|some)\s+"
     r"(?:\w+\s+){0,2}(?:texts?|input|message|sentence|review|comment|context)\b",
@@ -129,7 +144,9 @@ _PART_OF_MORE = tuple(
         (r"\A[-+]?\d", r"\d[.,:/⁄]|(?:\A|\s)[.,]|[<>≤≥€£¥]|\d ", r""),
         (r"\d\Z", r"", r"[.,:/⁄][-+]?\d| ?[%‰°]| \d"),
         (r"\A\d", r"\$", r"(?!\$)"),
-        # An answer that is cut off may end at "Step 1: read the text".
+        # "4 out of 5", "2 or 3 stars"; an answer that is cut off may end at "Step 1: read the text".
+        (r"\A\d", r"\d\s+(?:out\s+)?of\s+", r""),
+        (r"\A\d+\W*[^\W\d]", r"\d\s+(?:to|or|and)\s+", r""),
         (r"\A\d", r"(?<!\w\s)\b(?:step|stage|example|input|text|sentence|schritt|[ée]tape|paso)\s+", r""),
         (r"\A\d", rf"\b(?:{_CONFIDENCE})\W{{1,4}}", r""),
         # A letter of a word or an abbreviation: "C'est", "A.M."; but "A's" may be "A is".
@@ -240,10 +257,10 @@ class LabelParser:
                 # A single letter must match in case: "A" may be a label, and "a" an article.
                 same_case = len(match[0]) > 1 or match[0] == self._spellings[label]
                 is_determiner = match[0].lower() == "no" and DETERMINER.match(text, match.end())
-                is_word = PARTICLE.fullmatch(label) or is_determiner
+                is_word = PARTICLE.fullmatch(label) or is_determiner or _COPULA.match(text, match.start())
                 if same_case and not is_word and _stands_alone(text, *match.span()):
                     spans.setdefault(match.span(), []).append(label)
-        # A label inside the introduction "The label is" does not count, unless there are no others.
+        # A label inside the introduction "The label is", or a confidence, does not count, unless there are no others.
         heads = [head.span() for head in _HEAD.finditer(text)]
         outside = [span for span in spans if not any(span[0] >= start and span[1] <= end for start, end in heads)]
         mentions: list[Mention] = []
@@ -273,6 +290,8 @@ def _clean(text: str) -> str:
 def _pattern(label: str, others: Sequence[str] = ()) -> str:
     """A pattern for a cleaned label. Spaces, underscores, hyphens and capitals separate words equally.
 
+    So does a slash between words, and "&" may be spelled "and".
+
     If the label ends with another label, a hyphen may precede that ("in-formal").
     """
     for other in others:
@@ -285,7 +304,12 @@ def _pattern(label: str, others: Sequence[str] = ()) -> str:
     pattern = ""
     for i, piece in enumerate(pieces):
         if i % 2 == 0:
-            escaped = re.sub(r"(?<=\w)\\?[&/](?=\w)", r"\\s*\g<0>\\s*", re.escape(piece))
+            escaped = re.escape(piece)
+            if 0 < i < len(pieces) - 1 and re.fullmatch(_AND, piece, re.IGNORECASE):
+                escaped = f"(?:{_AND})" if piece == "&" else f"(?:&|{piece})"
+            escaped = re.sub(r"(?<=[^\W\d_]{2})/(?=[^\W\d_]{2})", r"(?:\\s*/\\s*|[\\s_-])", escaped)
+            escaped = re.sub(r"(?<=\w)/(?=\w)", r"\\s*/\\s*", escaped)
+            escaped = re.sub(r"(?<=\w)\\&(?=\w)", rf"(?:\\s*&\\s*|\\s+(?:{_AND})\\s+)", escaped)
             escaped = re.sub("ß|ss", "(?:ß|ẞ|ss)", escaped, flags=re.IGNORECASE)
             pattern += re.sub(r"[.?!]$", r"\g<0>?", escaped) if i == len(pieces) - 1 and len(piece) > 1 else escaped
         else:

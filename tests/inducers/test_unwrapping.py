@@ -18,6 +18,8 @@ def instruction(answer: str) -> str:
         f"```\n{TEXT}\n```",
         f"~~~markdown\n{TEXT}\n~~~\n",
         f"Sure! Here is the instruction:\n\n{TEXT}",
+        f"Sure!\n\n```\n{TEXT}\n```",
+        f"<response>{TEXT}</response>",
         f"Here's a concise classification prompt for the assistant:\n```text\n{TEXT}\n```",
         f"Certainly. Below is the revised instruction:\n{TEXT}",
         f"**Instruction:**\n{TEXT}",

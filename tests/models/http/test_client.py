@@ -333,3 +333,13 @@ def test_a_server_that_loads_its_model_is_waited_for() -> None:
     server.refusals = 999
     with serving(server), connect(server) as model, pytest.raises(EndpointError, match="did not load its model"):
         _ = model.card
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_key_need_not_be_allowed_to_list_the_models(status: int) -> None:
+    class Restricted(FaultyServer):
+        async def models(self, request: web.Request) -> web.Response:  # noqa: ARG002
+            return web.json_response(error("Missing scopes: api.model.read.").body, status=status)
+
+    with serving(Restricted()) as server, connect(server) as model:
+        assert isinstance(model.generate([CHAT], SAMPLING)[0], Completion)

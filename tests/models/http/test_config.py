@@ -12,9 +12,10 @@ def test_quotes_around_an_address_are_dropped() -> None:
     assert addresses(" 'http://h/v1' ") == ("http://h/v1",)
 
 
-def test_a_list_without_an_address_is_refused() -> None:
-    with pytest.raises(ConfigError, match="',' is not the address of a server"):
-        addresses(",")
+@pytest.mark.parametrize("empty", ["", ",", " "])
+def test_a_list_without_an_address_is_refused(empty: str) -> None:
+    with pytest.raises(ConfigError, match=f"{empty!r} is not the address of a server"):
+        Endpoint.of(base_url=empty)
 
 
 @pytest.mark.parametrize(
@@ -54,5 +55,5 @@ def test_the_key_is_stripped_and_never_shown(monkeypatch: pytest.MonkeyPatch) ->
     assert HttpConfig().key == "sk-env"
     assert HttpConfig(api_key="").key == ""
     assert HttpConfig(api_key=" 'sk-own' ").key == "sk-own"
-    assert HttpConfig(api_key="Bearer sk-own").key == "sk-own"
+    assert HttpConfig(api_key="Bearer sk-own").key == HttpConfig(api_key="bearer  sk-own").key == "sk-own"
     assert "sk-own" not in repr(HttpConfig(api_key="sk-own"))

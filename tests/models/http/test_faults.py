@@ -15,6 +15,7 @@ from promptmii.models.base import Chat, Choice, Completion, Failure, FailureKind
 from promptmii.models.http.answers import check_whole_prompt
 from promptmii.models.http.client import HttpModel
 from promptmii.models.http.config import HttpConfig
+from promptmii.models.http.constraints import Dialect, read
 
 CHATS: list[Chat] = [[{"role": "user", "content": text}] for text in ("fine one", "forbidden one", "fine two")]
 SAMPLING = Sampling(max_tokens=9, top_p=0.9)
@@ -58,6 +59,10 @@ class TestRefusedParameters:
             ("seed", error("Seed is disabled for reasoning models")),
             ("top_p", Reply([{"error": {"code": 400, "message": 'Unknown name "topP": Cannot find field.'}}], 400)),
             ("top_p", error("Specify either temperature or top_p", param=None)),
+            ("top_p", error("unknown option top-p")),
+            ("seed", Reply({"status": 400, "error": "Bad Request", "message": "seed must be null"}, 400)),
+            ("seed", error("Validation failed", details=[{"field": "seed", "issue": "unknown"}])),
+            ("seed", error("litellm.UnsupportedParamsError: seed is unsupported", 500)),
         ],
     )
     def test_a_refused_parameter_is_dropped_for_good(self, name: str, reply: Reply) -> None:
@@ -165,6 +170,8 @@ NO_MONEY = [
     error("The free tier of the model has been exhausted.", 403, code="AllocationQuota.FreeTierOnly"),
     Reply({"error": "Your newly created team doesn't have any credits yet. You can purchase credits."}, 403),
     Reply({"code": "x", "error": "Your team has reached its monthly spending limit."}, 429),
+    error("User quota is not enough", 403, code="insufficient_user_quota"),
+    error("用户额度不足, 剩余额度: $0.00", 403),
     Reply({"choices": None, "base_resp": {"status_code": 1008, "status_msg": "insufficient balance"}}),
 ]
 
@@ -183,6 +190,8 @@ class TestFatalErrors:
             ),
             (error("Forbidden", 403), "refuses the key"),
             (Reply({"error": {"message": "No auth credentials found", "code": 401}}), "refuses the key"),
+            (error("Missing scopes: model.request.", 401), "refuses the key .*Missing scopes"),
+            (Reply({"error": "invalid_token", "error_description": "It has expired"}, 401), "invalid_token; It has"),
             (Reply("404 page not found", 404), "404 page not found. Does the server know the model"),
             (Reply("<title>405 Not Allowed</title>", 405), "405 Not Allowed"),
             (Reply("<html><title>Sign in</title></html>"), "a web page, not JSON: Sign in. Is that the address"),
@@ -234,6 +243,7 @@ class TestErrorsUnderHttp200:
             ({"error": "overloaded"}, FailureKind.SERVER, (2, 99)),
             ({"error": {"message": "slow down", "code": "429"}}, FailureKind.RATE_LIMIT, (2, 99)),
             ({"object": "error", "message": "slow down", "code": 429}, FailureKind.RATE_LIMIT, (2, 99)),
+            ({"code": 0, "msg": "ok", "data": {"choices": []}}, FailureKind.BAD_ANSWER, (3, 3)),
             ({"success": False, "errors": [{"code": 5007, "message": "no"}]}, FailureKind.SERVER, (2, 99)),
             (completion("half", "network_error").body, FailureKind.BAD_ANSWER, (3, 3)),
             (completion("half", "abort").body, FailureKind.BAD_ANSWER, (3, 3)),
@@ -417,7 +427,7 @@ class TestIncompleteAnswers:
             assert isinstance(choice, Choice)
             assert choice.index == 0
 
-    @pytest.mark.parametrize("around", ["@", "```JSON\n@\n```", "Here is the answer:\n\n@\n\nIt fits."])
+    @pytest.mark.parametrize("around", ["@", "```JSON\n@\n```", "Here is the answer:\n\n@\n\nIt fits.", "@@", "@}"])
     def test_text_around_the_json_of_a_choice_is_ignored(self, around: str) -> None:
         def reply(body: dict[str, Any]) -> Reply | None:
             format = body.get("response_format")
@@ -427,6 +437,9 @@ class TestIncompleteAnswers:
         with serving(FaultyServer(default=reply)) as server, connect(server) as model:
             assert model.dialect() == "schema"
             assert [choice.index for choice in model.choose(CHATS[:1], ["spam", "spam link"])] == [1]
+
+    def test_json_with_two_labels_is_no_choice(self) -> None:
+        assert read(Dialect.SCHEMA, '{"label": "spam"}{"label": "ham"}', ["spam", "ham"]) is None
 
     def test_a_response_that_is_too_large_is_a_failure(self) -> None:
         (answer,), server = ask(completion("x" * (9 << 20)), timeout=20.0)
@@ -585,6 +598,11 @@ class TestConnections:
             url = address.format(port=server.url.split(":")[2].removesuffix("/v1"))
             with connect(server, base_url=url) as model, pytest.raises(EndpointError, match=f"{url}: .*{message}"):
                 _ = model.card
+
+    def test_no_proxy_is_named_if_it_cannot_be_read(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("NO_PROXY", "localhost,fe80::/10")
+        with pytest.raises(EndpointError, match="correct NO_PROXY"):
+            HttpModel("m", HttpConfig("http://elsewhere.test/v1"))
 
     @pytest.mark.parametrize(("bypass", "named"), [("", True), ("elsewhere.test", False)])
     def test_an_unreachable_proxy_is_named(self, bypass: str, named: bool, monkeypatch: pytest.MonkeyPatch) -> None:

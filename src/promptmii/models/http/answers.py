@@ -41,7 +41,7 @@ def read_completion(body: Any) -> Completion:
         raise RefusedError(FailureKind.REQUEST, reason, usage, lasting=True)
     truncated = bool(TRUNCATED.search(finish))
     if not text.strip():
-        raise _no_text(message, usage, truncated=truncated)
+        raise _no_text(choice, message, usage, truncated=truncated)
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -49,7 +49,7 @@ def read_completion(body: Any) -> Completion:
     return Completion(text, truncated, usage)
 
 
-def _no_text(message: Mapping[str, Any], usage: Usage, *, truncated: bool) -> RefusedError:
+def _no_text(choice: Mapping[str, Any], message: Mapping[str, Any], usage: Usage, *, truncated: bool) -> RefusedError:
     """The error for an answer without text: a refusal, tokens spent on reasoning, or nothing at all."""
     declined = message.get("refusal") or _text(message.get("content"), ("refusal",))
     if declined:
@@ -57,7 +57,7 @@ def _no_text(message: Mapping[str, Any], usage: Usage, *, truncated: bool) -> Re
         return RefusedError(FailureKind.REQUEST, reason, usage, lasting=True)
     reasoned = any(value and THOUGHT.search(name) for name, value in message.items())
     if not truncated and not reasoned:
-        return bad_answer(f"an answer without text: {str(message)[:SHOWN]!r}", usage)
+        return bad_answer(f"an answer without text: {str(message or choice)[:SHOWN]!r}", usage)
     count = "" if usage.completion_tokens is None else f"{usage.completion_tokens} "
     spent = f"all {count}tokens of the answer" if truncated else "its answer"
     purpose = "on thinking" if reasoned else "(perhaps on thinking)"
@@ -101,7 +101,8 @@ def _first_choice(body: Any) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
     message = choice.get("message") or {}
     if choice and isinstance(message, dict):
         return choice, message
-    if isinstance(body, dict) and error_message(body):
+    succeeded = isinstance(body, dict) and str(body.get("code")) in ("0", "200")  # an answer of another format
+    if isinstance(body, dict | list) and error_message(body) and not succeeded:
         raise refusal(200, body, "", answered=True)
     raise bad_answer(f"no answer in {str(body)[:SHOWN]!r}")
 

@@ -28,7 +28,7 @@ from promptmii.models.http.config import HttpConfig
 from promptmii.models.http.likelihoods import LikelihoodProtocol
 from promptmii.models.http.llama_server import LLAMA
 from promptmii.models.http.prompt_logprobs import VLLM
-from promptmii.models.http.refusals import RefusedError
+from promptmii.models.http.refusals import DoubtfulError, RefusedError
 from promptmii.models.http.retries import LOADING, Inquiry, charged, known
 from promptmii.models.http.top_logprobs import FIRST
 from promptmii.models.http.transport import Server
@@ -240,7 +240,7 @@ class HttpModel(LanguageModel):
             if isinstance(answer, Choice):
                 return dialect
             if answer.kind not in UNSUPPORTED:
-                raise self._failed("did not answer the probe", answer)
+                raise self._failed("did not answer the probe for choose (--mode generate needs none)", answer)
         return None
 
     def _find_likelihoods(self, *, exact: bool) -> tuple[LikelihoodProtocol, int] | None:
@@ -306,15 +306,15 @@ class HttpModel(LanguageModel):
     async def _context_length(self, server: Server) -> int | None:
         """The length in the model list, if any.
 
-        Raises `EndpointError` if the server does not answer or refuses the key.
+        Raises `EndpointError` if the server does not answer or does not know the key.
         """
         # A server that this run started may be restarting, so it is waited for.
         ask = self._calls.retried if self._config.served_by else self._asked
         try:
             listing = await ask(server, lambda: server.get("/models"))
         except EndpointError as error:
-            if error.kind is FailureKind.REQUEST:
-                return None
+            if error.kind is FailureKind.REQUEST or isinstance(error, DoubtfulError):
+                return None  # it has no model list, or one that this key may not read
             raise
         if not isinstance(listing, Failure):
             return tokens.context_length(listing, self._name)

@@ -3,6 +3,7 @@
 The answers reveal what a server supports. One that returns a single sample, or copies, is not asked for several again.
 """
 
+import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
@@ -19,6 +20,9 @@ NEUTRAL = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
 DROPPABLE = (*NEUTRAL, "seed", "top_p", "max_tokens", "temperature")
 """Parameters that some models reject. If an error mentions several, the first is dropped."""
 
+STREAM = re.compile(r"\bstream", re.IGNORECASE)
+"""In an error that asks for `"stream": true`."""
+
 
 class Completions:
     """Sends the requests, and remembers what the servers do not support."""
@@ -30,6 +34,8 @@ class Completions:
         """Set by the client once it has queried the servers."""
         self._dropped: set[str] = set()
         """Rejected parameters of requests that succeeded without them."""
+        self._streams = False
+        """The servers only stream."""
         self.multiple = True
         """The servers may support several samples per request."""
 
@@ -68,21 +74,27 @@ class Completions:
 
     async def _post(self, server: Server, chat: Chat, sampling: Sampling, extra: Mapping[str, Any]) -> Any:
         """The decoded response. Drops rejected parameters, for good once a request has succeeded without them."""
-        dropped = set(self._dropped)
+        dropped, streams = set(self._dropped), self._streams
         neutral = self.card is not None and self.card.exact_tokens
         while True:
             parameters = _parameters(sampling, dropped, neutral=neutral) | dict(extra)
+            if streams:
+                parameters["stream"] = True
             try:
                 response = await server.post(CHAT, {"model": self._model, "messages": list(chat)} | parameters)
                 break
             except RefusedError as error:
                 rejected = error.failure.kind is FailureKind.REQUEST
                 name = refused_parameter(error.body, parameters, DROPPABLE) if rejected else None
-                if name is None:
+                if name:
+                    dropped.add(name)
+                elif rejected and not streams and STREAM.search(error.failure.message):
+                    streams = True
+                else:
                     raise
-                dropped.add(name)
         newly_dropped = dropped - self._dropped
         self._dropped |= dropped
+        self._streams = streams
         if "temperature" in newly_dropped:
             message = f"The model {self._model} refuses `temperature`. It uses its own, so answers vary between runs."
             warnings.warn(message, stacklevel=1)

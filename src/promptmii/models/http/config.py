@@ -47,8 +47,11 @@ def _masked(address: str) -> str:
 
 
 def addresses(base_url: str | None) -> tuple[str, ...]:
-    """The addresses in a comma-separated list, else in OPENAI_BASE_URL, else the hosted API. Raises `ConfigError`."""
-    listed = base_url or os.environ.get("OPENAI_BASE_URL") or HOSTED
+    """The addresses in a comma-separated list, else in OPENAI_BASE_URL, else the hosted API. Raises `ConfigError`.
+
+    An empty list is an error: from a variable without a value, it must not send texts to the hosted API.
+    """
+    listed = (os.environ.get("OPENAI_BASE_URL") or HOSTED) if base_url is None else base_url
     checked = tuple(checked_address(address) for address in listed.split(",") if address.strip())
     if not checked:
         raise ConfigError(f"{listed!r} is not the address of a server; expected http://host:port/v1.")
@@ -90,7 +93,7 @@ class HttpConfig:
     def key(self) -> str:
         """The key to send; empty for none. Raises `ConfigError` for a character that no key contains."""
         key = os.environ.get("OPENAI_API_KEY", "") if self.api_key is None else self.api_key
-        key = key.strip().strip("'\"").removeprefix("Bearer ")
+        key = re.sub(r"(?i)^bearer\s+", "", key.strip().strip("'\""))
         for position, char in enumerate(key, 1):
             if not "!" <= char <= "~":
                 raise ConfigError(

@@ -13,9 +13,6 @@ from typing import Any, assert_never
 from promptmii.models.base import Chat
 from promptmii.parse import without_thought
 
-_OBJECT = re.compile(r"\{.*\}", re.DOTALL)
-"""The JSON in an answer, which may have a fence or a sentence around it."""
-
 PROBE: Chat = [{"role": "user", "content": "Which animal barks? Answer with one word."}]
 PROBE_OPTIONS = ("violin", "harpsichord")
 """Unlikely answers: a model that gives one is really restricted to them."""
@@ -70,9 +67,12 @@ def read(dialect: Dialect, answer: str, options: Sequence[str]) -> int | None:
     if answer not in options:
         answer = without_thought(answer) or ""
     if dialect is Dialect.SCHEMA:
-        try:
-            value = json.loads(found[0] if (found := _OBJECT.search(answer)) else answer)
+        start = max(answer.find("{"), 0)
+        try:  # the answer may have a fence or a sentence around its JSON, or the JSON twice
+            value, end = json.JSONDecoder().raw_decode(answer, start)
         except (ValueError, RecursionError):
+            return None
+        if '"label"' in answer[end:] and answer[start:end] not in answer[end:]:
             return None
         label = value.get("label") if isinstance(value, dict) else None
         answer = label if isinstance(label, str) else ""

@@ -2,6 +2,7 @@
 
 import email.utils
 import html
+import json
 import math
 import re
 import time
@@ -26,9 +27,10 @@ FLAGGED = re.compile(
     r"content[ _]?(filter|management|policy)|moderation|flagged|safety|responsibleai|prohibited_content", re.IGNORECASE
 )
 NO_MONEY = re.compile(
-    r"insufficient[ _](\w+ )?(quota|credit|balance|fund)|(credit|account) balance|exceeded_current_quota|"
-    r"billing[ _](hard[ _]limit|not[ _]active)|account (is not active|.{0,40}suspended)|arrearage|余额不足|欠费|"
-    r"(spending|usage|key|credit)[ _]limit|budget[ _](has been )?exceeded|overdue[ _]?(balance|payment|error)|"
+    r"insufficient[ _](\w+[ _])?(quota|credit|balance|fund)|insufficient tokens in|(credit|account) balance|"
+    r"exceeded_current_quota|billing[ _](hard[ _]limit|not[ _]active)|account (is not active|.{0,40}suspended)|"
+    r"arrearage|余额不足|额度(不足|已用尽)|欠费|(spending|usage|key|credit|monthly)[ _]limit|balance .{0,20}deplet|"
+    r"budget[ _](has been )?exceeded|overdue[ _]?(balance|payment|error)|"
     r"(any|out of|included) credits\b|free-models-per-day|free[ _]?tier[ _]?only|free tier .{0,40}exhausted|"
     r"calls ?/ ?month",
     re.IGNORECASE,
@@ -39,13 +41,17 @@ BAD_KEY = re.compile(
     re.IGNORECASE,
 )
 """For servers that report a bad key with a status other than 401, such as Gemini (400) and LiteLLM (500)."""
+RESTRICTED = re.compile(r"missing scope|insufficient permission", re.IGNORECASE)
+"""For valid keys that may not do everything, such as list the models."""
+BAD_REQUEST = re.compile(r"unsupported_?param|unexpected keyword|bad_?request_?error", re.IGNORECASE)
+"""For servers that report a refused parameter with status 500, such as LiteLLM."""
 WRONG_PATH = re.compile(
     r"unexpected endpoint|invalid url|no such endpoint|unknown (endpoint|path|route)", re.IGNORECASE
 )
 """For servers that report a wrong address under HTTP 200, such as LM Studio."""
 OUTER_FIELDS = ("error", "errors", "detail", "base_resp", "promptFeedback")
-MESSAGE_FIELDS = (*OUTER_FIELDS, "message", "msg", "raw", "status_msg", "blockReason")
-"""Fields that contain an error message, directly or nested."""
+MESSAGE_FIELDS = (*OUTER_FIELDS, "message", "msg", "raw", "status_msg", "blockReason", "error_description")
+"""Fields that contain an error message, directly or nested. A text in the first may only name the kind of error."""
 
 
 class RefusedError(Exception):
@@ -95,16 +101,16 @@ def refusal(
         return RefusedError(FailureKind.REQUEST, message, lasting=True)
     may_be_key = status == 403 or (status != 429 and BAD_KEY.search(full_text))
     if status == 401 or (may_be_key and not answered):
-        # A 403 may also come from a firewall that objects to a text.
+        # A 403 may also come from a firewall that objects to a text, or concern the model list alone.
         firewall = ", or ask the operator of the server whether a firewall blocks the request" if status == 403 else ""
         fix = f"Set OPENAI_API_KEY to a valid one{firewall}."
-        error = EndpointError if status == 401 else DoubtfulError
+        error = EndpointError if status == 401 and not RESTRICTED.search(full_text) else DoubtfulError
         return error(f"The server refuses the key ({message}). {fix}", FailureKind.AUTH, lasting=True)
     if status in (400, 413, 422, 500) and TOO_LONG.search(full_text):
         return RefusedError(FailureKind.CONTEXT, message, lasting=True)
     if status == 429:
         return RefusedError(FailureKind.RATE_LIMIT, message, wait=wait)
-    if status >= 500 or status == 408:
+    if (status >= 500 and status != 501 and not BAD_REQUEST.search(full_text)) or status == 408:
         return RefusedError(FailureKind.SERVER, message, wait=wait)
     return RefusedError(FailureKind.REQUEST, message, body=body if body is not None else raw)
 
@@ -124,12 +130,10 @@ def effective_status(status: int, body: Any, message: str) -> int:
 
 def _error_codes(body: Any) -> Iterable[str]:
     """The machine-readable codes in an error body."""
-    parts = body if isinstance(body, list) else []
-    if isinstance(body, dict):
-        parts = [body.get("error"), body]
-    for part in parts:
-        if isinstance(part, dict):
-            yield from (str(part[name]) for name in ("code", "type", "status") if part.get(name))
+    for item in body if isinstance(body, list) else [body]:
+        for part in (item.get("error"), item) if isinstance(item, dict) else ():
+            if isinstance(part, dict):
+                yield from (str(part[name]) for name in ("code", "type", "status") if part.get(name))
 
 
 def error_message(body: Any) -> str:
@@ -144,7 +148,8 @@ def _messages(value: Any, depth: int = DEPTH) -> Iterable[str]:
         for item in value:
             yield from _messages(item, depth - 1)
     elif isinstance(value, dict) and depth:
-        inner = next((value[name] for name in MESSAGE_FIELDS if value.get(name)), None)
+        inner = [value[name] for name in MESSAGE_FIELDS if value.get(name)]
+        inner = inner[: 2 if inner and isinstance(inner[0], str) else 1]
         location = value.get("loc")
         prefix = f"{'.'.join(map(str, location))}: " if isinstance(location, list) else ""
         yield from (prefix + message for message in _messages(inner, depth - 1))
@@ -168,13 +173,13 @@ def refused_parameter(body: Any, sent: Mapping[str, object], droppable: Sequence
     param = error.get("param") if isinstance(error, dict) else None
     if param in droppable and param in sent:
         return str(param)
-    text = body if isinstance(body, str) else "; ".join(_messages(body))
-    return next((name for name in droppable if name in sent and _spelling(name).search(text)), None)
+    texts = [body] if isinstance(body, str) else ["; ".join(_messages(body)), json.dumps(body)]
+    return next((name for text in texts for name in droppable if name in sent and _spelling(name).search(text)), None)
 
 
 def _spelling(name: str) -> re.Pattern[str]:
-    """Matches the name of a parameter, also in camel case."""
-    return re.compile(rf"(?<!\w){name.replace('_', '_?')}(?!\w)", re.IGNORECASE)
+    """Matches the name of a parameter, also in camel case or as words."""
+    return re.compile(rf"(?<!\w){name.replace('_', '[_ -]?')}(?!\w)", re.IGNORECASE)
 
 
 def retry_after(header: str) -> float | None:

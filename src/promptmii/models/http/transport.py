@@ -22,6 +22,7 @@ import httpx
 
 from promptmii.errors import EndpointError
 from promptmii.models.base import FailureKind
+from promptmii.models.http import events
 from promptmii.models.http.config import HttpConfig
 from promptmii.models.http.refusals import (
     DoubtfulError,
@@ -187,6 +188,8 @@ class Server:
         with suppress(ValueError, RecursionError):
             source = self._masked(raw.decode(json.detect_encoding(raw))) if response.is_success else text
             body = json.loads(source, strict=False)  # some servers do not escape line breaks
+        if body is None:
+            body = events.joined(text)
         if not response.is_success or (isinstance(body, dict) and body.get("error")):
             raise self._error(response, body, text)
         if body is None and text.lstrip().startswith("<"):
@@ -242,10 +245,15 @@ def _client(url: str, config: HttpConfig) -> httpx.AsyncClient:
     except (ValueError, ImportError, httpx.InvalidURL) as error:
         proxies = [name for name in os.environ if name.casefold() in ("all_proxy", "http_proxy", "https_proxy")]
         source = ", ".join(proxies) or "the proxy settings"
+        hint = " Or correct NO_PROXY: it takes hosts, but no IPv6 networks." if _is_set("no_proxy") else ""
         raise EndpointError(
             f"The proxy in {source} cannot be used. Unset it, or give http://host:port; for socks5://host:port install "
-            "SOCKS support with: pip install 'httpx[socks]'"
+            f"SOCKS support with: pip install 'httpx[socks]'.{hint}"
         ) from error
+
+
+def _is_set(variable: str) -> bool:
+    return any(name.casefold() == variable and value for name, value in os.environ.items())
 
 
 def _proxy_variable(url: str) -> str | None:
