@@ -58,7 +58,8 @@ def test_splits_in_memory_are_kept(split: str) -> None:
     frames = {name: pd.DataFrame(part) for name, part in parts.items()}
     sets = datasets.DatasetDict({name: datasets.Dataset.from_list(part) for name, part in parts.items()})
     streams = datasets.IterableDatasetDict({name: part.to_iterable_dataset() for name, part in sets.items()})
-    for source in (parts, frames, sets, streams):
+    tables = {name: pa.Table.from_pylist(part) for name, part in parts.items()}
+    for source in (parts, frames, sets, streams, tables, {**parts, "train": frames["train"]}):
         task = load_task(source).task
         assert [e.text for e in task.train] == TEXTS[:8]
         assert [e.text for e in task.test] == TEXTS[8:]
@@ -129,7 +130,12 @@ def test_parquet_class_numbers_become_schema_names(tmp_path: Path) -> None:
         assert "1 row dropped: no label" in loaded.notes
 
 
-@pytest.mark.parametrize("metadata", [b"{", b"[]", b'{"info": null}', b'{"info": {"features": {"label": 3}}}'])
+NO_NAMES = b'{"info": {"features": {"label": {"names": null, "_type": "ClassLabel"}}}}'
+
+
+@pytest.mark.parametrize(
+    "metadata", [b"{", b"[]", b'{"info": null}', b'{"info": {"features": {"label": 3}}}', NO_NAMES]
+)
 def test_unrelated_metadata_is_ignored(tmp_path: Path, metadata: bytes) -> None:
     table = pa.Table.from_pylist(ROWS).replace_schema_metadata({b"huggingface": metadata})
     pq.write_table(table, tmp_path / "a.parquet")

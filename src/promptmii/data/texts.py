@@ -11,7 +11,7 @@ from typing import BinaryIO, TypeAlias, cast
 
 from promptmii.data.columnar import parquet_rows
 from promptmii.data.columns import ChosenColumns, choose_columns
-from promptmii.data.decoding import check_is_text, decode, encoding_of, path_name
+from promptmii.data.decoding import check_is_data, check_is_text, decode, encoding_of, path_name
 from promptmii.data.delimited import csv_rows
 from promptmii.data.json_tables import json_line_rows
 from promptmii.data.readers import Source, data_errors, format_of, read_decompressed, read_table, supported_format
@@ -91,11 +91,12 @@ _Reader: TypeAlias = Callable[[Path], Iterator[Row]]
 def _streaming_reader(path: Path) -> _Reader | None:
     """A function that streams the rows of a file, or `None` if the file must be read whole."""
     suffix, compressed = supported_format(path), path.suffix.lower() == ".gz"
+    head = _read_head(path)
+    check_is_data(head, path_name(path))
     if suffix == ".parquet":
         return None if compressed else parquet_rows
     if suffix not in (".csv", ".tsv", ".jsonl", ".ndjson", ".txt"):
         return None
-    head = _read_head(path)
     if not head.strip() and suffix != ".txt":
         raise DataError(f"{path} is empty.")
     check_is_text(head, path_name(path))
