@@ -185,6 +185,16 @@ class TestWorkbooks:
         table = read_table(self.save(tmp_path / "b.xlsx", [["Version", "2.1"]], rows))
         assert list(table.rows) == ROWS
 
+    def test_a_hidden_sheet_is_not_read_in_place_of_a_visible_one(self, tmp_path: Path) -> None:
+        rows = [["text", "label"], *([row["text"], row["label"]] for row in ROWS)]
+        path = self.save(tmp_path / "a.xlsx", [["label", "meaning"], ["a", "first"], ["b", "second"]], rows)
+        book = pytest.importorskip("openpyxl").load_workbook(path)
+        book["Sheet"].sheet_state = "hidden"
+        book.active = 1
+        book.save(path)
+        table = read_table(path)
+        assert (list(table.rows), table.notes) == (ROWS, ("sheet 'Sheet1' of 2",))
+
     def test_an_escaped_carriage_return_is_decoded(self, tmp_path: Path) -> None:
         rows = [["text", "label"], *([f"{row['text']}_x000D_\nmore", row["label"]] for row in ROWS)]
         assert read_table(self.save(tmp_path / "a.xlsx", rows)).rows[0]["text"] == "text number 0\r\nmore"
