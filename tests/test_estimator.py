@@ -190,9 +190,12 @@ class TestInputs:
             pd.Series([1, 2] * 6, dtype="Int64"),
             pd.Series(["a", "b"] * 6, dtype="string"),
             pd.Series(["a", "b"] * 6, dtype="category"),
+            pd.Series([True, False] * 6, dtype="category"),
+            pd.Series([True, False] * 6, dtype="object"),
+            pd.Series([1, 2] * 6, dtype="object"),
             pd.DataFrame({"y": pd.Series([True, False] * 6, dtype="boolean")}),
         ],
-        ids=["boolean", "arrow", "Int64", "string", "category", "frame"],
+        ids=["boolean", "arrow", "Int64", "string", "category", "bool category", "bool objects", "objects", "frame"],
     )
     @pytest.mark.filterwarnings("ignore:A column-vector y was passed")
     def test_predictions_for_nullable_targets_have_their_values(self, targets: Any):

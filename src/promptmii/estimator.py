@@ -285,30 +285,29 @@ def _targets(texts: list[str], y: Any) -> NDArray[Any]:
     if y is None:
         raise DataError("PromptClassifier requires y to be passed, but the target y is None.")
     # Check the objects, because numpy turns a NaN in a list of names into the name "nan".
-    missing = np.flatnonzero(pd.isna(np.asarray(y, dtype=object)))
+    objects = np.asarray(y, dtype=object)
+    missing = np.flatnonzero(pd.isna(objects))
     if len(missing):
         raise DataError(f"Input y contains NaN or None, first in row {missing[0]}; drop the rows without a class.")
-    targets = cast("NDArray[Any]", column_or_1d(_without_masks(y), warn=True))
+    targets = cast("NDArray[Any]", column_or_1d(_in_numpy_types(y), warn=True))
     check_consistent_length(texts, targets)
     assert_all_finite(targets, input_name="y")
-    if len({isinstance(value, str) for value in targets.tolist()}) > 1:
+    if len({isinstance(value, str) for value in objects.ravel()}) > 1:
         raise DataError("y mixes texts with other values, which have no common order; convert it with y.astype(str).")
     check_classification_targets(targets)
     return targets
 
 
-def _without_masks(y: Any) -> Any:
-    """`y` with numpy types instead of pandas' nullable ones: scikit-learn reads nullable booleans as 0.0 and 1.0."""
-    if isinstance(y, pd.DataFrame):
-        dtypes = {name: _numpy_type(y[name].dtype) for name in y.columns}
-        return y.astype({name: dtype for name, dtype in dtypes.items() if dtype})
-    dtype = _numpy_type(getattr(y, "dtype", None))
-    return y.astype(dtype) if dtype else y
+def _in_numpy_types(y: Any) -> NDArray[Any]:
+    """`y` as an array whose booleans and integers have numpy types.
 
-
-def _numpy_type(dtype: Any) -> Any:
-    """The numpy type behind a nullable type; `None` for any other type."""
-    return getattr(dtype, "numpy_dtype", None) if isinstance(dtype, pd.api.extensions.ExtensionDtype) else None
+    scikit-learn reads nullable and categorical booleans as 0.0 and 1.0, and refuses objects that are not texts.
+    """
+    array = np.asarray(y)
+    for kind, kinds in ((np.bool_, (bool, np.bool_)), (np.int64, (int, np.integer))):
+        if array.dtype == object and all(isinstance(value, kinds) for value in array.flat):
+            return array.astype(kind)
+    return array
 
 
 def _names(classes: NDArray[Any]) -> list[str]:

@@ -58,7 +58,8 @@ def test_splits_in_memory_are_kept(split: str) -> None:
     frames = {name: pd.DataFrame(part) for name, part in parts.items()}
     sets = datasets.DatasetDict({name: datasets.Dataset.from_list(part) for name, part in parts.items()})
     streams = datasets.IterableDatasetDict({name: part.to_iterable_dataset() for name, part in sets.items()})
-    for source in (parts, frames, sets, streams):
+    tables = {name: pa.Table.from_pylist(part) for name, part in parts.items()}
+    for source in (parts, frames, sets, streams, tables, {**parts, "train": frames["train"]}):
         task = load_task(source).task
         assert [e.text for e in task.train] == TEXTS[:8]
         assert [e.text for e in task.test] == TEXTS[8:]
@@ -129,7 +130,12 @@ def test_parquet_class_numbers_become_schema_names(tmp_path: Path) -> None:
         assert "1 row dropped: no label" in loaded.notes
 
 
-@pytest.mark.parametrize("metadata", [b"{", b"[]", b'{"info": null}', b'{"info": {"features": {"label": 3}}}'])
+NO_NAMES = b'{"info": {"features": {"label": {"names": null, "_type": "ClassLabel"}}}}'
+
+
+@pytest.mark.parametrize(
+    "metadata", [b"{", b"[]", b'{"info": null}', b'{"info": {"features": {"label": 3}}}', NO_NAMES]
+)
 def test_unrelated_metadata_is_ignored(tmp_path: Path, metadata: bytes) -> None:
     table = pa.Table.from_pylist(ROWS).replace_schema_metadata({b"huggingface": metadata})
     pq.write_table(table, tmp_path / "a.parquet")
@@ -178,6 +184,16 @@ class TestWorkbooks:
         assert (list(table.rows), table.notes) == (ROWS, ("sheet 'Sheet1' of 2",))
         table = read_table(self.save(tmp_path / "b.xlsx", [["Version", "2.1"]], rows))
         assert list(table.rows) == ROWS
+
+    def test_a_hidden_sheet_is_not_read_in_place_of_a_visible_one(self, tmp_path: Path) -> None:
+        rows = [["text", "label"], *([row["text"], row["label"]] for row in ROWS)]
+        path = self.save(tmp_path / "a.xlsx", [["label", "meaning"], ["a", "first"], ["b", "second"]], rows)
+        book = pytest.importorskip("openpyxl").load_workbook(path)
+        book["Sheet"].sheet_state = "hidden"
+        book.active = 1
+        book.save(path)
+        table = read_table(path)
+        assert (list(table.rows), table.notes) == (ROWS, ("sheet 'Sheet1' of 2",))
 
     def test_an_escaped_carriage_return_is_decoded(self, tmp_path: Path) -> None:
         rows = [["text", "label"], *([f"{row['text']}_x000D_\nmore", row["label"]] for row in ROWS)]

@@ -1,10 +1,11 @@
 """Choosing text and label columns by option, name and values, and noting the doubts."""
 
 from collections.abc import Iterable
+from datetime import date
 
 import pytest
 
-from promptmii.data import load_task, read_table
+from promptmii.data import load_task, read_table, read_texts
 from promptmii.data.columns import choose_columns
 from promptmii.errors import DataError
 
@@ -82,6 +83,8 @@ def test_label_names_are_preferred_to_label_numbers() -> None:
     by_number = load_task(rows, label="label")
     assert by_number.task.labels == ("0", "1", "2")
     assert any("'label_text' names the numbers of 'label' (0 is bad" in note for note in by_number.notes)
+    rows[3]["label_text"] = "Bad"
+    assert load_task(rows).columns.label == "label_text"
     other = table(text=TEXTS, label=[0, 1, 2] * 4, topic=["x", "y", "x", "y"] * 3)
     assert load_task(other).columns.label == "label"
 
@@ -128,8 +131,18 @@ def test_an_empty_result_explains_the_dropped_rows() -> None:
 def test_tokenised_text_is_joined_and_bytes_are_rejected() -> None:
     rows = table(text=[text.split() for text in TEXTS], label=list("abc") * 4)
     assert load_task(rows, text="text", label="label").task.train[0].text in TEXTS
-    with pytest.raises(DataError, match="text column 'text' holds bytes"):
-        load_task(table(text=[b"\xff\xfe"] * 12, label=list("abc") * 4), text="text")
+    assert load_task(rows).columns.text == ("text",)
+    undecodable = table(text=[b"\xff\xfe"] * 12, label=list("abc") * 4)
+    for text in ("text", None):
+        with pytest.raises(DataError, match="column 'text' holds bytes that are not UTF-8"):
+            load_task(undecodable, text=text)
+
+
+def test_labels_are_never_taken_for_the_texts_to_label() -> None:
+    rows = table(text=list(range(12)), label=["red", "green", "blue"] * 4)
+    with pytest.raises(DataError, match="No column of a list holds text"):
+        read_texts(rows)
+    assert read_texts(table(topic=["red", "green", "blue"] * 4)).n == 12  # the only column
 
 
 @pytest.mark.parametrize(
@@ -140,6 +153,8 @@ def test_tokenised_text_is_joined_and_bytes_are_rejected() -> None:
         ([["a", "b"]] * 12, "'label' holds several labels per row"),
         ([i + 0.5 for i in range(12)], "'label' holds fractions such as 0.5"),
         (["0.25", "0.5", "0.75"] * 4, "'label' holds fractions such as '0.25'"),
+        ([date(2024, 1, 1 + i % 3) for i in range(12)], "'label' holds date, such as '2024-01-01', not names"),
+        (["a" * 200, "b" * 200] * 6, "'label' holds texts of more than 120 characters"),
     ],
 )
 def test_an_unusable_label_column_is_explained(labels: list[object], words: str) -> None:

@@ -43,6 +43,21 @@ def test_binary_files_are_reported_with_their_format(tmp_path: Path, start: byte
             read(tmp_path / "a.csv")
 
 
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.txt", "a.parquet", "a.xlsx"])
+@pytest.mark.parametrize(
+    ("start", "words"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "git lfs pull"),
+        (b"\xef\xbb\xbf\r\n<!DOCTYPE HTML>\n<title>Sign in</title>\n", "web page"),
+    ],
+)
+def test_what_stands_in_for_a_file_is_not_data(tmp_path: Path, name: str, start: bytes, words: str) -> None:
+    (tmp_path / name).write_bytes(start)
+    for read in (read_table, read_texts):
+        with pytest.raises(DataError, match=f"holds no data, .*{words}"):
+            read(tmp_path / name)
+
+
 def test_truncated_utf_16_is_rejected() -> None:
     with pytest.raises(DataError, match="broken UTF-16"):
         decode(TEXT.encode("utf-16")[:-1], "rows.csv")

@@ -65,8 +65,18 @@ def test_row_numbers_without_a_name_are_not_texts(delimiter: str) -> None:  # as
         read_delimited(f"text{delimiter}label\n" + f"1{delimiter}and more{delimiter}a\n" * 9, "rows.csv")
 
 
-def test_the_end_mark_of_dos_is_no_row() -> None:
+def test_what_programs_print_around_rows_is_no_row() -> None:
     assert columns_and_rows(f"text,label\n{BODY}\x1a")[1] == ROWS
+    for end in ("\n(3 rows affected)\n", "(1 row)", "\n3 rows selected.\n"):
+        assert columns_and_rows(f"text,label\n----,-----\n{BODY}{end}")[1][1:] == ROWS
+    boxed = BODY.replace(",", " | ").replace("\n", " |\n| ").removesuffix("| ")
+    rule = "+---+---+\n"
+    assert columns_and_rows(f"{rule}| text | label |\n{rule}| {boxed}{rule}")[0] == ("text", "label")
+
+
+def test_a_title_may_be_the_usual_name_of_a_text_column() -> None:
+    body = BODY.replace(",", ";").replace("\n", ";\n")
+    assert columns_and_rows(f"Title;;\n;;\ntext;label;\n{body}") == (("text", "label"), ROWS)
 
 
 def test_lines_skipped_above_the_header_are_noted(tmp_path: Path) -> None:

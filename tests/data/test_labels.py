@@ -1,6 +1,7 @@
 """Spellings that look the same become one label, and notes report every decision."""
 
 import unicodedata
+from enum import Enum
 
 import pytest
 from hypothesis import given
@@ -32,6 +33,10 @@ def rows(*labels: object, times: int = 4) -> list[tuple[str, object]]:
         (["straße", "straße", "STRASSE"], "straße"),
         (["iyi", "iyi", "İyi"], "iyi"),
         (["جيد", "جيد", "جـيد"], "جيد"),
+        (["علی", "علی", "علي"], "علی"),
+        (["refund", "refund", "refund\u061c", "re\u2063fund"], "refund"),
+        (["1", "1", "+1", "1."], "1"),
+        (["-1", "-1", "\u22121", "\u22121.0"], "-1"),
     ],
 )
 def test_spellings_of_a_label_are_merged_with_a_note(spellings: list[str], label: str) -> None:
@@ -86,15 +91,22 @@ def test_several_labels_are_noted_even_if_single_labels_are_lists() -> None:
     "alike",
     [
         *[("bug", "bug."), ("bug", '"bug"'), ("e-mail", "e\u2011mail"), ("a_b", "a b", "a-b")],
-        *[("don't", "don\u2019t"), ("01", "1"), ("R&amp;D", "R&D")],
+        *[("don't", "don\u2019t"), ("01", "1"), ("R&amp;D", "R&D"), ("1", "True")],
+        *[("été", "ETE"), ("ёлка", "елка"), ("λάθος", "ΛΑΘΟΣ")],
     ],
 )
-def test_labels_that_differ_in_punctuation_alone_are_noted(alike: tuple[str, ...]) -> None:
+def test_labels_that_differ_little_are_noted(alike: tuple[str, ...]) -> None:
     loaded = load_task(rows(*alike, "other"))
     assert set(loaded.task.labels) == {*alike, "other"}
-    (note,) = [note for note in loaded.notes if "punctuation alone" in note]
+    (note,) = [note for note in loaded.notes if "are taken as different" in note]
     assert all(repr(label) in note for label in alike)
-    for labels in (("C", "C++", "C#"), ("-1", "1", "+1"), ("a b", "ab"), ("0", "00x", "1.05", "1.5")):
+    for labels in (
+        ("C", "C++", "C#"),
+        ("-1", "1", "+1"),
+        ("a b", "ab"),
+        ("0", "00x", "1.05", "1.5"),
+        ("कि", "कु", "が", "か"),
+    ):
         assert not any("punctuation" in note for note in load_task(rows(*labels)).notes)
 
 
@@ -134,6 +146,11 @@ def test_joiners_and_emoji_are_allowed_in_labels(label: str) -> None:
 def test_labels_with_invisible_characters_are_rejected(label: str) -> None:
     with pytest.raises(DataError, match="visible text"):
         Support((label, "b"), ())
+
+
+def test_a_label_may_be_an_enum_that_is_a_text() -> None:
+    kinds = list(Enum("Kind", {"BUG": "bug", "WISH": "wish"}, type=str))
+    assert load_task([(f"text {i}", kinds[i % 2]) for i in range(8)]).task.labels == ("bug", "wish")
 
 
 @pytest.mark.parametrize("value", [0.5, float("inf"), ["a", "b"], {"a": 1}, b"\xff"])

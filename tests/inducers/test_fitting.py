@@ -23,6 +23,16 @@ def test_a_huge_example_displaces_no_other_at_any_position() -> None:
             assert "12 of 13 examples fit" in instruction.provenance.notes[0]
 
 
+def test_a_label_whose_examples_are_all_too_long_is_noted() -> None:
+    long = Example("word " * 10_000, "c")
+    support = Support(("a", "b", "c", "d"), (*SHORT, long))
+    for instruction in (
+        MetaInducer(Writer(ScriptedModel(["Guide."]))).induce(support),
+        InContext(ScriptedModel()).induce(support),
+    ):
+        assert "no example that fits of 1 of 3 labels: 'c'" in instruction.provenance.notes
+
+
 def test_a_long_example_is_dropped_before_many_short_ones() -> None:
     assert fitting_positions([10, 900, 10, 10, 10], 920) == [0, 2, 3, 4]
     assert fitting_positions([10, 12, 11, 10], 35) == [0, 1, 2]

@@ -7,8 +7,9 @@ from typing import Any
 
 from promptmii.data.columns import MAX_LABEL_SHARE, ChosenColumns
 from promptmii.data.labels import Spelling, doubtful_notes, label_text, one_line, variant_notes
+from promptmii.data.sample import LABELS_PER_NOTE
 from promptmii.data.table import TEXT_NAMES, Table
-from promptmii.errors import DataError, counted
+from promptmii.errors import DataError, counted, listed
 from promptmii.task import Example, normalise_text
 
 MAX_DISTINCT_LABELS = 1_000
@@ -16,6 +17,7 @@ MAX_UNREPEATED_NUMBERS = 20
 """More numbers than this, none of them repeated, are identifiers even if the user named the column."""
 MAX_MEAN_NAME_LENGTH = 60
 """Values that never repeat and are longer than this on average (in characters) are texts, not labels."""
+_UNLISTED = "a label outside the given list"
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ def clean(table: Table, columns: ChosenColumns, labels: Sequence[str] | None = N
         if reason := _drop_reason(row, columns, text, raw_label):
             dropped[reason] += 1
         elif label is None:
-            dropped["a label outside the given list"] += 1
+            dropped[_UNLISTED] += 1
             unlisted.append(str(raw_label))
         elif key in kept:
             dropped["the same text as an earlier row"] += 1
@@ -70,6 +72,9 @@ def clean(table: Table, columns: ChosenColumns, labels: Sequence[str] | None = N
         dropped["the same text with different labels"] += 1
     if not kept:
         raise _nothing_left(table, columns, dropped, unlisted)
+    if unlisted:
+        names = listed([*map(repr, dict.fromkeys(unlisted))], LABELS_PER_NOTE)
+        dropped[f"{_UNLISTED} ({names})"] = dropped.pop(_UNLISTED)
     examples = tuple(example for example, _ in kept.values())
     used_labels = [example.label for example in examples]
     if not labels:

@@ -50,7 +50,8 @@ def _stored_class_names(metadata: Mapping[bytes, bytes] | None) -> dict[str, Seq
     try:
         features = json.loads((metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
         items = {column: _item_feature(feature) for column, feature in features.items()}
-        return {column: item["names"] for column, item in items.items() if item.get("_type") == "ClassLabel"}
+        classes = {column: item["names"] for column, item in items.items() if item.get("_type") == "ClassLabel"}
+        return {column: names for column, names in classes.items() if isinstance(names, list)}
     except (ValueError, LookupError, TypeError, AttributeError):
         return {}
 

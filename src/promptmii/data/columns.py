@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from promptmii.data.labels import is_whole
+from promptmii.data.labels import is_whole, label_key
 from promptmii.data.table import LABEL_NAMES, TEXT_NAMES, Table, is_number
 from promptmii.errors import DataError, listed, nearest
 
@@ -69,15 +69,26 @@ class ChosenColumns:
 
 def cell_text(name: str, value: Any) -> str:
     """The text in a cell of the column `name`. Raises `DataError` if it holds no text."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, list | tuple) and all(isinstance(part, str) for part in value):
-        return " ".join(value)  # a tokenised text
-    if isinstance(value, bytes | dict | list | tuple):
+    if (text := _text_of(value)) is not None:
+        return text
+    if isinstance(value, bytes):
+        raise DataError(f"{_not_utf8(name, value)} Or name another column with --text.")
+    if isinstance(value, dict | list | tuple):
         raise DataError(
             f"The text column {name!r} holds {type(value).__name__}; expected text. Name another with --text."
         )
     return "" if value is None else str(value)
+
+
+def _text_of(value: Any) -> str | None:
+    """A text, also one that is split into words; `None` for anything else."""
+    if isinstance(value, list | tuple) and all(isinstance(part, str) for part in value):
+        return " ".join(value)
+    return value if isinstance(value, str) else None
+
+
+def _not_utf8(name: str, value: bytes) -> str:
+    return f"The column {name!r} holds bytes that are not UTF-8, such as {value[:60]!r}: save it as text."
 
 
 def choose_columns(
@@ -145,6 +156,9 @@ def _hint(table: Table, option: str) -> str:
     """How to make a table readable that lacks a column: it may hold objects, or have one column only."""
     if option == "--label" and len(table.columns) == 1 and isinstance(table.rows[0][table.columns[0]], str):
         return "That is one column: separate texts and labels by commas, semicolons, tabs or |, below a header."
+    for name in table.columns:
+        if undecoded := [row[name] for row in table.rows if isinstance(row[name], bytes)]:
+            return f"{_not_utf8(name, undecoded[0])} Or name another column with {option}."
     names = [name for name in table.columns if any(_holds_object(row[name]) for row in table.rows)]
     if not names:
         return f"Name it with {option}."
@@ -196,12 +210,15 @@ def could_be_label(table: Table, name: str, *, repeats: bool = True) -> bool:
     """Whether a column holds names or whole numbers that repeat. Unless `repeats`, unique names are enough."""
     values = column_values(table, name)
     counts = Counter(str(value) for value in values)
-    scalar = all(isinstance(value, str | int) or is_whole(value) for value in values)
-    if not scalar or len(counts) < 2 or _mostly_lists(table, name) or max(map(len, counts)) > MAX_LABEL_LENGTH:
+    if not all(map(_is_name, values)) or _mostly_lists(table, name) or _are_fractions(counts):
         return False
-    if _are_fractions(counts):
+    if len(counts) < 2 or max(map(len, counts)) > MAX_LABEL_LENGTH:
         return False
     return len(counts) <= MAX_LABEL_SHARE * len(values) or (not repeats and not all(map(is_number, counts)))
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str | int) or is_whole(value)
 
 
 def why_no_label(table: Table, name: str) -> str:
@@ -214,6 +231,10 @@ def why_no_label(table: Table, name: str) -> str:
         return f"{name!r} holds fractions such as {values[0]!r:.60}: scores, not labels."
     if len(counts) < 2:
         return f"{name!r} has one value ({values[0]!r:.60})." if values else f"{name!r} is empty."
+    if others := [value for value in values if not _is_name(value)]:
+        return f"{name!r} holds {type(others[0]).__name__}, such as {str(others[0])!r:.60}, not names or whole numbers."
+    if long := [value for value in counts if len(value) > MAX_LABEL_LENGTH]:
+        return f"{name!r} holds texts of more than {MAX_LABEL_LENGTH} characters, such as {long[0]!r:.60}."
     return f"{name!r} has {len(counts)} different values in {len(values)} rows, such as {values[0]!r:.60}."
 
 
@@ -236,9 +257,11 @@ def _label_names(table: Table, numbers: str, names: str) -> str | None:
     if numbers == names or not pairs or not all(isinstance(cell, str | int | float) for pair in pairs for cell in pair):
         return None
     name_of = dict(pairs)
-    one_to_one = len(set(pairs)) == len(name_of) == len(set(name_of.values()))
     named = all(is_number(str(number)) and not is_number(str(name)) for number, name in name_of.items())
-    if not one_to_one or not named or not 2 <= len(name_of) <= MAX_LABEL_SHARE * len(pairs):
+    if not named or len(name_of) < 2 or len(set(pairs)) > MAX_LABEL_SHARE * len(pairs):
+        return None
+    keys = {(label_key(str(number)), label_key(str(name))) for number, name in set(pairs)}
+    if not len(keys) == len({number for number, _ in keys}) == len({name for _, name in keys}):
         return None
     if max(len(str(name)) for name in name_of.values()) > MAX_LABEL_LENGTH:
         return None
@@ -248,10 +271,11 @@ def _label_names(table: Table, numbers: str, names: str) -> str | None:
 def _find_text(table: Table, label: str | None, pairs: Pairs) -> tuple[tuple[str, ...], bool, list[str]]:
     """The likeliest text columns, whether their names decided it, and other plausible columns."""
     texts = {name: _texts(table, name) for name in table.columns if name != label}
+    labels = {name for name in texts if name.casefold() in LABEL_NAMES and could_be_label(table, name)}
     lengths = {
         name: sum(map(len, values)) / len(table.rows)
         for name, values in texts.items()
-        if values and (name.casefold() in TEXT_NAMES or _are_prose(values))
+        if values and (name.casefold() in TEXT_NAMES or _are_prose(values)) and (name not in labels or len(texts) == 1)
     }
     if not lengths:
         raise DataError(
@@ -274,7 +298,9 @@ def _find_text(table: Table, label: str | None, pairs: Pairs) -> tuple[tuple[str
 
 
 def _texts(table: Table, name: str) -> list[str]:
-    return [value for value in column_values(table, name) if isinstance(value, str)]
+    """The texts of a column; a list of several words counts as a text."""
+    texts = (_text_of(row[name]) for row in table.rows)
+    return [text for text in texts if text]
 
 
 def _are_prose(texts: Sequence[str]) -> bool:

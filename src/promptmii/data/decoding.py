@@ -22,6 +22,12 @@ _BINARY_FORMATS = {
     b"%PDF": "a PDF, which holds no table",
 }
 """Formats by the first bytes of a file."""
+_STAND_INS = {
+    b"version https://git-lfs": "a pointer of Git LFS; get the file itself with: git lfs pull",
+    b"<!doctype html": "a web page; download the file itself",
+    b"<html": "a web page; download the file itself",
+}
+"""What may be saved under the name of a table in its place, by its first bytes in lower case."""
 
 
 def decode(content: bytes, origin: str) -> str:
@@ -40,6 +46,13 @@ def decode(content: bytes, origin: str) -> str:
             f"Windows-1252 or Latin-1, the line reads {bad_line[:60]!r}. Save it as "
             "UTF-8, for instance with: iconv -f WINDOWS-1252 -t UTF-8 (or SHIFT_JIS, GB18030, ... if it is that)."
         ) from error
+
+
+def check_is_data(start: bytes, origin: str) -> None:
+    """Raise `DataError` if a file starts like a web page or a pointer of Git LFS, which stand in for the data."""
+    for beginning, name in _STAND_INS.items():
+        if start[:100].removeprefix(codecs.BOM_UTF8).lstrip().lower().startswith(beginning):
+            raise DataError(f"{origin} holds no data, despite its ending: it is {name}.")
 
 
 def check_is_text(start: bytes, origin: str) -> None:

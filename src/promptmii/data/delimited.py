@@ -29,6 +29,8 @@ STREAMED_LINES = 1000
 """Lines that decide the layout of a streamed file."""
 _SEPARATOR_LINE = re.compile(r'\s*"?sep=(.)"?\s*$', re.IGNORECASE | re.DOTALL)
 """Excel's declaration of the delimiter, such as "sep=;"."""
+_NO_ROW = re.compile(r"[\s\x1a+=-]*|\s*\(?\d+ rows?( affected| selected)?\.?\)?\s*")
+"""A line between or below rows: spaces, the end mark of DOS, or a database client's rule or number of rows."""
 _JSON = re.compile(r"[\[{](\s*[\[{\"]|$)")
 """The start of a JSON file."""
 Quotes = Literal["enclose", "after spaces", "escaped", "text"]
@@ -177,7 +179,7 @@ def find_header(rows: Sequence[Sequence[str]], width: int) -> int:
     first full row does not look like data.
     """
     named = next((n for n, row in enumerate(rows) if _has(row, TEXT_NAMES) and _has(row, LABEL_NAMES)), None)
-    if named is not None and not any(len(row) > 1 and _has(row, TEXT_NAMES) for row in rows[:named]):
+    if named is not None and not any(_filled(row) > 1 and _has(row, TEXT_NAMES) for row in rows[:named]):
         return named
     usual = Counter(map(_filled, rows)).most_common(1)[0][0] if rows else 0
     full = next((number for number, row in enumerate(rows) if _filled(row) >= usual), 0)
@@ -230,7 +232,7 @@ def _records(lines: Iterable[str], layout: Layout) -> Iterator[tuple[int, list[s
             continue
         if cells is None:
             return
-        if cells:
+        if cells and (len(cells) > 1 or layout.delimiter == NO_DELIMITER or not _NO_ROW.fullmatch(cells[0])):
             yield lines_before, [_unquoted(cell) for cell in cells] if layout.quotes == "text" else cells
 
 
@@ -255,8 +257,6 @@ def _rows(lines: Iterable[str], layout: Layout, origin: str, skip: Skip | None) 
         elif _filled(header) <= len(cells) and _filled(cells) <= len(header):
             yield named_cells(header, cells)
             continue
-        elif len(cells) == 1 and not cells[0].strip(" \t\r\n\x1a"):
-            continue  # a blank line that holds spaces, or the end mark of DOS
         else:
             fault = (
                 f"{len(cells)} fields, expected {len(header)} ({listed(names)}). "

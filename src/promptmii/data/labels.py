@@ -12,13 +12,16 @@ from typing import Any, TypeGuard
 
 from promptmii.errors import DataError, counted, listed
 
-INVISIBLE = "\u200b\u200e\u200f\u2060\u00ad\ufeff\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+INVISIBLE = "\u00ad\u061c\u200b\u200e\u200f\ufeff" + "".join(map(chr, (*range(0x202A, 0x202F), *range(0x2060, 0x2070))))
 """Invisible characters that no word needs: zero-width spaces, soft hyphens, direction marks.
 
 U+200C and U+200D are missing on purpose: Persian, Indic scripts and emoji need them."""
 _VARIANT_MARKS = re.compile("[\u200c\ufe0e\ufe0f\u0640]")
 """The zero-width non-joiner, the variation selectors of emoji, and the stroke that lengthens Arabic words."""
-_WHOLE_FLOAT = re.compile(r"([+-]?\d+)\.0+")
+_PERSIAN_LETTERS = str.maketrans("يك", "یک")
+"""Arabic keyboards write these two letters of Persian words differently; the words look the same."""
+_WHOLE_FLOAT = re.compile(r"[+-]?\d+\.0+")
+_WHOLE_NUMBER = re.compile(r"\+?([-\u2212]?)(\d+)(?:\.0*)?")
 _PLACEHOLDERS = frozenset(
     {
         *("na", "n/a", "nan", "null", "<na>", "nat", "[]", "<null>", "(null)", "[null]", "(blank)", "undefined"),
@@ -28,6 +31,9 @@ _PLACEHOLDERS = frozenset(
 """Placeholders that programs write into empty cells; "none" is too often a label."""
 _OUTER_PUNCTUATION = ".,:;!?\"'`“”‘’«»()[]"
 _APOSTROPHES = str.maketrans(dict.fromkeys("’‘ʼ′`´", "'"))
+_ACCENTS = re.compile("[\u0300-\u036f]")
+"""Of Latin, Greek and Cyrillic letters, which are often left out, above all of capitals."""
+_BOOLEANS = {"true": "1", "false": "0"}
 _LEADING_ZEROS = re.compile(r"(?<![\w.,])0+(?=\d)")
 _WORD_SEPARATOR = re.compile(r"(?<=\w)[\s_\u2010-\u2015-]+(?=\w)")
 _LIST_SEPARATOR = re.compile(r"\s*(?:[,;|/&+]|\band\b)\s*")
@@ -65,11 +71,11 @@ def label_text(value: Any, column: str) -> str:
 
 
 def label_key(label: str) -> str:
-    """A key that ignores case, spacing, invisible characters and Unicode form, and takes 1.0 for 1."""
+    """A key that ignores case, spacing, invisible characters and Unicode form, and takes 1.0 and +1 for 1."""
     folded = unicodedata.normalize("NFKC", _VARIANT_MARKS.sub("", one_line(label))).casefold()
-    folded = folded.replace("i\u0307", "i")  # the Turkish capital I with a dot
-    if whole := _WHOLE_FLOAT.fullmatch(folded):
-        return whole[1]
+    folded = folded.replace("i\u0307", "i").translate(_PERSIAN_LETTERS)  # the Turkish capital I has a dot
+    if whole := _WHOLE_NUMBER.fullmatch(folded):
+        return f"-{whole[2]}" if whole[1] else whole[2]
     return " ".join(folded.split())
 
 
@@ -161,15 +167,16 @@ def _placeholder_notes(labels: Sequence[str]) -> tuple[str, ...]:
 
 
 def _punctuation_notes(labels: Sequence[str]) -> tuple[str, ...]:
-    """A note that names labels which differ in punctuation or leading zeros alone."""
+    """A note that names labels which differ in punctuation, accents or the form of a number alone."""
     groups: dict[str, list[str]] = defaultdict(list)
     for label in sorted(set(labels)):
         key = _WORD_SEPARATOR.sub(" ", label_key(html.unescape(label)).translate(_APOSTROPHES))
-        groups[_LEADING_ZEROS.sub("", key.strip(_OUTER_PUNCTUATION))].append(label)
+        key = _ACCENTS.sub("", unicodedata.normalize("NFD", _LEADING_ZEROS.sub("", key.strip(_OUTER_PUNCTUATION))))
+        groups[_BOOLEANS.get(key, key)].append(label)
     similar = [" and ".join(map(repr, group)) for key, group in groups.items() if key and len(group) > 1]
     if not similar:
         return ()
-    rule = "labels that differ in punctuation alone, or in leading zeros, are taken as different"
+    rule = "labels that differ in punctuation, accents or the form of a number alone are taken as different"
     return (f"{rule}: {listed(similar, _EXAMPLES_PER_NOTE)}",)
 
 

@@ -16,11 +16,11 @@ from promptmii.data.columnar import (
     read_parquet,
     read_saved_dataset,
 )
-from promptmii.data.decoding import decode, path_name, split_lines
+from promptmii.data.decoding import check_is_data, decode, path_name, split_lines
 from promptmii.data.delimited import read_delimited
 from promptmii.data.json_tables import nested_table, read_json, read_json_lines
 from promptmii.data.spreadsheet import read_workbook
-from promptmii.data.table import Table, make_table, require_rows
+from promptmii.data.table import Table, join_splits, make_table, require_rows
 from promptmii.errors import DataError, first_line
 
 Source: TypeAlias = Any
@@ -72,10 +72,8 @@ def _read_memory(source: Any) -> Table:
     if hasattr(source, "column_names") and not isinstance(source, Mapping):
         return datasets_table({"": source}, "a dataset")
     if isinstance(source, Mapping):
-        if source and all(hasattr(part, "column_names") for part in source.values()):
-            return datasets_table(source, "a dataset")
-        if source and all(hasattr(part, "collect_schema") or hasattr(part, "columns") for part in source.values()):
-            source = {name: list(_read_memory(part).rows) for name, part in source.items()}
+        if any(map(_is_table, source.values())):
+            return join_splits({str(name): _read_memory(part) for name, part in source.items()}, "splits in memory")
         return nested_table(source, "columns in memory")
     if hasattr(source, "tolist"):
         source = source.tolist()
@@ -87,6 +85,10 @@ def _read_memory(source: Any) -> Table:
         f"A {type(source).__name__} cannot be read as data; expected a path, hub:..., a DataFrame, a Dataset, or a "
         "list of dicts or (text, label) pairs."
     )
+
+
+def _is_table(value: Any) -> bool:
+    return any(hasattr(value, name) for name in ("collect_schema", "column_names", "columns"))
 
 
 def _pandas_table(frame: Any) -> Table:
@@ -163,6 +165,7 @@ def _read_file(path: Path) -> Table:
     content = read_decompressed(path)
     if not content.strip():
         raise DataError(f"{path} is empty.")
+    check_is_data(content, origin)
     if suffix in BINARY_READERS:
         return BINARY_READERS[suffix](content, origin)
     text = decode(content, origin)

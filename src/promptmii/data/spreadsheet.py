@@ -21,7 +21,7 @@ OPEN_ERRORS = (
 def read_workbook(content: bytes, origin: str) -> Table:
     """Read the first sheet with a header, rows and at least two columns, or else the first with a header and rows.
 
-    Raises `DataError`.
+    Hidden sheets, which hold the lists of forms, count only if all are hidden. Raises `DataError`.
     """
     try:
         import openpyxl
@@ -34,7 +34,8 @@ def read_workbook(content: bytes, origin: str) -> Table:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about styles and extensions, which do not affect values
             book = openpyxl.load_workbook(io.BytesIO(content), read_only=True, data_only=True)
-            for sheet in book.worksheets:
+            n_sheets = len(book.worksheets)
+            for sheet in [sheet for sheet in book.worksheets if sheet.sheet_state == "visible"] or book.worksheets:
                 # Excel writes a carriage return within a cell as _x000D_.
                 rows = [
                     [unescape(cell) if isinstance(cell, str) and "_x" in cell else cell for cell in row]
@@ -53,6 +54,6 @@ def read_workbook(content: bytes, origin: str) -> Table:
     first_rows = [["" if cell is None else str(cell) for cell in row] for row in rows[:PREAMBLE]]
     header_row = find_header(first_rows, max(map(len, first_rows)))
     header = header_names(first_rows[header_row], origin)
-    notes = [f"sheet {sheet_name!r} of {len(sheets)}"] if len(sheets) > 1 else []
+    notes = [f"sheet {sheet_name!r} of {n_sheets}"] if n_sheets > 1 else []
     notes += [f"{counted(header_row, 'line')} above the header skipped"] if header_row else []
     return make_table([named_cells(header, row) for row in rows[header_row + 1 :]], origin, tuple(notes))

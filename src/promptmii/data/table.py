@@ -133,7 +133,7 @@ def _cell(value: Any) -> Any:
         except UnicodeDecodeError:
             return value
     if isinstance(value, str):
-        text = _without_surrogates(str(value))
+        text = _without_surrogates(str.__str__(value))  # of an Enum that is a str, the text and not its name
         return None if text in _MISSING else text
     if value is None or _is_scalar_nan(value):
         return None

@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 from promptmii.data.columnar import parquet_rows
 from promptmii.data.columns import ChosenColumns, choose_columns
-from promptmii.data.decoding import check_is_text, decode, encoding_of, path_name
+from promptmii.data.decoding import check_is_data, check_is_text, decode, encoding_of, path_name
 from promptmii.data.delimited import csv_rows
 from promptmii.data.json_tables import json_line_rows
 from promptmii.data.readers import (
@@ -99,11 +99,12 @@ _Reader: TypeAlias = Callable[[Path], Iterator[Row]]
 def _streaming_reader(path: Path) -> _Reader | None:
     """A function that streams the rows of a file, or `None` if the file must be read whole."""
     suffix = supported_format(path)
+    head = _read_head(path)
+    check_is_data(head, path_name(path))
     if suffix == ".parquet":
         return None if is_compressed(path) else parquet_rows
     if suffix not in (".csv", ".tsv", ".jsonl", ".ndjson", ".txt"):
         return None
-    head = _read_head(path)
     if not head.strip() and suffix != ".txt":
         raise DataError(f"{path} is empty.")
     check_is_text(head, path_name(path))

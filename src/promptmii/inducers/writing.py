@@ -8,6 +8,7 @@ from functools import cached_property
 from itertools import accumulate
 from statistics import median_low
 
+from promptmii.data.sample import missing_labels
 from promptmii.errors import ConfigError, EndpointError
 from promptmii.follower import TEMPLATE_MARGIN
 from promptmii.inducers.repeats import drop_repeated_items, shared_description_notes
@@ -231,7 +232,9 @@ def fitting_positions(lengths: Sequence[int], limit: int) -> list[int]:
 def fit_examples(
     examples: Sequence[Example], lengths: Sequence[int], limit: int, place: str
 ) -> tuple[tuple[Example, ...], tuple[str, ...]]:
-    """The examples that fit, and a note if some are left out. The note names `place`, such as "the context"."""
+    """The examples that fit, and notes if some are left out, which name `place`, such as "the context", and labels
+    without an example.
+    """
     positions = fitting_positions(lengths, limit)
     fitting = tuple(examples[position] for position in positions)
     if len(fitting) == len(lengths):
@@ -240,7 +243,8 @@ def fit_examples(
     outliers = max(positions, default=-1) + 1 - len(positions)  # dropped from among the others, not from the end
     if outliers:
         note += f"; {outliers} much longer than the others left out"
-    return fitting, (note,)
+    labels = list(dict.fromkeys(example.label for example in examples))
+    return fitting, (note, *missing_labels("example that fits", labels, fitting))
 
 
 def copied_runs(instruction: str, texts: Iterable[str]) -> list[str]:
