@@ -288,6 +288,13 @@ def test_two_labels_side_by_side_name_no_label(labels: tuple[str, ...], joint: s
         (("是", "否"), "是否为垃圾邮件：否", "否"),
         (("是", "否"), "这是正常邮件。", None),
         (("是", "否"), "答案是：“否”", "否"),
+        (("肯定", "否定"), "这条评论是否定的。", "否定"),
+        (("是诈骗", "非诈骗"), "我认为是诈骗。", "是诈骗"),
+        (("spam", "ham"), "With high confidence: spam. It is not ham.", "spam"),
+        (("spam", "ham"), "In all likelihood spam, not ham.", "spam"),
+        (("spam", "ham"), "Probability: spam 0.9, ham 0.1", None),
+        (("high", "low"), "Priority is high (confidence: low).", "high"),
+        (("spam", "ham"), "Here are my reasoning steps:\n1. It sells.\nLabel: spam", "spam"),
         (("إيجابي", "سلبي"), "النص سلبي وليس إيجابي", "سلبي"),
     ],
 )

@@ -24,7 +24,8 @@ _THOUGHT = (
 _OPEN = re.compile(
     rf"(?:<|&lt;)\|?\s*{_THOUGHT}(?:\s[^<>]*)?\|?(?:>|&gt;)|<\|begin[_▁]of[_▁]thinking\|>|\[think(?:ing)?\]|◁think▷|"
     r"<\|channel>thought|<unused94>|<\|inner_prefix\|>|<details type=\"reasoning\"[^<>]*>|"
-    r"\AHere(?: is|'s| are) my (?:thought process|reasoning steps):",
+    r"\AHere(?: is|'s) my thought process:|"
+    r"\AHere are my reasoning steps:(?![\s\S]*\n\W*(?:final )?(?:label|answer|category|classification)\W)",
     re.IGNORECASE,
 )
 _CLOSE = re.compile(
@@ -88,7 +89,10 @@ _FIELD = re.compile(
     re.IGNORECASE,
 )
 _CONFIDENCE = r"confidence|probability|certainty|likelihood"
-_HEAD = re.compile(rf"^{_FIELD.pattern}|\b(?:{_CONFIDENCE})\W{{1,4}}\w+", re.IGNORECASE | re.MULTILINE)
+_HEAD = re.compile(
+    rf"^{_FIELD.pattern}|(?:^|[,;.(])\W{{0,4}}(?:{_CONFIDENCE})\W{{1,4}}\w+(?=[^\w\s]{{0,4}}(?:$|[).]))",
+    re.IGNORECASE | re.MULTILINE,
+)
 _FIELD_DASH = re.compile(rf"\b({_FIELD_NAMES})[*_\"'`]*\s+-+>?\s+", re.IGNORECASE)
 _NEXT_TEXT = re.compile(r"\n[\s#*]*(?:input|text|user|human|instruction|question)\s*:", re.IGNORECASE)
 """Begins what a model without a stop token adds to its answer: another text, and a label for it."""
@@ -121,7 +125,7 @@ _OTHER_FIELD = re.compile(
 )
 """A field with one or two words; if they are no label, the label is none that the rest mentions."""
 _COPULA = re.compile(r"(?<=\w)是[\s:\"'“‘「*]*(?!的(?!\w))\w|是(?!的(?!\w))\w|(?<=是)否")
-"""A 是 that means "is" and not "yes", or 是否 ("whether")."""
+"""A 是 that means "is" and not "yes", or 是否 ("whether"); a longer label may begin with either ("否定")."""
 _AND = r"&|and|und|et|y"
 
 _ASKS_FOR_TEXT = re.compile(
@@ -257,7 +261,8 @@ class LabelParser:
                 # A single letter must match in case: "A" may be a label, and "a" an article.
                 same_case = len(match[0]) > 1 or match[0] == self._spellings[label]
                 is_determiner = match[0].lower() == "no" and DETERMINER.match(text, match.end())
-                is_word = PARTICLE.fullmatch(label) or is_determiner or _COPULA.match(text, match.start())
+                is_copula = len(match[0]) == 1 and _COPULA.match(text, match.start())
+                is_word = PARTICLE.fullmatch(label) or is_determiner or is_copula
                 if same_case and not is_word and _stands_alone(text, *match.span()):
                     spans.setdefault(match.span(), []).append(label)
         # A label inside the introduction "The label is", or a confidence, does not count, unless there are no others.
