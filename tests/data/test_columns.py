@@ -138,6 +138,13 @@ def test_tokenised_text_is_joined_and_bytes_are_rejected() -> None:
             load_task(undecodable, text=text)
 
 
+def test_lists_beside_a_text_are_tags_or_choices() -> None:
+    lists = [[f"choice {i} of many", "another long choice"] for i in range(12)]
+    loaded = load_task(table(problem=TEXTS, choices=lists, label=list("abc") * 4))
+    assert loaded.columns.text == ("problem",)
+    assert load_task(table(source=["web", "app"] * 6, words=lists, label=list("abc") * 4)).columns.text == ("words",)
+
+
 def test_labels_are_never_taken_for_the_texts_to_label() -> None:
     rows = table(text=list(range(12)), label=["red", "green", "blue"] * 4)
     with pytest.raises(DataError, match="No column of a list holds text"):

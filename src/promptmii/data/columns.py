@@ -238,6 +238,10 @@ def why_no_label(table: Table, name: str) -> str:
     return f"{name!r} has {len(counts)} different values in {len(values)} rows, such as {values[0]!r:.60}."
 
 
+def _holds_lists(table: Table, name: str) -> bool:
+    return any(isinstance(row[name], list | tuple) for row in table.rows)
+
+
 def _mostly_lists(table: Table, name: str) -> bool:
     """Whether most cells of a column are lists of several values, or empty lists."""
     cells = [row[name] for row in table.rows if row[name] is not None]
@@ -290,6 +294,8 @@ def _find_text(table: Table, label: str | None, pairs: Pairs) -> tuple[tuple[str
     ]
     candidates = not_categories or list(lengths)
     candidates = [name for name in candidates if any(map(_SPACE_OR_NON_ASCII.search, texts[name][:PEEK]))] or candidates
+    unsplit = [name for name in candidates if name.casefold() in TEXT_NAMES or not _holds_lists(table, name)]
+    candidates = unsplit or candidates  # beside a text, lists are tags, entities or choices
     named = [by_name[name] for name in TEXT_NAMES if by_name.get(name) in candidates]
     best = named[0] if named else max(candidates, key=lengths.__getitem__)
     rival_length = lengths[best] if named else lengths[best] / 2
