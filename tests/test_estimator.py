@@ -211,6 +211,7 @@ class TestInputs:
             (y[:-1], "inconsistent numbers"),
             (["same"] * 30, "1 class"),
             (np.linspace(0, 1, 30), "continuous"),
+            ([1, 2**70] * 15, "Unknown label type"),
             (np.array([*y[:-1], 1], dtype=object), "y mixes texts with other values"),
             ([*y[:-1], None], "Input y contains NaN or None, first in row 29"),
             ([*y[:-1], float("nan")], "Input y contains NaN or None, first in row 29"),

@@ -304,9 +304,8 @@ def _in_numpy_types(y: Any) -> NDArray[Any]:
     scikit-learn reads nullable and categorical booleans as 0.0 and 1.0, and refuses objects that are not texts.
     """
     array = np.asarray(y)
-    for kind, kinds in ((np.bool_, (bool, np.bool_)), (np.int64, (int, np.integer))):
-        if array.dtype == object and all(isinstance(value, kinds) for value in array.flat):
-            return array.astype(kind)
+    if array.dtype == object and all(isinstance(value, bool | int | np.bool_ | np.integer) for value in array.flat):
+        return np.array(array.tolist())
     return array
 
 
