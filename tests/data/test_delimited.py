@@ -67,7 +67,7 @@ def test_row_numbers_without_a_name_are_not_texts(delimiter: str) -> None:  # as
 
 def test_what_programs_print_around_rows_is_no_row() -> None:
     assert columns_and_rows(f"text,label\n{BODY}\x1a")[1] == ROWS
-    for end in ("\n(3 rows affected)\n", "(1 row)", "\n3 rows selected.\n"):
+    for end in ("\n(3 rows affected)\n", "(1 row)", "\n3 rows selected.\n", "3 rows in set (0.00 sec)"):
         assert columns_and_rows(f"text,label\n----,-----\n{BODY}{end}")[1][1:] == ROWS
     boxed = BODY.replace(",", " | ").replace("\n", " |\n| ").removesuffix("| ")
     rule = "+---+---+\n"

@@ -64,6 +64,8 @@ def test_a_label_list_may_be_case_sensitive_and_matches_other_spellings() -> Non
     assert {e.label for e in (*task.train, *task.test)} == {"0", "1", "2"}
     with pytest.raises(DataError, match=r"outside the given list.*The column holds 'x', 'y'"):
         load_task(rows("x", "y"), labels=("0", "1"))
+    long = "a long text that is no label " * 9
+    assert max(map(len, load_task(rows("a", "b", long), label="label", labels=("a", "b")).notes)) < 200
 
 
 @pytest.mark.parametrize(

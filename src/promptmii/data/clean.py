@@ -73,8 +73,7 @@ def clean(table: Table, columns: ChosenColumns, labels: Sequence[str] | None = N
     if not kept:
         raise _nothing_left(table, columns, dropped, unlisted)
     if unlisted:
-        names = listed([*map(repr, dict.fromkeys(unlisted))], LABELS_PER_NOTE)
-        dropped[f"{_UNLISTED} ({names})"] = dropped.pop(_UNLISTED)
+        dropped[f"{_UNLISTED} ({_names(unlisted, LABELS_PER_NOTE)})"] = dropped.pop(_UNLISTED)
     examples = tuple(example for example, _ in kept.values())
     used_labels = [example.label for example in examples]
     if not labels:
@@ -121,9 +120,13 @@ def _is_header_or_rule(row: Mapping[str, Any], columns: ChosenColumns, label: st
     return is_header or not any(cell.strip("-:") for cell in (label, *texts.values()))
 
 
+def _names(labels: Sequence[str], most: int) -> str:
+    return listed([f"{label!r:.60}" for label in dict.fromkeys(labels)], most)
+
+
 def _nothing_left(table: Table, columns: ChosenColumns, dropped: Counter[str], unlisted: Sequence[str]) -> DataError:
     reasons = "; ".join(f"{counted(count, 'row')}: {reason}" for reason, count in dropped.most_common())
-    values = f" The column holds {', '.join(map(repr, list(dict.fromkeys(unlisted))[:8]))}." if unlisted else ""
+    values = f" The column holds {_names(unlisted, 8)}." if unlisted else ""
     return DataError(
         f"{table.origin} has no usable row ({reasons}).{values} Texts are from {', '.join(map(repr, columns.text))}, "
         f"labels from {columns.label!r}; name other columns with --text and --label."

@@ -29,7 +29,7 @@ STREAMED_LINES = 1000
 """Lines that decide the layout of a streamed file."""
 _SEPARATOR_LINE = re.compile(r'\s*"?sep=(.)"?\s*$', re.IGNORECASE | re.DOTALL)
 """Excel's declaration of the delimiter, such as "sep=;"."""
-_NO_ROW = re.compile(r"[\s\x1a+=-]*|\s*\(?\d+ rows?( affected| selected)?\.?\)?\s*")
+_NO_ROW = re.compile(r"[\s\x1a+=-]*|\s*\(?\d+ rows?( affected| selected| in set)?( \([\d.]+ sec\))?\.?\)?\s*")
 """A line between or below rows: spaces, the end mark of DOS, or a database client's rule or number of rows."""
 _JSON = re.compile(r"[\[{](\s*[\[{\"]|$)")
 """The start of a JSON file."""
