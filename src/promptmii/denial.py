@@ -99,7 +99,9 @@ _BORDER = re.compile(
     r"|(?<=\ue000)\s+as\s+(?=(?:it|there|the|this)\b))",
     re.IGNORECASE,
 )
-_NEW_FIELD = re.compile(r"\W*(?:\w+\s+){0,2}\w+[*_\"'`]*\s*[:=][^\w\ue000]*\ue000")
+_NEW_FIELD = re.compile(
+    r"\W*(?!second|alternative|confidence)(?:\w+\s+){0,2}\w+[*_\"'`]*\s*[:=][^\w\ue000]*\ue000", re.IGNORECASE
+)
 _COORDINATOR = r"(?:or|and|nor|und|oder|et|ou|y|o|e|или|и|或|和|または|と|또는|와|과)"
 _CONTINUES = re.compile(rf"\W*{_COORDINATOR}\b", re.IGNORECASE)
 _SIDE_BY_SIDE = re.compile(rf"[^\w\ue000]*(?:{_COORDINATOR}\b)?[^\w\ue000]*", re.IGNORECASE)

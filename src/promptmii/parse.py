@@ -90,7 +90,7 @@ _FIELD = re.compile(
 )
 _CONFIDENCE = r"confidence|probability|certainty|likelihood"
 _HEAD = re.compile(
-    rf"^{_FIELD.pattern}|(?:^|[,;.(])\W{{0,4}}(?:{_CONFIDENCE})\W{{1,4}}\w+(?=[^\w\s]{{0,4}}(?:$|[).]))",
+    rf"^{_FIELD.pattern}|(?:^|[,;.(])\W{{0,4}}(?:{_CONFIDENCE})\W{{1,4}}(?:high|medium|moderate|low)\b(?!\W{{1,3}}\d)",
     re.IGNORECASE | re.MULTILINE,
 )
 _FIELD_DASH = re.compile(rf"\b({_FIELD_NAMES})[*_\"'`]*\s+-+>?\s+", re.IGNORECASE)
@@ -124,7 +124,7 @@ _OTHER_FIELD = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 """A field with one or two words; if they are no label, the label is none that the rest mentions."""
-_COPULA = re.compile(r"(?<=\w)是[\s:\"'“‘「*]*(?!的(?!\w))\w|是(?!的(?!\w))\w|(?<=是)否")
+_COPULA = re.compile(r"(?<=\w)是(?:\s*:\s*|[ \t]+)?[\"'“‘「*]*(?!的(?!\w))\w|是(?!的(?!\w))\w|(?<=是)(?<!而是)否")
 """A 是 that means "is" and not "yes", or 是否 ("whether"); a longer label may begin with either ("否定")."""
 _AND = r"&|and|und|et|y"
 
