@@ -282,6 +282,8 @@ def test_two_labels_side_by_side_name_no_label(labels: tuple[str, ...], joint: s
         (("spam", "ham"), "ham\n\n### Instruction:\nspam", "ham"),
         (("spam", "ham"), "There is zero chance that this is spam.", None),
         (("spam", "ham"), "As opposed to spam, this is ham.", "ham"),
+        (("favor", "against"), "The tweet is opposed to abortion: against", "against"),
+        (("safe", "unsafe"), "It poses zero risk and is safe.", "safe"),
         (("spam", "ham"), "Looks like spam\nSarcasm: none\nLabel: ham", "ham"),
         (("是", "否"), "是的，这是垃圾邮件。", "是"),
         (("是", "否"), "否。这是正常邮件。", "否"),

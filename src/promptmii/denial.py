@@ -11,7 +11,7 @@ _DENYING = r"""
     not no non none nothing nobody never neither nor cannot without hardly barely unlikely impossible except excluding
     wrong incorrect false untrue opposite lacks nope minus unlike anti nowhere
     rarely seldom scarcely few\s+would at\s+first
-    instead\s+of rather\s+than opposed\s+to other\s+than far\s+from free\s+of
+    instead\s+of rather\s+than as\s+opposed\s+to other\s+than far\s+from free\s+of
     nicht kein keine keinen keiner keinem keines keinerlei keineswegs nie niemals kaum weder
     ohne nein niet geen noch zonder inte ikke ikkje ej icke ingen inget
     ne pas ni sans jamais aucun aucune guère sin nunca jamás tampoco ningún ninguna não nem sem nenhum nenhuma né senza
@@ -49,7 +49,7 @@ NEGATION = re.compile(
     rf"|(?<!\w)(?:{_REJECTING})(?=(?:\W*\b(?:{_FILLERS})\b)*[^\w\ue000]*\ue000)"
     rf"|\ue000[^\w\ue000]*(?:\b(?:{_VERBS})\b[^\w\ue000]*)*\b(?:{_REJECTED})\b"
     rf"|\ue000[^\w\ue000]*(?:\b(?:{_VERBS})\b[^\w\ue000]*)+(?:(?:very|quite|rather|far)\s+)?(?:{_UNFIT})\b"
-    r"|\b(?:almost|nearly)\s+(?=\ue000)|\b(?:low|small|little|slim|zero)\s+(?:probability|likelihood|chance|risk)\b"
+    r"|\b(?:almost|nearly)\s+(?=\ue000)|\b(?:zero\s+chance|(?:low|small|little|slim)\s+(?:probability|likelihood|chance|risk))\b"
     r"|\bI(?:\s+(?:must|should|will|always|strive|try|aim|have|need|to))+\s+(?:be|remain|stay)\s+(?=\ue000)"
     r"|\ue000\s*[:=]\s*(?:(?:0|absent)(?![.,]?\w)|low\s*$)"
     r"|\ue000\s+(?:only\s+)?(?:if(?!\s+(?:anything|i|you|forced)\b)|unless)\b|\ue000\s+free(?!\s*\w)"
