@@ -41,9 +41,7 @@ _FINAL = re.compile(r"(?:<\|channel\|>)?\s*final\b[^<]*(?:<\|constrain\|>[^<]*)?
 _END = re.compile(r"<\|(?:return|end|call|start)\|>.*", re.DOTALL)
 
 _CONTROL = r"<[|｜][\w▁]{1,40}[|｜]>"
-_EDGES = re.compile(
-    rf"\A(?:{_CONTROL}\s*)+|(?:\s*(?:{_CONTROL}|</s>|<eos>|<end_of_turn>|\[END FINAL RESPONSE\]))+\s*\Z"
-)
+_EDGES = re.compile(rf"\A(?:{_CONTROL}\s*)+|(?:(?:{_CONTROL}|</s>|<eos>|<end_of_turn>|\[END FINAL RESPONSE\])\s*)+\Z")
 """Control tokens around an answer, which a server should have left out."""
 
 
@@ -82,15 +80,19 @@ _FIELD_NAMES = (
     "|sentiment|intent|emotion|stance|rating|verdict|decision|choice|option"
 )
 _CHOSEN = "the|final|correct|right|best|predicted|my|overall|primary|most likely"
-_FIELD = re.compile(
-    rf"\W*(?:(?:so|thus|therefore|hence|{_CHOSEN}),?\s+)*(?:{_FIELD_NAMES})"
-    r"[*_\"'`]*(?:\s+is\b\s*:?|\s*[:=：]|[_\s])\s*",
-    re.IGNORECASE,
+_INTRODUCED = (
+    rf"(?:(?:so|thus|therefore|hence|{_CHOSEN}),?\s+)*(?:{_FIELD_NAMES})"
+    r"[*_\"'`]*(?:\s+is\b\s*:?|\s*[:=：]|[_\s])\s*"
 )
+_FIELD = re.compile(rf"\W*{_INTRODUCED}", re.IGNORECASE)
 _CONFIDENCE = r"confidence|probability|certainty|likelihood"
-_HEAD = re.compile(rf"^{_FIELD.pattern}|\b(?:{_CONFIDENCE})\W{{1,4}}\w+", re.IGNORECASE | re.MULTILINE)
+_HEAD = re.compile(rf"^[^\w\n]*{_INTRODUCED}", re.IGNORECASE | re.MULTILINE)
+_SURENESS = re.compile(
+    rf"(?:^|[.,;(])[^\w\n]*(?:{_CONFIDENCE})[^\w.,\n]{{1,4}}(?P<value>\w+)", re.IGNORECASE | re.MULTILINE
+)
+"""A field such as "Confidence: low"; not "with high confidence: spam"."""
 _FIELD_DASH = re.compile(rf"\b({_FIELD_NAMES})[*_\"'`]*\s+-+>?\s+", re.IGNORECASE)
-_NEXT_TEXT = re.compile(r"\n[\s#*]*(?:input|text|user|human|instruction|question)\s*:", re.IGNORECASE)
+_NEXT_TEXT = re.compile(r"\n(?:[^\S\n]|[#*])*(?:input|text|user|human|instruction|question)\s*:", re.IGNORECASE)
 """Begins what a model without a stop token adds to its answer: another text, and a label for it."""
 _BLOCK = re.compile(r"(?:[^\n]|\n(?![ \t]*\n))+")
 
@@ -121,7 +123,7 @@ _OTHER_FIELD = re.compile(
 )
 """A field with one or two words; if they are no label, the label is none that the rest mentions."""
 _COPULA = re.compile(r"(?<=\w)是[\s:\"'“‘「*]*(?!的(?!\w))\w|是(?!的(?!\w))\w|(?<=是)否")
-"""A 是 that means "is" and not "yes", or 是否 ("whether")."""
+"""A 是 that means "is" and not "yes", or the 否 of 是否 ("whether"): as a label of one character, it is not named."""
 _AND = r"&|and|und|et|y"
 
 _ASKS_FOR_TEXT = re.compile(
@@ -257,11 +259,13 @@ class LabelParser:
                 # A single letter must match in case: "A" may be a label, and "a" an article.
                 same_case = len(match[0]) > 1 or match[0] == self._spellings[label]
                 is_determiner = match[0].lower() == "no" and DETERMINER.match(text, match.end())
-                is_word = PARTICLE.fullmatch(label) or is_determiner or _COPULA.match(text, match.start())
+                is_copula = len(match[0]) == 1 and _COPULA.match(text, match.start())
+                is_word = PARTICLE.fullmatch(label) or is_determiner or is_copula
                 if same_case and not is_word and _stands_alone(text, *match.span()):
                     spans.setdefault(match.span(), []).append(label)
         # A label inside the introduction "The label is", or a confidence, does not count, unless there are no others.
         heads = [head.span() for head in _HEAD.finditer(text)]
+        heads += [field.span("value") for field in _SURENESS.finditer(text)]
         outside = [span for span in spans if not any(span[0] >= start and span[1] <= end for start, end in heads)]
         mentions: list[Mention] = []
         for start, end in sorted(outside or spans, key=lambda span: (span[0], -span[1])):
