@@ -310,6 +310,13 @@ class TestPromptsThatAreTooLong:
         assert len(server.bodies) == 1
 
 
+def test_the_message_within_the_errors_of_gateways_is_quoted() -> None:
+    nested: dict[str, Any] = {"error": {"message": {"error": {"message": {"error": {"message": "no such voice"}}}}}}
+    (answer,), _ = ask(Reply(nested, 400))
+    assert isinstance(answer, Failure)
+    assert answer.message == "HTTP 400: no such voice"
+
+
 def test_a_trial_key_of_few_calls_per_minute_is_waited_for() -> None:
     busy = Reply({"message": "You are using a Trial key, which is limited to 20 API calls / minute."}, 429)
     with serving(FaultyServer(plan=[busy])) as server, connect(server) as model:

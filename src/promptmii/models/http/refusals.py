@@ -152,7 +152,7 @@ def _messages(value: Any, depth: int = DEPTH) -> Iterable[str]:
         inner = inner[: 2 if inner and isinstance(inner[0], str) else 1]
         location = value.get("loc")
         prefix = f"{'.'.join(map(str, location))}: " if isinstance(location, list) else ""
-        yield from (prefix + message for message in _messages(inner, depth - 1))
+        yield from (prefix + message for part in inner for message in _messages(part, depth - 1))
         yield from _messages(value.get("metadata"), depth - 1)  # OpenRouter: the provider's own message
 
 
