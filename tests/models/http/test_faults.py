@@ -448,6 +448,10 @@ class TestIncompleteAnswers:
     def test_json_with_two_labels_is_no_choice(self) -> None:
         assert read(Dialect.SCHEMA, '{"label": "spam"}{"label": "ham"}', ["spam", "ham"]) is None
 
+    @pytest.mark.parametrize("more", ['The "label" fits.', '{"label":"spam"}', "{so it is}", '{"reason": "none"}'])
+    def test_what_follows_the_json_of_a_choice_is_ignored(self, more: str) -> None:
+        assert read(Dialect.SCHEMA, f'{{"label": "spam"}}\n{more}', ["spam", "ham"]) == 0
+
     def test_a_response_that_is_too_large_is_a_failure(self) -> None:
         (answer,), server = ask(completion("x" * (9 << 20)), timeout=20.0)
         assert isinstance(answer, Failure)
