@@ -317,9 +317,12 @@ def test_the_message_within_the_errors_of_gateways_is_quoted() -> None:
     assert answer.message == "HTTP 400: no such voice"
 
 
-def test_a_trial_key_of_few_calls_per_minute_is_waited_for() -> None:
-    busy = Reply({"message": "You are using a Trial key, which is limited to 20 API calls / minute."}, 429)
-    with serving(FaultyServer(plan=[busy])) as server, connect(server) as model:
+@pytest.mark.parametrize(
+    "message",
+    ["You are using a Trial key, which is limited to 20 API calls / minute.", "Insufficient tokens in the bucket"],
+)
+def test_a_limit_per_minute_is_waited_for(message: str) -> None:
+    with serving(FaultyServer(plan=[Reply({"message": message}, 429)])) as server, connect(server) as model:
         assert isinstance(model.generate(CHATS[:1], SAMPLING)[0], Completion)
 
 
