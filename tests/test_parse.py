@@ -289,6 +289,7 @@ def test_two_labels_side_by_side_name_no_label(labels: tuple[str, ...], joint: s
         (("spam", "ham"), "There is zero chance that this is spam.", None),
         (("spam", "ham"), "As opposed to spam, this is ham.", "ham"),
         (("spam", "ham"), "Looks like spam\nSarcasm: none\nLabel: ham", "ham"),
+        (("spam", "ham"), "The answer is not\nLabel: spam", None),
         (("是", "否"), "是的，这是垃圾邮件。", "是"),
         (("是", "否"), "否。这是正常邮件。", "否"),
         (("是", "否"), "是否为垃圾邮件：否", "否"),

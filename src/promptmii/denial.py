@@ -99,7 +99,7 @@ _BORDER = re.compile(
     r"|(?<=\ue000)\s+as\s+(?=(?:it|there|the|this)\b))",
     re.IGNORECASE,
 )
-_NEW_FIELD = re.compile(r"\W*(?:\w+\s+){0,2}\w+[*_\"'`]*\s*[:=][^\w\ue000]*\ue000")
+_FIELD = re.compile(r"\W*(?:\w+\s+){0,2}\w+[*_\"'`]*\s*[:=][^\w\ue000]*[\w\ue000]")
 _COORDINATOR = r"(?:or|and|nor|und|oder|et|ou|y|o|e|или|и|或|和|または|と|또는|와|과)"
 _CONTINUES = re.compile(rf"\W*{_COORDINATOR}\b", re.IGNORECASE)
 _SIDE_BY_SIDE = re.compile(rf"[^\w\ue000]*(?:{_COORDINATOR}\b)?[^\w\ue000]*", re.IGNORECASE)
@@ -148,12 +148,10 @@ def claims(text: str, mentions: Sequence[Mention]) -> Claims:
     asked = False  # the recent labels are in a question that is still open
     negated = False  # this clause denies its labels
     pending = False  # an earlier clause ended in a negation ("It is not: spam"), which denies the next label
-    border = ""
-    for clause in clauses:
+    for clause, before in zip(clauses, [None, *clauses], strict=False):
         labels = clause.labels
-        if border.startswith("\n") and _NEW_FIELD.match(clause.text):
+        if before and before.border.startswith("\n") and _FIELD.match(before.text) and _FIELD.match(clause.text):
             pending = False  # "Sarcasm: none", then "Label: spam" on the next line
-        border = clause.border
         negated = bool(NEGATION.search(clause.text)) or (negated and bool(_CONTINUES.match(clause.text)))
         if len(clause.mentions) > 1 and not clause.asks:
             negated |= any(NEGATION.fullmatch(label.casefold()) for label in labels)
