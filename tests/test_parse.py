@@ -1,6 +1,7 @@
 """Answers that the parser must read, and answers that it must refuse."""
 
 import json
+import time
 
 import pytest
 from hypothesis import assume, given
@@ -271,6 +272,11 @@ def test_two_labels_side_by_side_name_no_label(labels: tuple[str, ...], joint: s
         (("1", "2", "3"), "2 or 3", None),
         (("high", "low"), "Priority: high\nConfidence: low", "high"),
         (("high", "low"), "Confidence: high", "high"),
+        (("high", "low"), "The priority is high (confidence: low).", "high"),
+        (("spam", "ham"), "With high confidence: spam. It is not ham.", "spam"),
+        (("spam", "ham"), "With confidence: spam, because ham would be personal", None),
+        (("spam", "ham"), "I have high confidence. Spam, not ham.", "spam"),
+        (("probability", "algebra"), "It is about probability, not algebra.", "probability"),
         (("Sci/Tech", "Sports"), "The article is Sci-Tech.", "Sci/Tech"),
         (("N/A", "yes"), "n a", None),
         (("Art", "Art & Design"), "Art and Design", "Art & Design"),
@@ -285,6 +291,7 @@ def test_two_labels_side_by_side_name_no_label(labels: tuple[str, ...], joint: s
         (("favor", "against"), "The tweet is opposed to abortion: against", "against"),
         (("safe", "unsafe"), "It poses zero risk and is safe.", "safe"),
         (("spam", "ham"), "Looks like spam\nSarcasm: none\nLabel: ham", "ham"),
+        (("spam", "ham"), "The answer is not\nLabel: spam", None),
         (("是", "否"), "是的，这是垃圾邮件。", "是"),
         (("是", "否"), "否。这是正常邮件。", "否"),
         (("是", "否"), "是否为垃圾邮件：否", "否"),
@@ -294,13 +301,14 @@ def test_two_labels_side_by_side_name_no_label(labels: tuple[str, ...], joint: s
         (("是", "否"), "判断结果为是\n理由：包含广告", "是"),
         (("肯定", "否定"), "这条评论是否定的。", "否定"),
         (("是诈骗", "非诈骗"), "我认为是诈骗。", "是诈骗"),
-        (("spam", "ham"), "With high confidence: spam. It is not ham.", "spam"),
         (("spam", "ham"), "In all likelihood spam, not ham.", "spam"),
         (("spam", "ham"), "Probability: spam 0.9, ham 0.1", None),
         (("spam", "ham"), "Probability: spam\nIt cannot be ham.", "spam"),
         (("spam", "ham"), "Therefore spam.\nSarcasm: none\nSecondary label: ham", "spam"),
         (("high", "low"), "Priority is high (confidence: low).", "high"),
         (("spam", "ham"), "Here are my reasoning steps:\n1. It sells.\nLabel: spam", "spam"),
+        (("是垃圾", "非垃圾"), "我认为这是垃圾。", "是垃圾"),
+        (("肯定", "否定"), "这段文字的情感是否定的。", "否定"),
         (("إيجابي", "سلبي"), "النص سلبي وليس إيجابي", "سلبي"),
     ],
 )
@@ -310,6 +318,12 @@ def test_answers_in_free_text(labels: tuple[str, ...], answer: str, label: str |
 
 def test_a_label_said_over_and_over_is_read_at_once() -> None:
     assert LabelParser(("spam", "ham"))("spam is " * 3000)[0] == "spam"  # used to take a minute
+
+
+def test_a_long_answer_without_words_is_read_at_once() -> None:
+    start = time.process_time()
+    assert LabelParser(("spam", "ham"))("spam" + "\n#" * 3000)[0] == "spam"
+    assert time.process_time() - start < 5.0  # used to take twelve
 
 
 @pytest.mark.parametrize(

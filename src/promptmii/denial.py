@@ -99,6 +99,7 @@ _BORDER = re.compile(
     r"|(?<=\ue000)\s+as\s+(?=(?:it|there|the|this)\b))",
     re.IGNORECASE,
 )
+_FIELD = re.compile(r"\W*(?:\w+\s+){0,2}\w+[*_\"'`]*\s*[:=][^\w\ue000]*[\w\ue000]")
 _NEW_FIELD = re.compile(
     r"\W*(?!second|alternative|confidence)(?:\w+\s+){0,2}\w+[*_\"'`]*\s*[:=][^\w\ue000]*\ue000", re.IGNORECASE
 )
@@ -150,12 +151,10 @@ def claims(text: str, mentions: Sequence[Mention]) -> Claims:
     asked = False  # the recent labels are in a question that is still open
     negated = False  # this clause denies its labels
     pending = False  # an earlier clause ended in a negation ("It is not: spam"), which denies the next label
-    border = ""
-    for clause in clauses:
+    for clause, before in zip(clauses, [None, *clauses], strict=False):
         labels = clause.labels
-        if border.startswith("\n") and _NEW_FIELD.match(clause.text):
+        if before and before.border.startswith("\n") and _FIELD.match(before.text) and _NEW_FIELD.match(clause.text):
             pending = False  # "Sarcasm: none", then "Label: spam" on the next line
-        border = clause.border
         negated = bool(NEGATION.search(clause.text)) or (negated and bool(_CONTINUES.match(clause.text)))
         if len(clause.mentions) > 1 and not clause.asks:
             negated |= any(NEGATION.fullmatch(label.casefold()) for label in labels)

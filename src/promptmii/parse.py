@@ -42,9 +42,7 @@ _FINAL = re.compile(r"(?:<\|channel\|>)?\s*final\b[^<]*(?:<\|constrain\|>[^<]*)?
 _END = re.compile(r"<\|(?:return|end|call|start)\|>.*", re.DOTALL)
 
 _CONTROL = r"<[|｜][\w▁]{1,40}[|｜]>"
-_EDGES = re.compile(
-    rf"\A(?:{_CONTROL}\s*)+|(?:\s*(?:{_CONTROL}|</s>|<eos>|<end_of_turn>|\[END FINAL RESPONSE\]))+\s*\Z"
-)
+_EDGES = re.compile(rf"\A(?:{_CONTROL}\s*)+|(?:(?:{_CONTROL}|</s>|<eos>|<end_of_turn>|\[END FINAL RESPONSE\])\s*)+\Z")
 """Control tokens around an answer, which a server should have left out."""
 
 
@@ -83,18 +81,20 @@ _FIELD_NAMES = (
     "|sentiment|intent|emotion|stance|rating|verdict|decision|choice|option"
 )
 _CHOSEN = "the|final|correct|right|best|predicted|my|overall|primary|most likely"
-_FIELD = re.compile(
-    rf"\W*(?:(?:so|thus|therefore|hence|{_CHOSEN}),?\s+)*(?:{_FIELD_NAMES})"
-    r"[*_\"'`]*(?:\s+is\b\s*:?|\s*[:=：]|[_\s])\s*",
-    re.IGNORECASE,
+_INTRODUCED = (
+    rf"(?:(?:so|thus|therefore|hence|{_CHOSEN}),?\s+)*(?:{_FIELD_NAMES})"
+    r"[*_\"'`]*(?:\s+is\b\s*:?|\s*[:=：]|[_\s])\s*"
 )
+_FIELD = re.compile(rf"\W*{_INTRODUCED}", re.IGNORECASE)
 _CONFIDENCE = r"confidence|probability|certainty|likelihood"
 _HEAD = re.compile(
-    rf"^{_FIELD.pattern}|(?:^|[,;.(])\W{{0,4}}(?:{_CONFIDENCE})\W{{1,4}}(?:high|medium|moderate|low)\b(?!\W{{1,3}}\d)",
+    rf"^[^\w\n]*{_INTRODUCED}"
+    rf"|(?:^|[.,;(])[^\w\n]*(?:{_CONFIDENCE})[^\w.,\n]{{1,4}}(?:high|medium|moderate|low)\b(?!\W{{1,3}}\d)",
     re.IGNORECASE | re.MULTILINE,
 )
+"""What introduces a label, or says how sure the model is of it."""
 _FIELD_DASH = re.compile(rf"\b({_FIELD_NAMES})[*_\"'`]*\s+-+>?\s+", re.IGNORECASE)
-_NEXT_TEXT = re.compile(r"\n[\s#*]*(?:input|text|user|human|instruction|question)\s*:", re.IGNORECASE)
+_NEXT_TEXT = re.compile(r"\n(?:[^\S\n]|[#*])*(?:input|text|user|human|instruction|question)\s*:", re.IGNORECASE)
 """Begins what a model without a stop token adds to its answer: another text, and a label for it."""
 _BLOCK = re.compile(r"(?:[^\n]|\n(?![ \t]*\n))+")
 

@@ -121,12 +121,15 @@ def _refers_to(generator: str, folder: Path) -> bool:
 
 
 def _public(reference: str) -> str:
-    """A model reference without a server's address, and with only the name of an absolute path."""
+    """A model reference without a server's address, and with only the names of absolute paths."""
     if server := ServerReference.parse(reference):
         return f"openai:{server.model}"
-    kind, colon, rest = reference.partition(":")
-    parts = (Path(part).name if Path(part).is_absolute() else part for part in split_adapters(rest))
-    return kind + colon + "+".join(parts)
+    return "+".join(map(_without_folder, split_adapters(reference)))
+
+
+def _without_folder(part: str) -> str:
+    path = part.removeprefix("hf:").removeprefix("gguf:")
+    return part.removesuffix(path) + Path(path).name if Path(path).is_absolute() else part
 
 
 def _base(folder: Path) -> str | None:

@@ -85,7 +85,7 @@ def test_a_shipped_writer_is_an_adapter_of_its_model(name: str) -> None:
 
 def test_a_path_that_exists_is_taken_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in ("a+b", "a+b/model", "c+d+e"):
+    for name in ("a+b", "a+b/model", "c+d+e", "qwen+f"):
         Path(name).mkdir()
     Path("a+b/m.gguf").touch()
     assert gguf_of("gguf:a+b/m.gguf+c+d+e+f") == GgufFile("a+b/m.gguf", ("c+d+e", "f"))
@@ -95,6 +95,7 @@ def test_a_path_that_exists_is_taken_whole(tmp_path: Path, monkeypatch: pytest.M
     assert weights_of(weights.reference) == replace(weights, device=None)
     assert default_follower("hf:a+b/model+c+d+e") == "hf:a+b/model"
     assert split_adapters("hf:owner/a+b") == ["hf:owner/a", "b"]
+    assert gguf_of("qwen+f") == GgufFile("qwen", ("f",))
 
 
 @pytest.mark.parametrize(

@@ -102,6 +102,7 @@ def test_scores_name_no_address_and_no_folder_and_keep_styles_apart(tmp_path: Pa
     for follower, public in (
         ("openai:m@http://10.0.0.7:8000/v1", "openai:m"),
         ("gguf:/home/me/m.gguf+/home/me/lora", "gguf:m.gguf+lora"),
+        ("qwen+/home/me/lora", "qwen+lora"),
         ("hf:owner/name+runs/best", "hf:owner/name+runs/best"),
     ):
         records.write_text(records.read_text().replace('"follower":"smol"', f'"follower":"{follower}"'))

@@ -139,7 +139,7 @@ def _assign_groups(
         elif len(group) > max(1, LARGEST_GROUP * total):
             split = "train"
         else:
-            split = next(split for split in room if len(group) <= room[split])
+            split = next(name for name, left in room.items() if len(group) <= left)
             room[split] -= len(group)
         splits |= dict.fromkeys(group, split)
     return splits

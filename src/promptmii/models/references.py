@@ -161,8 +161,9 @@ def weights_of(reference: str) -> Weights | None:
 
 def split_adapters(reference: str) -> list[str]:
     """Split a reference into a model and its adapters. A path that exists is one part, even if it contains a `+`."""
-    words = reference.split("+")
-    parts: list[str] = []
+    first, *others = reference.split("+")
+    is_name = ":" not in first  # such as qwen: a folder called qwen+lora does not make it a path
+    parts, words = ([first], others) if is_name else ([], [first, *others])
     while words:
         size = next((n for n in range(len(words), 1, -1) if _exists("+".join(words[:n]))), 1)
         parts.append("+".join(words[:size]))

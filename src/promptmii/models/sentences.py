@@ -56,7 +56,8 @@ def embed(texts: Sequence[str]) -> NDArray[np.float32]:
 
 @cache
 def _model() -> Any:
-    from promptmii.models.hf.quiet import quiet
+    folder = weights()
+    from promptmii.models.hf.quiet import quiet  # needs a package that `weights` looks for
 
     with quiet():
-        return import_module(PACKAGE).SentenceTransformer(str(weights()), device="cpu")
+        return import_module(PACKAGE).SentenceTransformer(str(folder), device="cpu")

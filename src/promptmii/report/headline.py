@@ -92,7 +92,8 @@ def claims(by_scope: Sequence[Scores], n: int) -> list[Claim]:
     """The planned comparisons for which both methods share a task."""
     comparisons: list[tuple[Scope, Mean, Mean, Paired]] = []
     for scores in by_scope:
-        tested, by_method = _under_test(scores, n), {mean.series.method: mean for mean in reversed(_at(scores, n))}
+        tested = _under_test(scores, n)
+        by_method = {mean.series.method: mean for mean in reversed(_at(scores, n))}  # the first of each method
         for rival in filter(None, map(by_method.get, planned_rivals())):
             if tested and rival.series != tested.series:
                 pair = paired(scores, tested.series.name, rival.series.name, nearest_n(scores.ns, n))

@@ -343,3 +343,6 @@ def test_a_key_need_not_be_allowed_to_list_the_models(status: int) -> None:
 
     with serving(Restricted()) as server, connect(server) as model:
         assert isinstance(model.generate([CHAT], SAMPLING)[0], Completion)
+    refused = pytest.raises(EndpointError, match="refuses the key")  # and not "gives no likelihoods"
+    with serving(Restricted(default=error("Forbidden", 403))) as server, connect(server) as model, refused:
+        _ = model.card

@@ -310,9 +310,19 @@ class TestPromptsThatAreTooLong:
         assert len(server.bodies) == 1
 
 
-def test_a_trial_key_of_few_calls_per_minute_is_waited_for() -> None:
-    busy = Reply({"message": "You are using a Trial key, which is limited to 20 API calls / minute."}, 429)
-    with serving(FaultyServer(plan=[busy])) as server, connect(server) as model:
+def test_the_message_within_the_errors_of_gateways_is_quoted() -> None:
+    nested: dict[str, Any] = {"error": {"message": {"error": {"message": {"error": {"message": "no such voice"}}}}}}
+    (answer,), _ = ask(Reply(nested, 400))
+    assert isinstance(answer, Failure)
+    assert answer.message == "HTTP 400: no such voice"
+
+
+@pytest.mark.parametrize(
+    "message",
+    ["You are using a Trial key, which is limited to 20 API calls / minute.", "Insufficient tokens in the bucket"],
+)
+def test_a_limit_per_minute_is_waited_for(message: str) -> None:
+    with serving(FaultyServer(plan=[Reply({"message": message}, 429)])) as server, connect(server) as model:
         assert isinstance(model.generate(CHATS[:1], SAMPLING)[0], Completion)
 
 
@@ -440,6 +450,10 @@ class TestIncompleteAnswers:
 
     def test_json_with_two_labels_is_no_choice(self) -> None:
         assert read(Dialect.SCHEMA, '{"label": "spam"}{"label": "ham"}', ["spam", "ham"]) is None
+
+    @pytest.mark.parametrize("more", ['The "label" fits.', '{"label":"spam"}', "{so it is}", '{"reason": "none"}'])
+    def test_what_follows_the_json_of_a_choice_is_ignored(self, more: str) -> None:
+        assert read(Dialect.SCHEMA, f'{{"label": "spam"}}\n{more}', ["spam", "ham"]) == 0
 
     def test_a_response_that_is_too_large_is_a_failure(self) -> None:
         (answer,), server = ask(completion("x" * (9 << 20)), timeout=20.0)

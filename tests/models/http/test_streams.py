@@ -48,6 +48,10 @@ def ask(default: Step) -> tuple[Completion | Failure, FaultyServer]:
             piece(content=[{"type": "text", "text": "spam or ham"}]),
             {"usage": USAGE},
         ),
+        stream(
+            {"choices": [{"delta": {"content": "spam"}, "message": {"content": "spam"}}]},
+            {"choices": [{"delta": {"content": " or ham"}, "message": {"content": "spam or ham"}}], "usage": USAGE},
+        ),
     ],
 )
 def test_a_streamed_answer_is_joined(reply: Reply) -> None:
@@ -62,6 +66,7 @@ def test_a_streamed_answer_is_joined(reply: Reply) -> None:
     [
         (stream(piece(content="spa"), end=""), "the stream was aborted"),
         (stream(piece(content="spam"), {"error": {"message": "upstream died", "code": 400}}), "upstream died"),
+        (stream({"code": 400, "message": "no such voice"}), "no such voice"),
         (stream(piece("length", reasoning_content="Hm")), "on thinking and wrote no text"),
         (stream(), "not JSON"),
     ],
@@ -77,3 +82,15 @@ def test_a_server_that_asks_for_streaming_gets_it() -> None:
     answer, server = ask(lambda body: ANSWER if body.get("stream") else refused)
     assert isinstance(answer, Completion)
     assert [body.get("stream") for body in server.bodies] == [None, True]
+
+
+def test_a_server_that_only_streams_is_asked_for_the_usage_unless_it_refuses() -> None:
+    def reply(body: dict[str, Any]) -> Reply:
+        if not body.get("stream"):
+            return error("Only streaming is supported.")
+        return error("stream_options: extra fields not permitted") if "stream_options" in body else ANSWER
+
+    answer, server = ask(reply)
+    assert isinstance(answer, Completion)
+    options = [body.get("stream_options") for body in server.bodies]
+    assert options == [None, {"include_usage": True}, None]

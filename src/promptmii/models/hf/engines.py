@@ -253,7 +253,8 @@ class PlainEngine(Engine):
         for chunk in chunks([len(tokens) for tokens, _ in pairs], CPU.row):  # small, because it holds all logits
             device = self._model.device
             rows = [torch.tensor(pairs[i][0], device=device) for i in chunk]
-            ids, mask = (pad_sequence(part, batch_first=True) for part in (rows, [*map(torch.ones_like, rows)]))
+            ids = pad_sequence(rows, batch_first=True)
+            mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
             logits = self._model(input_ids=ids, attention_mask=mask, use_cache=False).logits
             for row, i in enumerate(chunk):
                 tokens, answer = pairs[i]

@@ -90,11 +90,11 @@ class Calls:
         try:
             return await self.retried(server, request)
         except DoubtfulError:
-            if server.config.deferred or not await self._is_accepted(server):
+            if server.config.deferred or not await self.is_accepted(server):
                 raise
             return await self.retried(server, request)
 
-    async def _is_accepted(self, server: Server) -> bool:
+    async def is_accepted(self, server: Server) -> bool:
         """Whether the server takes the key and knows the address. Checks it once, however many calls ask."""
         async with self._one_check:
             if not server.answered and server not in self._checked:

@@ -313,8 +313,10 @@ class HttpModel(LanguageModel):
         try:
             listing = await ask(server, lambda: server.get("/models"))
         except EndpointError as error:
-            if error.kind is FailureKind.REQUEST or isinstance(error, DoubtfulError):
-                return None  # it has no model list, or one that this key may not read
+            if error.kind is FailureKind.REQUEST:
+                return None  # it has no model list
+            if isinstance(error, DoubtfulError) and (self._config.deferred or await self._calls.is_accepted(server)):
+                return None  # it has one that this key may not read
             raise
         if not isinstance(listing, Failure):
             return tokens.context_length(listing, self._name)

@@ -17,7 +17,9 @@ from promptmii.models.http.transport import Server
 
 NEUTRAL = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
 """Sent to servers that count tokens: vLLM, SGLang and llama.cpp have their own sampling defaults, such as top_k 40."""
-DROPPABLE = (*NEUTRAL, "seed", "top_p", "max_tokens", "temperature")
+STREAMED = {"stream": True, "stream_options": {"include_usage": True}}
+"""Sent to servers that only stream. Without the option, most report no usage, and so no cost."""
+DROPPABLE = ("stream_options", *NEUTRAL, "seed", "top_p", "max_tokens", "temperature")
 """Parameters that some models reject. If an error mentions several, the first is dropped."""
 
 STREAM = re.compile(r"\bstream", re.IGNORECASE)
@@ -77,9 +79,7 @@ class Completions:
         dropped, streams = set(self._dropped), self._streams
         neutral = self.card is not None and self.card.exact_tokens
         while True:
-            parameters = _parameters(sampling, dropped, neutral=neutral) | dict(extra)
-            if streams:
-                parameters["stream"] = True
+            parameters = _parameters(sampling, dropped, neutral=neutral, streams=streams) | dict(extra)
             try:
                 response = await server.post(CHAT, {"model": self._model, "messages": list(chat)} | parameters)
                 break
@@ -94,20 +94,22 @@ class Completions:
                     raise
         newly_dropped = dropped - self._dropped
         self._dropped |= dropped
-        self._streams = streams
+        self._streams |= streams
         if "temperature" in newly_dropped:
             message = f"The model {self._model} refuses `temperature`. It uses its own, so answers vary between runs."
             warnings.warn(message, stacklevel=1)
         return response
 
 
-def _parameters(sampling: Sampling, dropped: set[str], *, neutral: bool) -> dict[str, Any]:
+def _parameters(sampling: Sampling, dropped: set[str], *, neutral: bool, streams: bool) -> dict[str, Any]:
     parameters: dict[str, Any] = {
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
         "seed": sampling.seed,
         "max_tokens": sampling.max_tokens,
-    } | (NEUTRAL if neutral else {})
+        **(NEUTRAL if neutral else {}),
+        **(STREAMED if streams else {}),
+    }
     if "max_tokens" in dropped:
         parameters["max_completion_tokens"] = parameters["max_tokens"]
     return {name: value for name, value in parameters.items() if name not in dropped}

@@ -7,6 +7,7 @@ with two musical instruments as the only options, a server that enforces the con
 import json
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from enum import StrEnum
 from typing import Any, assert_never
 
@@ -67,16 +68,21 @@ def read(dialect: Dialect, answer: str, options: Sequence[str]) -> int | None:
     if answer not in options:
         answer = without_thought(answer) or ""
     if dialect is Dialect.SCHEMA:
-        start = max(answer.find("{"), 0)
-        try:  # the answer may have a fence or a sentence around its JSON, or the JSON twice
-            value, end = json.JSONDecoder().raw_decode(answer, start)
-        except (ValueError, RecursionError):
-            return None
-        if '"label"' in answer[end:] and answer[start:end] not in answer[end:]:
-            return None
-        label = value.get("label") if isinstance(value, dict) else None
-        answer = label if isinstance(label, str) else ""
+        answer = _label(answer)
     if answer in options:
         return options.index(answer)
     matches = [i for i, option in enumerate(options) if option.strip() == answer.strip()]
     return matches[0] if len(matches) == 1 else None
+
+
+def _label(answer: str) -> str:
+    """The label in the JSON of an answer, with a fence or sentences around it, or with the same JSON again; else ""."""
+    labels: list[object] = []
+    end = 0
+    for start in (brace.start() for brace in re.finditer("{", answer)):
+        if start >= end:
+            with suppress(ValueError, LookupError, RecursionError):
+                value, end = json.JSONDecoder().raw_decode(answer, start)
+                labels.append(value["label"])
+    label = labels[0] if labels else ""
+    return label if isinstance(label, str) and labels.count(label) == len(labels) else ""

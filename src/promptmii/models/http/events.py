@@ -20,8 +20,13 @@ def joined(text: str) -> Any:
             with suppress(ValueError, RecursionError):
                 event = json.loads(line.removeprefix("data:"), strict=False)
                 events += [event] if isinstance(event, dict) else []
-    whole = next((event for event in events if event.get("error") or _is_whole(event)), None)
-    return whole or (_merged(events, done="[DONE]" in text) if events else None)
+    error = next((event for event in events if event.get("error")), None)
+    if error or not any(map(_choices, events)):
+        return error or next(reversed(events), None)  # an error may be only a message
+    merged = _merged(events, done="[DONE]" in text)
+    if any(choice["message"].get("content") for choice in merged["choices"]):
+        return merged
+    return next((event for event in reversed(events) if _is_whole(event)), merged)
 
 
 def _is_whole(event: Mapping[str, Any]) -> bool:

@@ -27,9 +27,10 @@ FLAGGED = re.compile(
     r"content[ _]?(filter|management|policy)|moderation|flagged|safety|responsibleai|prohibited_content", re.IGNORECASE
 )
 NO_MONEY = re.compile(
-    r"insufficient[ _](\w+[ _])?(quota|credit|balance|fund)|insufficient tokens in|(credit|account) balance|"
-    r"exceeded_current_quota|billing[ _](hard[ _]limit|not[ _]active)|account (is not active|.{0,40}suspended)|"
-    r"arrearage|余额不足|额度(不足|已用尽)|欠费|(spending|usage|key|credit|monthly)[ _]limit|balance .{0,20}deplet|"
+    r"insufficient[ _](\w+[ _])?(quota|credit|balance|fund)|insufficient tokens in .{0,20}(account|balance|wallet)|"
+    r"(credit|account) balance|exceeded_current_quota|billing[ _](hard[ _]limit|not[ _]active)|"
+    r"account (is not active|.{0,40}suspended)|arrearage|余额不足|额度(不足|已用尽)|欠费|"
+    r"(spending|usage|key|credit|monthly)[ _]limit|balance .{0,20}deplet|"
     r"budget[ _](has been )?exceeded|overdue[ _]?(balance|payment|error)|"
     r"(any|out of|included) credits\b|free-models-per-day|free[ _]?tier[ _]?only|free tier .{0,40}exhausted|"
     r"calls ?/ ?month",
@@ -152,7 +153,7 @@ def _messages(value: Any, depth: int = DEPTH) -> Iterable[str]:
         inner = inner[: 2 if inner and isinstance(inner[0], str) else 1]
         location = value.get("loc")
         prefix = f"{'.'.join(map(str, location))}: " if isinstance(location, list) else ""
-        yield from (prefix + message for message in _messages(inner, depth - 1))
+        yield from (prefix + message for part in inner for message in _messages(part, depth - 1))
         yield from _messages(value.get("metadata"), depth - 1)  # OpenRouter: the provider's own message
 
 
