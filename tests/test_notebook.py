@@ -25,7 +25,8 @@ def results() -> list[Any]:
     measured = score(made, ROWS, MODEL)
     induced = induce(ROWS, n=4, evaluate=8, models=lambda _: MODEL)
     compared = compare([made, f"Say which. {EVIL}"], ROWS, Follower(MODEL))
-    return [made, measured.instruction, measured, measured.scored, induced, induced.instruction, compared]
+    labelled = predict(made, [f"my parcel {EVIL}", None], MODEL)
+    return [made, measured.instruction, measured, measured.scored, induced, induced.instruction, compared, labelled]
 
 
 @pytest.mark.parametrize("result", results(), ids=lambda result: type(result).__name__)

@@ -3,6 +3,7 @@
 import gzip
 import json
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -113,3 +114,17 @@ def test_a_long_table_is_not_held_in_memory(tmp_path: Path) -> None:
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 8 << 20
+
+
+@pytest.mark.parametrize("missing", [None, float("nan"), pd.NA, ""])
+def test_a_missing_text_in_a_list_is_an_empty_one(missing: object) -> None:
+    assert [text for _, text in read_texts(["a", missing])] == ["a", ""]
+    assert [text for _, text in read_texts(pd.Series([missing, "a"], dtype=object))] == ["", "a"]
+
+
+@pytest.mark.parametrize("text", ["Where is my parcel?", "text,label\na,x\n", "x" * 5_000])
+@pytest.mark.parametrize("read", [read_texts, read_table])
+def test_a_text_in_place_of_a_path_is_named_in_short(text: str, read: Callable[[str], object]) -> None:
+    with pytest.raises(DataError, match="texts in a list") as error:
+        read(text)
+    assert len(str(error.value)) < 160

@@ -214,6 +214,33 @@ def test_a_run_is_stopped(visit: Visit) -> None:
     assert page.input_value("#generator") == "toy"
 
 
+def test_an_edit_is_stopped_and_its_text_survives_a_reload(visit: Visit) -> None:
+    page = visit.page
+    visit.models.delay = 0.08
+    visit.run()
+    page.fill("#instruction", WORSE)
+    page.click("#measure")
+    page.wait_for_selector("#edit .live")
+    page.reload()
+    assert page.input_value("#instruction") == WORSE
+    page.locator("#edit").get_by_role("button", name="Stop").click(delay=500)  # longer than the updates are apart
+    page.wait_for_selector("#edit .hint:has-text('Stopped')")
+    assert not page.locator("#edit .stop").is_visible()
+
+
+def test_back_leads_to_the_form_as_it_was_sent(visit: Visit) -> None:
+    page = visit.page
+    page.get_by_role("button", name="Use the sample").click()
+    page.check("[name=label_column][value=text]", force=True)
+    page.wait_for_selector("#labels [role=alert]")
+    page.select_option("#generator", "other")
+    page.fill("#generator_other", "toy")
+    page.click("nav >> text=History")
+    page.go_back()
+    page.wait_for_selector("#labels [role=alert]")  # the labels of the other column, not those of the first
+    assert page.input_value("#generator_other") == "toy"
+
+
 def test_everything_works_by_keyboard(visit: Visit) -> None:
     page = visit.page
     visit.press("Tab")
@@ -262,8 +289,18 @@ def test_the_report_of_a_run_opens_in_the_page(visit: Visit) -> None:
     assert page.locator("nav [aria-current]").inner_text() == "Reports"
 
 
+def test_a_server_that_is_gone_is_named(browser: Any, tmp_path: Path) -> None:
+    with serving(tmp_path / "home", Models()) as url:
+        visit = Visit(browser, url, Models(), tmp_path)
+        visit.page.get_by_role("button", name="Use the sample").click()
+        visit.page.wait_for_selector("#labels")
+    visit.page.click("#go")
+    visit.page.wait_for_selector("#notice:has-text('does not answer any more')")
+    visit.page.close()
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [390, 768, 1920])
+@pytest.mark.parametrize("width", [360, 768, 1920])
 def test_every_page_fits_in_both_schemes(browser: Any, visit: Visit, width: int, scheme: str) -> None:
     trial = visit.run()
     other = Visit(

@@ -27,6 +27,7 @@ from promptmii.errors import ConfigError
 from promptmii.exports import ENDINGS
 from promptmii.models import LanguageModel
 from promptmii.ui.app import listening_socket, make_app
+from promptmii.ui.filters import in_page_words
 from promptmii.ui.jobs import Jobs
 from promptmii.ui.store import Store
 
@@ -193,6 +194,9 @@ class TestData:
         assert "has the ending" in client.post("/data", files={"file": ("rows.dat", content)}).text
         assert 'value="label" checked' in client.post("/data", files={"file": ("rows.csv", content)}).text
 
+    def test_the_address_of_a_refused_upload_leads_to_the_first_page(self, client: TestClient) -> None:
+        assert 'id="file"' in client.get("/data").text
+
     def test_a_missing_file_is_reported(self, client: TestClient) -> None:
         assert "No file arrived" in client.post("/data", data={"x": "y"}).text
         assert "no longer exists" in client.get("/new?data=nothing").text
@@ -210,6 +214,8 @@ class TestData:
             ({"generator_other": ""}, "Type a model reference"),
             ({"n": "many"}, "n = 'many' is refused"),
             ({"price_prompt": "1"}, "both prices"),
+            ({"price_prompt": "0,15", "price_completion": "1"}, "'0,15' is not a number"),
+            ({"price_prompt": "1", "price_completion": "-1"}, "'-1' is not a number"),
             ({"base_url": "not an address", "generator_other": "openai:m"}, "not an address"),
         ],
     )
@@ -614,6 +620,29 @@ def test_a_report_opens_in_the_page(client: TestClient, tmp_path: Path) -> None:
 def test_a_report_of_no_run_says_so(client: TestClient, folder: str) -> None:
     nothing = str(client.post("/reports", data={"run": folder}).url)
     assert "not a run folder" in _until(lambda: client.get(nothing).text, lambda page: "Drawing" not in page)
+
+
+def test_messages_name_fields_of_the_page_and_no_folder_of_it(client: TestClient) -> None:
+    table = {"file": ("few.csv", b"text,label\na,x\nb,y\nc,x\nd,y\n")}
+    data = client.post("/data", files=table, follow_redirects=False).headers["location"].partition("data=")[2]
+    page = text_of(finished_page(client, start_run(client, data=data, labels=["x", "y"])))
+    assert 'the training part of few.csv has 2. Use 2 "Examples for the writer" or fewer.' in page
+
+
+@pytest.mark.parametrize(
+    ("message", "says"),
+    [
+        ("name others with --text and --label.", 'name others with "Text" and "Label".'),
+        ("or list the labels with --labels.", "or list the labels with the check boxes."),
+        ("; -n 6 or more shows one of each", '; 6 or more "Examples for the writer" shows one of each'),
+        ("give more rows per label, or --eval 0.", "give more rows per label."),
+        ("correct --base-url (or OPENAI_BASE_URL).", 'correct "Server address" (or OPENAI_BASE_URL).'),
+        ("Use --mode generate.", 'Use "How the follower answers": generate.'),
+        ("/my home/data/0123456789abcdef/a.csv is empty.", "a.csv is empty."),
+    ],
+)
+def test_options_become_fields(message: str, says: str) -> None:
+    assert in_page_words(message, "/my home/data") == says
 
 
 def test_a_port_in_use_is_an_error() -> None:

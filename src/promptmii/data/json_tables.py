@@ -12,7 +12,16 @@ from dataclasses import replace
 from typing import Any
 
 from promptmii.data.decoding import split_lines
-from promptmii.data.table import TEST_NAMES, TRAIN_NAMES, Row, Table, decode_classes, join_splits, make_table
+from promptmii.data.table import (
+    TEST_NAMES,
+    TRAIN_NAMES,
+    Row,
+    Table,
+    clean_row,
+    decode_classes,
+    join_splits,
+    make_table,
+)
 from promptmii.errors import DataError, counted
 from promptmii.task import Example
 
@@ -113,10 +122,14 @@ def _accepted_rows(rows: list[Row]) -> tuple[list[Row], tuple[str, ...]]:
     return accepted, (f"{counted(left_out, 'row')} left out: the answer is not 'accept'",) if left_out else ()
 
 
+def _is_text_or_missing(value: Any) -> bool:
+    return isinstance(value, str) or clean_row({"": value})[""] is None
+
+
 def _list_rows(items: Sequence[Any], origin: str) -> list[Mapping[Any, Any]]:
     if all(isinstance(item, Mapping) for item in items):
         return list(items)
-    if all(isinstance(item, str) for item in items):
+    if any(isinstance(item, str) for item in items) and all(map(_is_text_or_missing, items)):
         return [{"text": text} for text in items]
     if all(isinstance(item, Example) for item in items):
         return [{"text": item.text, "label": item.label} for item in items]

@@ -2,6 +2,8 @@
 
 import csv
 import gzip
+import os
+import re
 import zlib
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
@@ -44,6 +46,8 @@ TEXT_READERS: Mapping[str, Callable[[str, str], Table]] = {
 """Readers of text formats by file ending; each takes the text and its origin."""
 BINARY_READERS: Mapping[str, Callable[[bytes, str], Table]] = {".parquet": read_parquet, ".xlsx": read_workbook}
 SUFFIXES = (*TEXT_READERS, *BINARY_READERS)
+MAX_PATH = 1000
+"""Characters of the longest path that is taken for one if no file has it."""
 
 
 def read_table(source: Source) -> Table:
@@ -110,9 +114,12 @@ def format_of(path: Path) -> str:
 
 @contextmanager
 def data_errors(path: Path) -> Generator[None]:
-    """Convert the errors of readers and their libraries to a `DataError` that names the file."""
+    """Convert the errors of readers and their libraries to a `DataError` that names the file. Refuses a text."""
     import pyarrow as pa
 
+    if _is_text(path):
+        shown = str(path)[:60] + ("…" if len(str(path)) > 60 else "")
+        raise DataError(f"There is no file {shown!r}. Give the path of a table, or texts in a list or a .txt file.")
     try:
         yield
     except DataError:
@@ -126,6 +133,14 @@ def data_errors(path: Path) -> Generator[None]:
         raise DataError(
             f"{path} is not a readable {kind} file: {first_line(error)}. Save or export it again."
         ) from error
+
+
+def _is_text(path: Path) -> bool:
+    """Whether a text was given in place of a path: several lines, too much for a name, or words without an ending."""
+    name = str(path)
+    if os.path.exists(name):  # unlike Path.exists, for a name that is too long
+        return False
+    return "\n" in name or len(name) > MAX_PATH or (" " in name and not re.search(r"\.\w+$", name))
 
 
 def supported_format(path: Path) -> str:

@@ -1,5 +1,6 @@
 """The web application: its routes, and a server for this machine only."""
 
+import logging
 import socket
 from collections.abc import Mapping
 from importlib import resources
@@ -45,6 +46,7 @@ def make_app(
     routes = [
         Route("/", start.start),
         Route("/data", start.add, methods=["POST"]),
+        Route("/data", start.start),  # the address after a refused upload
         Route("/new", start.new),
         Route("/new/columns", start.columns),
         Route("/models/{name}", start.begin_install, methods=["POST"]),
@@ -107,4 +109,7 @@ def serve(app: Starlette, bound: socket.socket) -> None:
     import uvicorn
 
     config = uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1, lifespan="off")
-    uvicorn.Server(config).run(sockets=[bound])
+    server = uvicorn.Server(config)
+    # An open page is cut off when the server ends, which uvicorn would log with tracebacks.
+    logging.getLogger("uvicorn.error").addFilter(lambda _: not server.should_exit)
+    server.run(sockets=[bound])

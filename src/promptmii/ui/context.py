@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -58,6 +59,10 @@ class AppContext:
     installs: Jobs = field(default_factory=Jobs)
     """Downloads of models."""
     templates: Environment = field(default_factory=_environment)
+
+    def __post_init__(self) -> None:
+        tables = str(self.store.home / "data")
+        self.templates.filters["in_page_words"] = partial(filters.in_page_words, tables=tables)
 
     @classmethod
     def of(cls, request: Request) -> "AppContext":

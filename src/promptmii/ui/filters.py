@@ -1,5 +1,6 @@
 """Numbers and sentences as the page shows them: filters and functions of its templates."""
 
+import re
 from math import floor
 
 from promptmii.errors import counted
@@ -8,6 +9,21 @@ from promptmii.ui.store import Trial
 
 STEPS = {" mii": " the instruction", " naive": " the label list", " icl": " the examples"}
 """The page's words for methods at the end of a pipeline step."""
+_FIELDS = {
+    r", or --eval 0|; with a --cache folder[^.]*": "",
+    r"-n (\d+) or less": r'\1 "Examples for the writer" or fewer',
+    r"-n (\d+) or more": r'\1 or more "Examples for the writer"',
+    r"with --labels": "with the check boxes",
+    r"--label\b": '"Label"',
+    r"--text\b": '"Text"',
+    r"--follower\b": '"Follower"',
+    r"--mode\b": '"How the follower answers":',
+    r"--calibration\b": '"Label bias correction":',
+    r"--base-url\b": '"Server address"',
+}
+"""What messages say about options of the command line, and the page's words for them."""
+_STORED = re.compile(r"[0-9a-f]{16}[/\\]")
+"""The folder of an uploaded table, below the folder of all tables."""
 SHADES = 8
 """Steps of colour in a confusion matrix."""
 
@@ -20,6 +36,15 @@ def share(value: float, digits: int = 3) -> str:
 def signed(value: float, digits: int = 3) -> str:
     """A difference of two shares, with its sign."""
     return ("+" if value >= 0 else "−") + share(abs(value), digits)
+
+
+def in_page_words(message: str, tables: str) -> str:
+    """A message with fields of the page instead of options, and the names of uploaded tables without their folder."""
+    head, *parts = message.split(tables)
+    message = head + "".join(_STORED.sub("", part.lstrip("/\\"), count=1) for part in parts)
+    for option, field in _FIELDS.items():
+        message = re.sub(option, field, message)
+    return message
 
 
 def step_name(name: str) -> str:

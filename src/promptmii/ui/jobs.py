@@ -81,6 +81,8 @@ class Job(Progress):
         self.notes: list[str] = []
         self.partial_results: list[Any] = []
         """Results to show while the job runs."""
+        self.text = ""
+        """The text that the job measures, for the page's form."""
         self.spent: float | None = None
         """Money spent, or `None` if prices are unknown."""
         self.failure = ""

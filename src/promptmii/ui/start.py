@@ -16,6 +16,7 @@ from promptmii.calibration_kinds import FixedCalibration
 from promptmii.config import InduceSettings
 from promptmii.data import LoadedTask
 from promptmii.data.readers import SUFFIXES
+from promptmii.data.table import is_number
 from promptmii.errors import ConfigError, DataError, PromptMIIError
 from promptmii.models.embedded import Embedded, install
 from promptmii.models.references import WRITERS
@@ -56,7 +57,7 @@ async def add(request: Request) -> Response:
                 await run_in_threadpool(context.store.table, key)
                 return go(request, f"/new?data={key}")
             except PromptMIIError as error:
-                failure = str(error).replace(f"{context.store.home}{os.sep}", "")
+                failure = str(error)
     return _first_page(context, failure)
 
 
@@ -189,6 +190,9 @@ def _settings(form: FormData | QueryParams, preview: DataPreview) -> InduceSetti
     prices = [text_of(form, "price_prompt"), text_of(form, "price_completion")]
     if any(prices) and not all(prices):
         raise ConfigError("Give both prices, of prompt and of written tokens, or neither.")
+    for price in filter(None, prices):
+        if not is_number(price) or float(price) < 0:
+            raise ConfigError(f"The price {price!r} is not a number from 0; expected one such as 0.15.")
     return InduceSettings.of(
         **{name: value for name, value in numbers.items() if value},
         generator=_model(form, "generator"),

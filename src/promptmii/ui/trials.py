@@ -113,6 +113,7 @@ async def edit(request: Request) -> Response:
     _stop(context, parent.key)
     trial = context.store.new(parent.data, parent.settings, parent.key)
     job = context.jobs.start(EDIT + trial.key, parent.key, lambda job: context.work.edit(trial, parent, text, job))
+    job.text = text
     return context.page("_edit_live.html", trial=parent, edit=job)
 
 

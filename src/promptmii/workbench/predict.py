@@ -9,9 +9,11 @@ from pathlib import Path
 
 from promptmii.data import Source, read_texts
 from promptmii.data.table import Row
+from promptmii.errors import counted
 from promptmii.files import write_text
 from promptmii.follower import Prediction
 from promptmii.instruction import Cost, Instruction
+from promptmii.notebook import table_html, text_html
 from promptmii.progress import QUIET, Progress
 from promptmii.workbench.abstain import Abstain, Threshold, ThresholdChoice
 from promptmii.workbench.followers import FollowerLike, open_followers
@@ -26,6 +28,8 @@ from promptmii.workbench.growing_table import (
 )
 from promptmii.workbench.labelling import Labelling
 
+SHOWN = 20
+"""Rows to show in a notebook."""
 Sink = Callable[[str], object]
 """Receives CSV, row by row."""
 
@@ -45,6 +49,16 @@ class Labelled:
     """Empty if written to a file or sink."""
     predictions: tuple[Prediction, ...] = ()
     path: Path | None = None
+
+    def __repr__(self) -> str:
+        counts = {"unsure": self.tally.unsure, "failed": self.tally.failed}
+        more = "".join(f", {n} {name}" for name, n in counts.items() if n)
+        path = f", in {self.path}" if self.path else ""
+        return f"<Labelled {counted(self.tally.rows, 'row')}: {self.tally.labelled} labelled{more}{path}>"
+
+    def _repr_html_(self) -> str:
+        shown = [[row.get(name) for name in self.columns] for row in self.rows[:SHOWN]]
+        return text_html(repr(self)) + (table_html(self.columns, shown) if shown else "")
 
     @property
     def n_labelled(self) -> int:

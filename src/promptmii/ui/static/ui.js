@@ -1,4 +1,5 @@
-// What HTML and htmx leave to do: the theme, files that are dropped, Ctrl + Enter, and edits measured while typing.
+// What HTML and htmx leave to do: the theme, files that are dropped, forms after Back, a server that is gone,
+// Ctrl + Enter, and edits measured while typing.
 "use strict";
 
 document.addEventListener("click", (event) => {
@@ -26,7 +27,24 @@ document.addEventListener("submit", (event) => {
 
 addEventListener("pageshow", (event) => {
   if (event.persisted) for (const button of document.querySelectorAll("button:disabled")) button.disabled = false;
+  // Back restores fields, not what htmx had loaded for them, and choosing a restored file again would change nothing.
+  for (const form of document.querySelectorAll("[data-submits]")) form.reset();
+  const columns = [...document.querySelectorAll(".columns input")];
+  columns.find((input) => input.checked !== input.defaultChecked)?.dispatchEvent(new Event("change", {bubbles: true}));
 });
+
+const notice = document.getElementById("notice");
+for (const name of ["sendError", "responseError", "sseError"]) {
+  document.addEventListener(`htmx:${name}`, (event) => {
+    const status = event.detail.xhr?.status;
+    notice.textContent = status && status !== 403
+      ? `That did not work (error ${status}). Reload the page.`
+      : "promptmii ui does not answer any more. Start it again, and open the address that it prints.";
+    notice.hidden = false;
+  });
+}
+document.addEventListener("htmx:afterRequest", (event) => { if (event.detail.successful) notice.hidden = true; });
+document.addEventListener("htmx:sseOpen", () => { notice.hidden = true; });
 
 document.addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && event.target.matches("[data-ctrl-enter]")) {
