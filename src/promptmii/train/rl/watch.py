@@ -72,6 +72,8 @@ class Watch(TrainerCallback):
         if state.global_step:
             self.best.recall(state.global_step)
         else:
+            if self.cases:
+                self.progress.step("Validating the initial weights")
             self._validate(state.global_step)
         self.progress.step("Training", state.max_steps - state.global_step, "steps")
 
