@@ -220,7 +220,7 @@ class _Build:
             if share and assignment.split and split not in assignment.split.values():
                 tasks = counted(len(assignment.split), "task")
                 self._progress.note(
-                    f"The split {split} is empty: its share is {share} of {tasks}, and a group of tasks stays together. "
+                    f"The split {split} is empty: its share is {share} of {tasks}, and groups of tasks stay together. "
                     f"Add datasets, or raise split.{split} in a TOML file."
                 )
         entries = [_split_entry(entry, number, assignment, sizes) for number, entry in enumerate(cleaned)]

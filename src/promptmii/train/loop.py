@@ -17,6 +17,7 @@ from promptmii.curves import is_training_run, read_curves
 from promptmii.errors import ModelError, OutputError, PromptMIIError, counted
 from promptmii.files import atomic_folder
 from promptmii.markdown_table import markdown_table
+from promptmii.models.embedded import EMBEDDED
 from promptmii.models.hf.quiet import quiet
 from promptmii.models.references import ServerReference
 from promptmii.schema import Settings
@@ -168,7 +169,10 @@ def model_card(
     adapter: bool = True,
 ) -> str:
     """A model card in Markdown. `paragraphs` introduce the model; `adapter` is False if all weights were trained."""
-    base_note = " (SmolLM2-135M-Instruct, Apache-2.0)" if base == "smol" else ""
+    name = base.removeprefix("hf:")
+    embedded = EMBEDDED.get(name)
+    base_note = f" ({embedded.title}, {embedded.licence})" if embedded else ""
+    repository = embedded.repository if embedded else None if Path(name).exists() else name
     recipe = {"step": step, **settings.model_dump(mode="json", exclude=dict(PRIVATE))}
     rows = [
         (name, task.source.get("group", "unstated"), task.source.get("licence", "unstated"))
@@ -178,7 +182,7 @@ def model_card(
     lines = [
         "---",
         f"library_name: {'peft' if adapter else 'transformers'}",
-        *([f"base_model: {base.removeprefix('hf:')}"] if base.startswith("hf:") else []),
+        *([f"base_model: {repository}"] if repository else []),
         "tags: [promptmii, text-classification]",
         "---",
         f"# {title}",
