@@ -121,6 +121,8 @@ class Best:
     """Smallest improvement that counts."""
     since: int = 0
     """Validations since the best one."""
+    step: int | None = None
+    """The step of the weights in `best/`."""
     _value: float = -math.inf
 
     def recall(self, step: int) -> None:
@@ -129,8 +131,8 @@ class Best:
             curves = read_curves([self.folder])[0].metrics
             failed = curves.get("validation/failed", {})
             for earlier, value in curves.get(self.curve, {}).items():
-                if earlier <= step and not failed.get(earlier):
-                    self.improves(value)
+                if earlier <= step and not failed.get(earlier) and self.improves(value):
+                    self.step = earlier
 
     def improves(self, value: float) -> bool:
         """Record a value. Returns True if it is the best so far."""
@@ -142,6 +144,7 @@ class Best:
 
     def save(self, step: int, measured: Mapping[str, float], state: dict[str, Any] | None = None) -> None:
         """Replace the weights in `best/` with the current ones. For `state` see `TrainableModel.save`."""
+        self.step = step
         with atomic_folder(self.folder / BEST) as new:
             self.policy.save(new, state)
             (new / "README.md").write_text(self.card(step, measured), encoding="utf-8")
