@@ -154,13 +154,13 @@ def _hub_model(base: str | None) -> _Origin:
     if not base or Path(name).exists():
         return _Origin(None, None)
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    from huggingface_hub.errors import HFValidationError
 
     try:
         data = HfApi().model_info(name).card_data
     except HFValidationError:  # a folder on another machine
         return _Origin(None, None)
-    except (HfHubHTTPError, OSError, ValueError):  # the card then omits the licence
+    except _hub_errors():  # the card then omits the licence
         return _Origin(name, None)
     return _Origin(name, data.license if data and isinstance(data.license, str) else None)
 
@@ -223,6 +223,14 @@ def _require_hub() -> None:
         raise MissingDependencyError("Uploading", "hub") from error
 
 
+def _hub_errors() -> tuple[type[Exception], ...]:
+    """The errors of the hub's client, which lets those of its HTTP library (httpx, httpx2, ...) through."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    library: Any = HfHubHTTPError.__bases__[0]
+    return (library, OSError, ValueError)  # ValueError: an invalid name, or another server answered
+
+
 def upload(
     folder: Path,
     repository: str,
@@ -238,7 +246,6 @@ def upload(
     """
     _require_hub()
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     api = HfApi()
     try:
@@ -250,7 +257,7 @@ def upload(
             allow_patterns=list(patterns),
             commit_message=message,
         )
-    except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:  # ValueError: another server answered
-        message = f"{folder} cannot be uploaded to {repository}: {first_line(error)}"
-        raise EndpointError(f"{message} Expected owner/name, and a token in HF_TOKEN.") from error
+    except _hub_errors() as error:
+        message = f"{folder} cannot be uploaded to {repository}: {first_line(error).rstrip('.')}."
+        raise EndpointError(f"{message} Expected owner/name, a token in HF_TOKEN, and a network.") from error
     return str(address)

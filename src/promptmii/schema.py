@@ -45,6 +45,8 @@ class Settings(Frozen):
             if first["type"] == "value_error" and isinstance(first["input"], Mapping):  # contradictory settings
                 place = f" of {name}" if name else ""
                 raise ConfigError(f"The settings{place} are refused: {reason}.") from error
+            if first["type"] == "missing":
+                raise ConfigError(f"The setting {name} is missing, and has no default.") from error
             raise ConfigError(f"The setting {name} = {first['input']!r} is refused: {first['msg']}.") from error
 
     @classmethod

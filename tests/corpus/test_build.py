@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 from tests.corpus.hub_server import HubServer, Repository, serving
 from tests.corpus.repositories import as_csv, as_lines, card, rows
+from tests.recorder import Recorder
 
 from promptmii.configs import config_path
 from promptmii.corpus.build import build_corpus
-from promptmii.corpus.journal import FOLDER
 from promptmii.corpus.settings import CorpusSettings
-from promptmii.data.corpus_files import read_corpus
+from promptmii.data.corpus_files import JOURNALS, read_corpus
 from promptmii.errors import ConfigError, DataError, EndpointError
 
 pytest.importorskip("datasketch")
@@ -58,7 +58,7 @@ def test_a_folder_of_files_becomes_a_corpus(tmp_path: Path) -> None:
     )
     assert r"| shop\|toys | 12 |" in (tmp_path / "corpus" / "README.md").read_text("utf-8")
     (tmp_path / "data" / "task0.jsonl").write_bytes(as_lines(rows("another", ["x", "y"], 60)))
-    journals = [tmp_path / "corpus" / FOLDER / f"{stage}.jsonl" for stage in ("fetch", "columns", "clean")]
+    journals = [tmp_path / "corpus" / JOURNALS / f"{stage}.jsonl" for stage in ("fetch", "columns", "clean")]
     before = [len(path.read_text().splitlines()) for path in journals]
     build_corpus(
         settings(tmp_path / "data", split={"heldout": 0.2, "validation": 0.2}),
@@ -93,6 +93,10 @@ def names(path: Path) -> list[str]:
 @pytest.mark.slow
 def test_a_corpus_without_a_task_is_an_error_that_names_the_reasons(tmp_path: Path) -> None:
     data = folder_of_tasks(tmp_path / "data", 2)
+    recorder = Recorder()
+    build_corpus(settings(data), tmp_path / "corpus", progress=recorder)
+    for split in ("validation", "heldout"):
+        assert f"The split {split} is empty: its share is 0.1 of 2 tasks" in "\n".join(recorder.notes)
     with pytest.raises(DataError, match=r"No task is left in any split: .*split\.csv"):
         build_corpus(settings(data, split={"exclude": ("owner/repo0",)}), tmp_path / "corpus")
     with (tmp_path / "corpus" / "split.csv").open(encoding="utf-8", newline="") as file:

@@ -8,7 +8,7 @@ import pytest
 
 from promptmii import Example, Task
 from promptmii.data import bundled_folder, find_tasks, read_tasks
-from promptmii.data.corpus_files import write_split
+from promptmii.data.corpus_files import JOURNALS, write_split
 from promptmii.data.sources import task_name
 from promptmii.errors import DataError
 
@@ -101,6 +101,12 @@ def empty_folder(folder: Path) -> list[str]:
     return [str(folder / "empty")]
 
 
+def unfinished_corpus(folder: Path) -> list[str]:
+    (folder / JOURNALS).mkdir()
+    (folder / JOURNALS / "list.jsonl").touch()
+    return [str(folder)]
+
+
 def duplicate_names(folder: Path) -> list[str]:
     (folder / "one.json").write_text(json.dumps([{"text": f"t{i}", "label": "ab"[i % 2]} for i in range(9)]))
     return [str(folder)]
@@ -116,6 +122,7 @@ def small_corpus(folder: Path) -> list[str]:
     ("make", "words"),
     [
         (missing_file, "does not exist"),
+        (unfinished_corpus, "is an unfinished corpus"),
         (empty_folder, "holds no task file"),
         (duplicate_names, r"Two tasks have the name 'one'.*one\.json"),
         (small_corpus, r"has no task in heldout. Its splits: .*:train \(2\), .*:heldout \(0\)"),

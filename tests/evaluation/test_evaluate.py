@@ -392,6 +392,7 @@ class TestConfigurations:
         [
             (b"\xff\xfe\x00", "cannot be read"),
             (b"a = " + b"[" * 5000, "cannot be read"),
+            (b"", "The setting tasks is missing"),
             (b"tasks = 5", "tasks = 5 is refused"),
             (b"tasks = []", "tasks = [] is refused"),
             (b'tasks = ["suite"]\nmethods = []', "methods = [] is refused"),

@@ -1,5 +1,6 @@
 """Pushing trained weights to a hub server on loopback, and loading them from there."""
 
+import os
 import re
 import subprocess
 import sys
@@ -132,6 +133,21 @@ def test_licence_is_taken_from_the_base_model_on_the_hub(tmp_path: Path) -> None
     assert (head["license"], head["base_model"]) == ("llama3.1", "org/base")
 
 
+@pytest.mark.slow
+def test_a_hub_out_of_reach_is_an_error_in_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    process = subprocess.run(
+        [sys.executable, "-m", "promptmii", "models", "push", str(tmp_path), "me/writer"],
+        env={**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "0"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert process.returncode == 3
+    assert f"Error: {tmp_path} cannot be uploaded to me/writer: " in process.stderr
+    assert process.stderr.endswith("a token in HF_TOKEN, and a network.\n")
+
+
 def test_the_card_of_a_generator_names_no_address_and_no_path() -> None:
     settings = TrainSettings.of(
         tasks=("/home/me/tasks",),
@@ -139,7 +155,11 @@ def test_the_card_of_a_generator_names_no_address_and_no_path() -> None:
         reward={"followers": ("openai:qwen@http://10.0.0.7:8000/v1", "smol"), "serve": {"engine": "vllm"}},
         trl={"vllm_server_base_url": "http://10.0.0.8:8000", "learning_rate": 1e-5},
     )
-    text = generator_card(settings, "smol", {}, 3, {})
+    text = generator_card(settings, "hf:smol", {}, 3, {})
+    assert "`hf:smol` (SmolLM2-135M-Instruct, Q4_1, Apache-2.0)" in text
+    assert "base_model" not in text, "the hub has no repository of the embedded weights"
+    qwen = generator_card(settings, "hf:qwen", {}, 3, {})
+    assert "base_model: Qwen/Qwen2.5-Coder-1.5B-Instruct-GGUF\n" in qwen
     assert "10.0.0" not in text
     assert "/home/me" not in text
     assert "(`openai:qwen`, `smol`, mode `generate`)" in text

@@ -32,14 +32,15 @@ ORDER = (
 """Order of the commands in `promptmii --help`."""
 
 _AGAIN = "Run the same command again to continue: "
+_RESUME = "Run it again with --resume to continue from the newest checkpoint, or from the start if there is none yet."
 AFTER_INTERRUPT = {
     "induce": "With -o, a finished instruction is kept.",
     "evaluate": f"{_AGAIN}finished cells and answers are kept.",
     "predict": f"{_AGAIN}with -o, labelled rows are kept.",
     "corpus": f"{_AGAIN}finished datasets are kept.",
     "models": f"{_AGAIN}the part already fetched is kept.",
-    "train": "Continue from the last checkpoint with --resume.",
-    "launch": "Continue from the last checkpoint with --resume.",
+    "train": _RESUME,
+    "launch": _RESUME,
 }
 """The advice after Ctrl-C, by the first word of the command. Other commands write nothing until they finish."""
 

@@ -36,6 +36,8 @@ STEPS: Mapping[Stage, str] = {
     "clean": "Cleaning",
     "split": "Splitting",
 }
+EVALUATED: tuple[Split, ...] = ("validation", "heldout")
+"""The splits that take a share of the tasks, named as their settings; training gets the rest."""
 FILES: Mapping[Stage, tuple[str, str]] = {"fetch": ("raw", ".jsonl.gz"), "clean": ("tasks", ".parquet")}
 """Folder and suffix of the files that a stage writes, one per dataset."""
 DETAILS: Mapping[Stage, tuple[str, ...]] = {
@@ -213,6 +215,14 @@ class _Build:
 
         for split in SPLITS:
             write_split(self._folder, split, tasks_of(split))
+        for split in EVALUATED:
+            share: float = getattr(self._settings.split, split)
+            if share and assignment.split and split not in assignment.split.values():
+                tasks = counted(len(assignment.split), "task")
+                self._progress.note(
+                    f"The split {split} is empty: its share is {share} of {tasks}, and groups of tasks stay together. "
+                    f"Add datasets, or raise split.{split} in a TOML file."
+                )
         entries = [_split_entry(entry, number, assignment, sizes) for number, entry in enumerate(cleaned)]
         for entry in entries:
             self._report(entry)

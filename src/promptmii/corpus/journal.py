@@ -12,11 +12,10 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
+from promptmii.data.corpus_files import JOURNALS
 from promptmii.errors import ArtefactError
 from promptmii.files import append_line, private_folder, write_text
 from promptmii.schema import Frozen
-
-FOLDER = "stages"
 
 
 class Entry(Frozen):
@@ -43,7 +42,7 @@ class Journal:
 
     def __init__(self, corpus: Path, stage: str, *, retry: bool = False) -> None:
         """Read the entries, except incomplete lines and, with `retry`, temporary failures."""
-        self._path = corpus / FOLDER / f"{stage}.jsonl"
+        self._path = corpus / JOURNALS / f"{stage}.jsonl"
         self._entries = {entry.key: entry for entry in _read(self._path) if not (retry and entry.temporary)}
 
     def get(self, key: str) -> Entry | None:

@@ -27,6 +27,9 @@ SPLIT_ALIASES = {"test": "heldout"}
 TASKS_PER_GROUP = 8
 """Tasks per row group, the smallest part of a file that is read."""
 
+JOURNALS = "stages"
+"""The folder in a corpus that holds the journals of its build."""
+
 _ROWS = pa.list_(pa.struct([("text", pa.string()), ("label", pa.string())]))
 SCHEMA = pa.schema(
     [

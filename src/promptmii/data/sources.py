@@ -10,10 +10,10 @@ from functools import partial
 from pathlib import Path
 
 from promptmii.data.columnar import is_saved_dataset
-from promptmii.data.corpus_files import Split, Tasks, corpus_reference, corpus_splits, read_corpus
+from promptmii.data.corpus_files import JOURNALS, Split, Tasks, corpus_reference, corpus_splits, read_corpus
 from promptmii.data.decoding import path_name
 from promptmii.data.load import LoadedTask, load_task
-from promptmii.data.readers import format_of, is_compressed, read_table
+from promptmii.data.readers import format_of, is_compressed, read_table, supported_format
 from promptmii.errors import DataError, nearest
 from promptmii.table_formats import TABLES
 from promptmii.task import Task
@@ -52,7 +52,7 @@ def find_tasks(
     """Find every task of the sources, in order.
 
     `splits` apply to a corpus given without a split; `load` reads a file or a `hub:` reference. Raises `DataError` for
-    a source without tasks.
+    a source without tasks, or one that does not exist.
     """
     for source in sources:
         folder = bundled_folder(source) if source in (SUITE, WRITTEN) else Path(source)
@@ -61,10 +61,17 @@ def find_tasks(
         elif source.startswith("hub:"):
             yield TaskSource(source, source, partial(_load_as, source, source, {}, load))
         elif folder.is_dir() and not is_saved_dataset(folder):
+            if (folder / JOURNALS / "list.jsonl").exists():  # otherwise the tables of the build would pass for tasks
+                raise DataError(
+                    f"{folder} is an unfinished corpus. Finish it first: run its promptmii corpus build again, "
+                    "without --stage."
+                )
             index = read_index(folder)
             for path in task_files(folder):
                 yield _file_task(path, index, load)
         else:
+            if not folder.is_dir():
+                supported_format(folder)  # training skips a broken task, but must not skip a misspelt path
             yield _file_task(folder, read_index(folder.parent), load)
 
 

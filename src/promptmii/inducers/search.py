@@ -40,7 +40,7 @@ def inner_split(support: Support) -> tuple[Support, Support]:
     if not held:
         raise ConfigError(
             "Choosing between instructions needs at least two examples of one label; "
-            f"the {len(support.examples)} examples have at most one of each."
+            f"the {len(support.examples)} examples have at most one of each. Give more."
         )
     return Support(support.labels, tuple(shown)), Support(support.labels, tuple(held))
 

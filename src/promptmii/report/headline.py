@@ -124,9 +124,10 @@ def claim_table(planned: Sequence[Claim]) -> ReportTable:
     ]
     tested = sum(not np.isnan(c.p) for c in planned)
     which = "planned comparisons" if tested == len(planned) else f"of the {len(planned)} that have a test"
+    adjusted = f"adjusted (Holm) for all {tested} {which}" if tested else "for which there are too few"
     note = (
-        "Difference in macro-F1 [95 % t interval over tasks]; Wilcoxon's signed-rank test over tasks, adjusted (Holm) "
-        f"for all {tested} {which}. The last column is the smallest true difference that this grid "
+        "Difference in macro-F1 [95 % t interval over tasks]; Wilcoxon's signed-rank test over tasks, "
+        f"{adjusted}. The last column is the smallest true difference that this grid "
         "finds four times in five. It can easily miss a smaller one, so a large p does not prove equality."
     )
     return ReportTable("headline", "The planned comparisons", note, pd.DataFrame(data), pd.DataFrame(shown))

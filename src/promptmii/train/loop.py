@@ -17,6 +17,7 @@ from promptmii.curves import is_training_run, read_curves
 from promptmii.errors import ModelError, OutputError, PromptMIIError, counted
 from promptmii.files import atomic_folder
 from promptmii.markdown_table import markdown_table
+from promptmii.models.embedded import EMBEDDED
 from promptmii.models.hf.quiet import quiet
 from promptmii.models.references import ServerReference
 from promptmii.schema import Settings
@@ -120,6 +121,8 @@ class Best:
     """Smallest improvement that counts."""
     since: int = 0
     """Validations since the best one."""
+    step: int | None = None
+    """The step of the weights in `best/`."""
     _value: float = -math.inf
 
     def recall(self, step: int) -> None:
@@ -128,8 +131,8 @@ class Best:
             curves = read_curves([self.folder])[0].metrics
             failed = curves.get("validation/failed", {})
             for earlier, value in curves.get(self.curve, {}).items():
-                if earlier <= step and not failed.get(earlier):
-                    self.improves(value)
+                if earlier <= step and not failed.get(earlier) and self.improves(value):
+                    self.step = earlier
 
     def improves(self, value: float) -> bool:
         """Record a value. Returns True if it is the best so far."""
@@ -141,6 +144,7 @@ class Best:
 
     def save(self, step: int, measured: Mapping[str, float], state: dict[str, Any] | None = None) -> None:
         """Replace the weights in `best/` with the current ones. For `state` see `TrainableModel.save`."""
+        self.step = step
         with atomic_folder(self.folder / BEST) as new:
             self.policy.save(new, state)
             (new / "README.md").write_text(self.card(step, measured), encoding="utf-8")
@@ -168,7 +172,10 @@ def model_card(
     adapter: bool = True,
 ) -> str:
     """A model card in Markdown. `paragraphs` introduce the model; `adapter` is False if all weights were trained."""
-    base_note = " (SmolLM2-135M-Instruct, Apache-2.0)" if base == "smol" else ""
+    name = base.removeprefix("hf:")
+    embedded = EMBEDDED.get(name)
+    base_note = f" ({embedded.title}, {embedded.licence})" if embedded else ""
+    repository = embedded.repository if embedded else None if Path(name).exists() else name
     recipe = {"step": step, **settings.model_dump(mode="json", exclude=dict(PRIVATE))}
     rows = [
         (name, task.source.get("group", "unstated"), task.source.get("licence", "unstated"))
@@ -178,7 +185,7 @@ def model_card(
     lines = [
         "---",
         f"library_name: {'peft' if adapter else 'transformers'}",
-        *([f"base_model: {base.removeprefix('hf:')}"] if base.startswith("hf:") else []),
+        *([f"base_model: {repository}"] if repository else []),
         "tags: [promptmii, text-classification]",
         "---",
         f"# {title}",

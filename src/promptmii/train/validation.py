@@ -23,7 +23,8 @@ from promptmii.train.settings import ValidationSettings
 THREADS = 32
 """Cases judged concurrently."""
 NO_VALIDATION = (
-    "No task is left for validation, so the best weights are unknown. Raise validation.share, or name validation.tasks."
+    "No task is left for validation, so the best weights are unknown. Name some in validation.tasks, or raise "
+    "validation.share (which has no effect on a corpus, as it has its own validation split)."
 )
 
 

@@ -176,6 +176,8 @@ def test_unusable_tasks_are_named_and_sources_are_not_split(world: Path) -> None
     assert [task.name for task in tasks.train] == ["films", "plays"]
     assert [task.name for task in tasks.validation] == ["songs"]
     assert sorted(line.partition(":")[0] for line in tasks.skipped) == ["broken", "few"]
+    with pytest.raises(DataError, match=r"typo\.csv does not exist"):
+        read_split(settings(world, tasks=(str(world / "tasks"), str(world / "typo.csv"))))
     with pytest.raises(ConfigError, match=r"Unknown task 'song'. Did you mean 'songs'"):
         read_split(settings(world, only=("song",)))
     index = "task_id,source_repo,licence\nfilms,a/b,MIT\nplays,a/b,MIT\nsongs,c/d,MIT\n"

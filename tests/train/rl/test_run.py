@@ -68,6 +68,8 @@ def test_two_steps_write_a_complete_run_folder(world: Path) -> None:
     assert 0 < metrics["memory/gib"][2] < 24
     assert set(metrics["validation/reward"]) == {0, 2}
     assert set(metrics["train/reward"]) == {1, 2}
+    was_best = metrics["validation/reward"][0] >= metrics["validation/reward"][2]
+    assert any("so best/ holds these" in note for note in recorder.notes) == was_best
     assert {"text", "reward", "task", "step"} <= set(samples(run)[-1])
     facts = json.loads((run / "run.json").read_text())
     assert facts["validation"] == ["songs"]

@@ -72,6 +72,8 @@ class Watch(TrainerCallback):
         if state.global_step:
             self.best.recall(state.global_step)
         else:
+            if self.cases:
+                self.progress.step("Validating the initial weights")
             self._validate(state.global_step)
         self.progress.step("Training", state.max_steps - state.global_step, "steps")
 
@@ -89,6 +91,10 @@ class Watch(TrainerCallback):
         if validation.patience is not None and self.best.since >= validation.patience and between_rollouts:
             self.progress.note(f"Stopped at step {state.global_step}: {self.best.since} validations without a gain")
             control.should_training_stop = control.should_save = True
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+        if state.global_step and self.best.step == 0:
+            self.progress.note("No validation was better than that of the initial weights, so best/ holds these")
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:  # noqa: ARG002
         raw: dict[str, Any] = logs or {}
