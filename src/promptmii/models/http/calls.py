@@ -38,7 +38,7 @@ class Calls:
         self._closed = False
         self._lock = threading.Lock()
         self._one_check = asyncio.Lock()
-        self._refusing: set[Server] = set()
+        self._refused_at: dict[Server, float] = {}
 
     def close(self) -> None:
         """Cancel pending requests and close the connections."""
@@ -135,16 +135,16 @@ class Calls:
         return await Retries(server).run(judged, lambda: self._check_server(server))
 
     async def _refuses(self, server: Server, since: float) -> bool:
-        """Whether the server refuses the key, the model or the address. Checks it once, however many calls ask."""
+        """Whether the server refuses the key, the model or the address. Checks it once for all calls in flight."""
         async with self._one_check:
             if server.last_answer >= since:
                 return False
-            if server not in self._refusing:
+            if self._refused_at.get(server, -math.inf) < since:
                 try:
                     await self._check_server(server)
                 except EndpointError:
-                    self._refusing.add(server)
-            return server in self._refusing
+                    self._refused_at[server] = time.monotonic()
+            return self._refused_at.get(server, -math.inf) >= since
 
     async def retried(self, server: Server, request: Callable[[], Coroutine[Any, Any, T]]) -> T | Failure:
         """The result of a request, or its failure after all retries."""
