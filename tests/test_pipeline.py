@@ -20,6 +20,7 @@ from promptmii.errors import (
     SpendingLimitError,
     UnknownModelError,
 )
+from promptmii.models import check_reference
 from promptmii.progress import Progress, Quiet, Unit
 from promptmii.train.settings import TrainSettings
 
@@ -63,6 +64,11 @@ def test_a_configuration_that_an_editor_saved_with_a_byte_order_mark_is_read(tmp
 def test_settings_that_contradict_each_other_are_not_printed_in_full(values: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         TrainSettings.of(model="smol", tasks=["suite"], **values)
+
+
+def test_a_kind_of_model_without_a_name_is_no_misspelling() -> None:
+    with pytest.raises(UnknownModelError, match=r"Unknown model reference 'openai:'\. Expected one of"):
+        check_reference("openai:")
 
 
 def test_an_unknown_follower_is_refused_before_the_generator_is_loaded() -> None:

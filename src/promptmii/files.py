@@ -203,10 +203,10 @@ def locked(folder: Path, wait: Callable[[], None] | None = None) -> Generator[No
             lock.acquire(timeout=-1)
     except Timeout as error:
         raise OutputError(
-            f"Another process is writing to {folder}. Wait for it, or give another folder with -o."
+            f"Another process is writing to {folder}. Wait for it, or name another output with -o."
         ) from error
     except (OSError, NotImplementedError) as error:
-        raise OutputError(f"The folder {folder} cannot be locked: {error}. Give another folder with -o.") from error
+        raise OutputError(f"The folder {folder} cannot be locked: {error}. Name another output with -o.") from error
     try:
         yield
     finally:

@@ -214,7 +214,7 @@ def test_compare_exits_with_1_if_a_check_fails(tmp_path: Path, server: FaultySer
     files = ["-o", tmp_path / "differ.csv", "--junit", tmp_path / "junit.xml"]
     done = run(*command, "--fail-under", "0.8", "--fail-if-worse", *files)
     assert done.exit_code == 1, done.stderr
-    assert "macro-F1 is at least 0.8: macro-F1 is 0.333 on 20 rows" in done.stderr
+    assert "macro-F1 is at least 0.8' failed: macro-F1 is 0.333 on 20 rows" in done.stderr
     assert done.stderr.count("Error:") == 1
     assert "per 1,000" in done.stdout
     assert 'failures="1"' in (tmp_path / "junit.xml").read_text()

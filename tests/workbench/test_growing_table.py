@@ -1,5 +1,6 @@
 """Labelling into a file: its content after interruptions, and the requests of a rerun."""
 
+import itertools
 import json
 import os
 import signal
@@ -287,6 +288,51 @@ def test_each_kind_of_failure_is_reported_once_with_the_message_of_the_server(tm
         followers.close()
     assert (done.n_labelled, done.n_failed) == (69, 11)
     assert recorder.notes == ["Row 8 failed (request): HTTP 400: Your input was flagged."]
+
+
+@pytest.mark.parametrize(
+    ("status", "message"), [(401, "refuses the key"), (403, "refuses the key"), (404, "know the model")]
+)
+def test_a_server_that_begins_to_refuse_every_call_ends_the_run_and_paid_answers_are_kept(
+    tmp_path: Path, status: int, message: str
+) -> None:
+    texts = [f"text number {i}" for i in range(300)]
+    instruction = Instruction(text="", labels=("free", "spam"), method="naive", mode="generate")
+    output = tmp_path / "out.csv"
+    most = 100
+    numbers = itertools.count()
+
+    def until_most(_: dict[str, Any]) -> Reply:
+        return completion("free") if next(numbers) < most else Reply({"error": {"message": "No."}}, status)
+
+    with serving(FaultyServer(default=until_most)) as server:
+        followers = workbench.Followers("openai:m", Endpoint.of(base_url=server.url, concurrency=8))
+        with pytest.raises(EndpointError, match=rf"{message}.*are kept; run the same command again to continue"):
+            workbench.predict(instruction, texts, followers, output=output)
+        assert output.read_text().count(",free,") == most
+        assert len(server.bodies) < 150  # those in flight, and a harmless chat
+        most = 1000
+        done = workbench.predict(instruction, texts, followers, output=output)
+        followers.close()
+    assert (done.n_labelled, done.n_failed) == (300, 0)
+
+
+def test_a_row_that_fails_again_gets_the_new_reason(tmp_path: Path) -> None:
+    instruction = Instruction(text="", labels=("free", "spam"), method="naive", mode="generate")
+    output = tmp_path / "out.csv"
+    reply = Reply({"error": {"message": "Your input was flagged."}}, 400)
+
+    def flagged(body: dict[str, Any]) -> Reply:
+        return reply if "number 7" in body["messages"][-1]["content"] else completion("free")
+
+    with serving(FaultyServer(default=flagged)) as server:
+        followers = workbench.Followers("openai:m", Endpoint.of(base_url=server.url, concurrency=8))
+        for reason in ("request", "context"):
+            done = workbench.predict(instruction, [f"number {i}" for i in range(9)], followers, output=output)
+            assert done.n_failed == 1
+            assert output.read_text().splitlines()[8] == f"number 7,,{reason}"
+            reply = Reply({"error": {"message": "The prompt is too long."}}, 400)
+        followers.close()
 
 
 @pytest.fixture

@@ -92,7 +92,7 @@ def _show(comparison: "Comparison", checks: "Sequence[Check]", *, as_json: bool)
 def _exit_if_failed(checks: "Sequence[Check]") -> None:
     failed = [check for check in checks if check.failure]
     for check in failed:
-        error(f"{check.name}: {check.failure}")
+        error(f"The check {check.name!r} failed: {check.failure}.")
     if failed:
         raise typer.Exit(CHECK_FAILED)
 

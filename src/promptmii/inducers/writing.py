@@ -14,7 +14,7 @@ from promptmii.follower import TEMPLATE_MARGIN
 from promptmii.inducers.repeats import drop_repeated_items, shared_description_notes
 from promptmii.inducers.unwrapping import unwrapped
 from promptmii.instruction import Cost, Instruction, Provenance
-from promptmii.models.base import Completion, Contrast, Failure, LanguageModel, Message, Sampling
+from promptmii.models.base import Completion, Contrast, Failure, FailureKind, LanguageModel, Message, Sampling
 from promptmii.parse import without_thought
 from promptmii.prompts import Template, example_lines, improvement_prompt, induction_prompt
 from promptmii.schema import storable
@@ -130,6 +130,8 @@ class Writer:
         """
         if isinstance(answer, Failure):
             message = f"The generator {self.model.card.reference} gave no instruction: {answer.kind}: {answer.message}"
+            if answer.kind is FailureKind.CONTEXT:
+                message = f"{message.rstrip('.')}. Give --context-length, so that only the examples that fit are sent."
             raise EndpointError(message, answer.kind)
         text = unwrapped(storable(without_thought(answer.text) or ""))
         return drop_repeated_items(text) if self.style.listed_once else text

@@ -50,8 +50,9 @@ def check_reference(reference: str) -> None:
 
 
 def _unknown(reference: str) -> UnknownModelError:
-    name = nearest(re.split("[:+@]", reference)[0], (*EMBEDDED, *WRITERS, *KINDS))
-    hint = name.partition("Known:")[0]  # the message lists the known forms itself
+    kind = re.split("[:+@]", reference)[0]
+    # The message lists the known forms itself.
+    hint = "" if kind in KINDS else nearest(kind, (*EMBEDDED, *WRITERS, *KINDS)).partition("Known:")[0]
     return UnknownModelError(f"Unknown model reference {reference!r}. {hint}Expected one of: {'; '.join(FORMS)}.")
 
 

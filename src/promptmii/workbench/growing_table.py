@@ -17,6 +17,7 @@ from typing import Any
 from promptmii.data.table import Row
 from promptmii.errors import OutputError
 from promptmii.files import LOCK, append_line, atomic_file, check_writable, locked, write_text
+from promptmii.models.base import FailureKind
 from promptmii.workbench.formats import Format, format_for
 
 INPUTS = "run.json"
@@ -141,7 +142,8 @@ class GrowingTable:
 
     def write(self, rows: Sequence[tuple[int, Row]]) -> None:
         """Write rows with their positions, in order: retried rows first, then new ones."""
-        retried = [(position, row) for position, row in rows if position < self.resumed and not row["failure"]]
+        old = [(position, row) for position, row in rows if position < self.resumed]
+        retried = [(position, row) for position, row in old if row["failure"] != FailureKind.UNANSWERED]
         new = [row for position, row in rows if position >= self.resumed]
         if retried:
             lines = (json.dumps([position, self._format.records([row])]) + "\n" for position, row in retried)
@@ -149,7 +151,7 @@ class GrowingTable:
         if new:
             append_line(self.path, self._format.records(new).encode())
         for position, row in retried:
-            self._answered[position] = True
+            self._answered[position] = not row["failure"]
             self.tally.failed -= 1
             self.tally.rows -= 1
             self.tally.count(row)

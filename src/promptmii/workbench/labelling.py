@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 from typing import NamedTuple, TypeAlias
@@ -12,8 +12,9 @@ from promptmii.data.table import Row
 from promptmii.errors import DataError, EndpointError
 from promptmii.follower import Follower, Prediction
 from promptmii.instruction import Cost, Instruction
-from promptmii.models.base import Failure, FailureKind, Usage
+from promptmii.models.base import Answer, Chat, Choice, Completion, Failure, FailureKind, Sampling, Usage
 from promptmii.models.threads import parallel
+from promptmii.models.wrappers import Wrapper
 from promptmii.progress import Progress
 from promptmii.workbench.abstain import Threshold, gives_probabilities
 from promptmii.workbench.formats import DIGITS, batches
@@ -41,6 +42,8 @@ class PendingRow(NamedTuple):
     text: str
 
 
+Answered: TypeAlias = tuple[Sequence[Prediction], EndpointError | None]
+"""Predictions, and the error that ends the run, if any."""
 AnsweredBatch: TypeAlias = tuple[Sequence[PendingRow], Sequence[Prediction]]
 """Rows and their predictions."""
 Write: TypeAlias = Callable[[Sequence[tuple[int, Row]], Sequence[Prediction]], object]
@@ -120,7 +123,7 @@ class Labelling:
             usage = sum((p.usage for p in predictions), usage)
             for row, prediction in pairs:
                 failure = prediction.failure
-                if failure and failure.kind not in reported:
+                if failure and failure.kind not in reported and prediction is not UNANSWERED:
                     reported.add(failure.kind)
                     progress.note(f"Row {row.position + 1} failed ({failure.kind}): {failure.message}")
             failures = [prediction.failure for row, prediction in pairs if row.text.strip()]
@@ -138,9 +141,7 @@ class Labelling:
     def _outage_error(self, failure: Failure, *, replied: bool) -> EndpointError:
         how = "no longer answers" if replied else f"answered none of the first {GIVE_UP} rows"
         return EndpointError(
-            f"{self.follower.model.card.reference} {how} ({failure.kind}: {failure.message.rstrip('.')}). What it "
-            "answered is kept; run the same command again to continue.",
-            failure.kind,
+            f"{self.follower.model.card.reference} {how} ({failure.kind}: {failure.message.rstrip('.')}).", failure.kind
         )
 
     def _answered_batches(self, lacks: Callable[[int], bool]) -> Iterator[AnsweredBatch]:
@@ -158,34 +159,79 @@ class Labelling:
         size = MIN_BATCH
         while batch := list(islice(rows, size)):
             started = time.perf_counter()
-            yield batch, self._predict(batch)
+            predictions, error = self._predict(batch)
+            if predictions:
+                yield batch, predictions
+            if error:
+                raise error
             if time.perf_counter() - started < TARGET_SECONDS:
                 size = min(2 * size, MAX_BATCH)
 
-    def _predict(self, batch: Sequence[PendingRow]) -> Sequence[Prediction]:
-        """A prediction for each row. Empty texts cost no call."""
-        answers = iter(self.follower.predict(self.instruction, [row.text for row in batch if row.text.strip()]))
-        return [next(answers) if row.text.strip() else Prediction(None) for row in batch]
+    def _predict(self, batch: Sequence[PendingRow]) -> Answered:
+        """A prediction for each row, and the error that ends the run, if any; no prediction if it left no answer.
+
+        Empty texts cost no call.
+        """
+        model = _Kept(self.follower.model)
+        follower = replace(self.follower, model=model)
+        predictions = follower.predict(self.instruction, [row.text for row in batch if row.text.strip()])
+        if model.error:
+            lost = [p.failure is not None and p.failure.kind is FailureKind.UNANSWERED for p in predictions]
+            if all(lost):
+                return [], model.error
+            predictions = [UNANSWERED if gone else p for p, gone in zip(predictions, lost, strict=True)]
+        answers = iter(predictions)
+        return [next(answers) if row.text.strip() else Prediction(None) for row in batch], model.error
+
+
+class _Kept(Wrapper):
+    """Keeps the answers of a batch in which the server begins to refuse every call."""
+
+    error: EndpointError | None = None
+
+    def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Completion | Failure]:
+        return self._kept(chats, lambda: self._model.generate(chats, sampling))
+
+    def choose(self, chats: Sequence[Chat], options: Sequence[str]) -> list[Choice | Failure]:
+        return self._kept(chats, lambda: self._model.choose(chats, options))
+
+    def _kept(self, chats: Sequence[Chat], call: Callable[[], list[Answer | Failure]]) -> list[Answer | Failure]:
+        try:
+            return call()
+        except EndpointError as error:
+            if not error.lasting:
+                raise
+            self.error = error
+            return [*error.answers] or [Failure(FailureKind.UNANSWERED, str(error)) for _ in chats]
 
 
 def _concurrent(
-    predict: Callable[[Sequence[PendingRow]], Sequence[Prediction]], window: Sequence[Sequence[PendingRow]]
+    predict: Callable[[Sequence[PendingRow]], Answered], window: Sequence[Sequence[PendingRow]]
 ) -> Generator[AnsweredBatch]:
     """The batches of a window with their predictions, in order, several in flight at once.
 
     Before an error propagates, yields the batches answered so far; rows between them count as unanswered.
     """
     done: dict[int, Sequence[Prediction]] = {}
+    errors: list[EndpointError] = []
     next_index = 0
 
     def run(index: int) -> None:
-        done[index] = predict(window[index])
+        if errors:
+            return
+        predictions, error = predict(window[index])
+        if error:
+            errors.append(error)  # the batches in flight finish, because they are paid
+        if predictions:
+            done[index] = predictions
 
     try:
         for _ in parallel(run, range(len(window)), BATCHES_IN_FLIGHT):
             while next_index in done:
                 yield window[next_index], done.pop(next_index)
                 next_index += 1
+        if errors:
+            raise errors[0]
     except GeneratorExit:
         raise
     except BaseException:

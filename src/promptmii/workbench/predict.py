@@ -9,7 +9,7 @@ from pathlib import Path
 
 from promptmii.data import Source, read_texts
 from promptmii.data.table import Row
-from promptmii.errors import counted
+from promptmii.errors import EndpointError, counted
 from promptmii.files import write_text
 from promptmii.follower import Prediction
 from promptmii.instruction import Cost, Instruction
@@ -144,7 +144,13 @@ class FileRun:
     def label(self, progress: Progress) -> Labelled:
         """Label the rows without an answer. Raises the errors of `Labelling.run`; the answers so far are kept."""
         job, table = self.job, self.table
-        cost = job.run(lambda rows, _: table.write(rows), progress, lacks=table.lacks, answered=table.answered)
+        try:
+            cost = job.run(lambda rows, _: table.write(rows), progress, lacks=table.lacks, answered=table.answered)
+        except EndpointError as error:
+            if not table.answered:
+                raise
+            kept = f"{error} The rows answered so far are kept; run the same command again to continue."
+            raise EndpointError(kept, error.kind, lasting=error.lasting) from error
         table.merge_retried()
         if self.parquet:
             added = ({name: row[name] for name in job.added} for row in table.rows())

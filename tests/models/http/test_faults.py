@@ -153,6 +153,21 @@ class TestRejectedRows:
         assert "Attention Required!" in answer.message
         assert len(server.bodies) == 3
 
+    @pytest.mark.parametrize("status", [401, 403, 404])
+    def test_a_server_that_begins_to_refuse_every_call_is_an_error_that_holds_the_answers(self, status: int) -> None:
+        replies = iter([completion("yes")])
+        with (
+            serving(FaultyServer(default=lambda _: next(replies, Reply("gone", status)))) as server,
+            connect(server, concurrency=1) as model,
+        ):
+            with pytest.raises(EndpointError, match="gone") as caught:
+                model.generate(CHATS, SAMPLING)
+            assert [type(answer) for answer in caught.value.answers] == [Completion, Failure, Failure]
+            assert len(server.bodies) <= 4  # the last may be sent before the refusal is known
+            server.default = for_forbidden(Reply("Attention Required!", status=403))
+            answers = model.generate(CHATS, SAMPLING)
+        assert [type(answer) for answer in answers] == [Completion, Failure, Completion]
+
 
 NO_MONEY = [
     error("Billing hard limit has been reached", 429, code="billing_hard_limit_reached"),

@@ -1,10 +1,12 @@
 """Runs the requests of one model on the event loop, with retries and within the request limit."""
 
 import asyncio
+import math
 import threading
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import CancelledError, Future, wait
-from contextlib import suppress
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 from promptmii.errors import EndpointError, PromptMIIError
@@ -19,6 +21,8 @@ S = TypeVar("S")
 T = TypeVar("T")
 CLOSING = 1.0
 """Seconds to wait for connections to close."""
+_refusals: ContextVar[Sequence[EndpointError]] = ContextVar("refusals", default=())
+"""The lasting errors of the calls that were started together with the current one."""
 
 
 class Calls:
@@ -34,7 +38,7 @@ class Calls:
         self._closed = False
         self._lock = threading.Lock()
         self._one_check = asyncio.Lock()
-        self._checked: set[Server] = set()
+        self._refused_at: dict[Server, float] = {}
 
     def close(self) -> None:
         """Cancel pending requests and close the connections."""
@@ -72,6 +76,28 @@ class Calls:
         """The results of concurrent calls, in order. Raises as `run` and `gather` do."""
         return self.run(self.gather(call, items))
 
+    def finish(self, call: Callable[[S], Coroutine[Any, Any, T]], items: Sequence[S]) -> list[T | EndpointError]:
+        """`map` for calls that are paid: if the server begins to refuse all, those in flight finish, and no more start.
+
+        A lasting `EndpointError` takes the place of each result that did not come.
+        """
+        refusals: list[EndpointError] = []
+
+        async def caught(item: S) -> T | EndpointError:
+            try:
+                return await call(item)
+            except EndpointError as error:
+                if not error.lasting:
+                    raise
+                refusals.append(error)
+                return error
+
+        async def finished() -> list[T | EndpointError]:
+            _refusals.set(refusals)
+            return await self.gather(caught, items)
+
+        return self.run(finished())
+
     async def gather(self, call: Callable[[S], Coroutine[Any, Any, T]], items: Sequence[S]) -> list[T]:
         """The results of concurrent calls, in order. The first `PromptMIIError` cancels the other calls."""
         try:
@@ -84,35 +110,57 @@ class Calls:
     async def answered(self, server: Server, request: Callable[[], Coroutine[Any, Any, T]]) -> T | Failure:
         """The result of a request for an answer to a text, or its failure after all retries.
 
-        A firewall may refuse one text before the server has answered another, so a refusal that looks like one of
-        every call ends the run only if the server refuses a harmless chat too.
+        A firewall may refuse one text, so a refusal that looks like one of every call ends the run only if the server
+        has answered no other text since, and refuses a harmless chat too.
         """
-        try:
-            return await self.retried(server, request)
-        except DoubtfulError:
-            if server.config.deferred or not await self.is_accepted(server):
-                raise
-            return await self.retried(server, request)
+        sent = -math.inf
 
-    async def is_accepted(self, server: Server) -> bool:
-        """Whether the server takes the key and knows the address. Checks it once, however many calls ask."""
+        async def noted() -> T:
+            nonlocal sent
+            sent = time.monotonic()
+            return await request()
+
+        async def judged() -> T:
+            try:
+                return await self._limited(noted)
+            except DoubtfulError:
+                if server.config.deferred or await self.refuses(server, sent):
+                    raise
+                return await self._limited(request)
+            except RefusedError as error:
+                if error.doubt and await self.refuses(server, sent):
+                    raise error.doubt from None
+                raise
+
+        return await Retries(server).run(judged, lambda: self._check_server(server))
+
+    async def refuses(self, server: Server, since: float = 0.0) -> bool:
+        """Whether the server refuses the key, the model or the address. Checks it once for all calls in flight.
+
+        An answer or a check since the given time (of `time.monotonic`) decides; by default, any earlier one.
+        """
         async with self._one_check:
-            if not server.answered and server not in self._checked:
-                self._checked.add(server)
-                with suppress(EndpointError):
+            if server.last_answer >= since:
+                return False
+            if self._refused_at.get(server, -math.inf) < since:
+                try:
                     await self._check_server(server)
-            return server.answered
+                except EndpointError:
+                    self._refused_at[server] = time.monotonic()
+            return self._refused_at.get(server, -math.inf) >= since
 
     async def retried(self, server: Server, request: Callable[[], Coroutine[Any, Any, T]]) -> T | Failure:
         """The result of a request, or its failure after all retries."""
+        return await Retries(server).run(lambda: self._limited(request), lambda: self._check_server(server))
 
-        async def limited() -> T:
-            async with self._slots:
-                if ending():  # the slot may be free because another request was cancelled
-                    raise asyncio.CancelledError
-                return await request()
-
-        return await Retries(server).run(limited, lambda: self._check_server(server))
+    async def _limited(self, request: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """The result of a request, sent when one of the slots is free."""
+        async with self._slots:
+            if ending():  # the slot may be free because another request was cancelled
+                raise asyncio.CancelledError
+            if refusals := _refusals.get():
+                raise refusals[0]
+            return await request()
 
     async def _check_server(self, server: Server) -> None:
         """Send a harmless chat, to find out if the server is down or fails on one text only."""
@@ -121,9 +169,11 @@ class Calls:
             async with self._slots:
                 await server.post(CHAT, body)
         except RefusedError as error:
+            if error.doubt:
+                raise error.doubt from None
             if error.failure.kind is not FailureKind.REQUEST:
                 return
-        server.answered = True
+        server.mark_answered()
         server.mark_up()
 
     def server_for(self, chat: Chat) -> Server:

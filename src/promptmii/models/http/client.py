@@ -5,10 +5,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
+from itertools import repeat
 from typing import Any, TypeVar
 
 from promptmii.errors import EndpointError, UnsupportedError
 from promptmii.models.base import (
+    Answer,
     Chat,
     Choice,
     Completion,
@@ -41,6 +43,19 @@ REMEMBERED = 20_000
 """Maximum number of cached token counts."""
 UNSUPPORTED = (FailureKind.BAD_ANSWER, FailureKind.REQUEST)
 """Failures of a probe which mean that the server lacks the feature."""
+
+
+def _delivered(results: Sequence[Answer | Failure | EndpointError], started: float) -> list[Answer | Failure]:
+    """The answers, with their shares of the time. Raises the first error, which then holds the other answers."""
+    answers = clocked(
+        [Failure(FailureKind.UNANSWERED, str(r)) if isinstance(r, EndpointError) else r for r in results],
+        time.perf_counter() - started,
+    )
+    for result in results:
+        if isinstance(result, EndpointError):
+            result.answers = answers
+            raise result
+    return answers
 
 
 class HttpModel(LanguageModel):
@@ -123,10 +138,12 @@ class HttpModel(LanguageModel):
         started = time.perf_counter()
         keys = [repr(list(chat)) for chat in chats]
         counts, chat_of = Counter(keys), dict(zip(keys, chats, strict=True))
-        samples = self._calls.map(lambda key: self._samples(chat_of[key], counts[key], sampling), [*counts])
-        unused = {key: iter(answers) for key, answers in zip(counts, samples, strict=True)}
-        answers = [next(unused[key]) for key in keys]
-        return clocked(answers, time.perf_counter() - started)
+        samples = self._calls.finish(lambda key: self._samples(chat_of[key], counts[key], sampling), [*counts])
+        unused = {
+            key: repeat(answers) if isinstance(answers, EndpointError) else iter(answers)
+            for key, answers in zip(counts, samples, strict=True)
+        }
+        return _delivered([next(unused[key]) for key in keys], started)
 
     async def _samples(self, chat: Chat, count: int, sampling: Sampling) -> list[Completion | Failure]:
         """`count` answers to one chat: from one request if the server supports that, else from one request per seed."""
@@ -181,7 +198,7 @@ class HttpModel(LanguageModel):
             server = self._calls.server_for(chat)
             return self._calls.answered(server, lambda: score(server, chat))
 
-        return clocked(self._calls.map(retried, chats), time.perf_counter() - started)
+        return _delivered(self._calls.finish(retried, chats), started)
 
     def _encode(self, options: Sequence[str], protocol: LikelihoodProtocol, end: int) -> Any:
         """The options as `protocol.score` takes them, or a failure. Each option is encoded only once."""
@@ -209,8 +226,7 @@ class HttpModel(LanguageModel):
                 f"(tried: {', '.join(constraints.Dialect)}). Use --mode generate."
             )
         started = time.perf_counter()
-        answers = self._calls.map(lambda chat: self._choose(chat, options, dialect), chats)
-        return clocked(answers, time.perf_counter() - started)
+        return _delivered(self._calls.finish(lambda chat: self._choose(chat, options, dialect), chats), started)
 
     async def _choose(self, chat: Chat, options: Sequence[str], dialect: constraints.Dialect) -> Choice | Failure:
         sampling = Sampling(max_tokens=constraints.token_limit(options))
@@ -315,7 +331,7 @@ class HttpModel(LanguageModel):
         except EndpointError as error:
             if error.kind is FailureKind.REQUEST:
                 return None  # it has no model list
-            if isinstance(error, DoubtfulError) and (self._config.deferred or await self._calls.is_accepted(server)):
+            if isinstance(error, DoubtfulError) and (self._config.deferred or not await self._calls.refuses(server)):
                 return None  # it has one that this key may not read
             raise
         if not isinstance(listing, Failure):

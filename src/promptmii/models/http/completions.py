@@ -70,7 +70,7 @@ class Completions:
 
     def check(self, server: Server, chat: Chat, usage: Usage) -> None:
         """Note that the server answered. Raises `RefusedError` if it read only part of the chat."""
-        server.answered = True
+        server.mark_answered()
         if self.card and self.card.context_assumed and not self.card.exact_tokens:
             check_whole_prompt(chat, usage)
 

@@ -74,6 +74,8 @@ class RefusedError(Exception):
         self.wait = wait
         self.lasting = lasting
         self.body = body
+        self.doubt: DoubtfulError | None = None
+        """The error if not this text is the reason: every later call will fail too."""
 
 
 class DoubtfulError(EndpointError):

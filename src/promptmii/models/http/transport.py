@@ -94,8 +94,8 @@ class Server:
         self._base, _, query = url.partition("?")
         self._query = query
         self._key = config.key
-        self.answered = False
-        """The server has completed a chat, so the key is valid."""
+        self.last_answer = -math.inf
+        """When the server last completed a chat, so the key was valid."""
         self.down_since = math.inf
         """Start of the current outage. Shared by all calls, so that later ones do not wait just as long again."""
         self.last_success = self.last_fault = -math.inf
@@ -106,6 +106,15 @@ class Server:
     def mark_up(self) -> None:
         """Note that a request succeeded."""
         self.down_since, self.last_success = math.inf, time.monotonic()
+
+    @property
+    def answered(self) -> bool:
+        """The server has completed a chat."""
+        return self.last_answer > -math.inf
+
+    def mark_answered(self) -> None:
+        """Note that the server completed a chat."""
+        self.last_answer = time.monotonic()
 
     async def close(self) -> None:
         """Close the connections."""
@@ -218,15 +227,26 @@ class Server:
             fix = "Does the server know the model?" if right_path else NO_V1
             return self._wrong_address(f"{self.url} answers HTTP {status}: {message.rstrip('.')}. {fix}")
         wait = retry_after(response.headers.get("retry-after", ""))
-        return refusal(response.status_code, body, text, wait, answered=self.answered)
+        doubt = refusal(response.status_code, body, text, wait)
+        if not self.answered or not isinstance(doubt, DoubtfulError):
+            return doubt
+        return _doubted(refusal(response.status_code, body, text, wait, answered=True), doubt)
 
     def _wrong_address(
         self, message: str, kind: FailureKind | None = FailureKind.REQUEST
     ) -> RefusedError | EndpointError:
         """The error for a wrong address, or for one rejected text if the server has answered before."""
-        if self.answered:
-            return RefusedError(FailureKind.REQUEST, message, lasting=True)
-        return DoubtfulError(message, kind, lasting=True)
+        doubt = DoubtfulError(message, kind, lasting=True)
+        if not self.answered:
+            return doubt
+        return _doubted(RefusedError(FailureKind.REQUEST, message, lasting=True), doubt)
+
+
+def _doubted(error: RefusedError | EndpointError, doubt: DoubtfulError) -> RefusedError | EndpointError:
+    """The refusal of one text by a server that has answered before, which may refuse every text from now on."""
+    if isinstance(error, RefusedError):
+        error.doubt = doubt
+    return error
 
 
 def _client(url: str, config: HttpConfig) -> httpx.AsyncClient:
