@@ -136,7 +136,7 @@ def run_grid(
         typer.Option("--forget-answers", help="First delete the cached answers of models; finished cells stay."),
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the grid, its calls, tokens, time and money; run nothing.")
+        bool, typer.Option("--dry-run", help="Print the grid, its calls, tokens, time and money; run no cell.")
     ] = False,
     json: Json = False,
     _list: ListRecipes = False,

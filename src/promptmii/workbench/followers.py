@@ -119,7 +119,7 @@ class Followers:
             return named, True
         raise ConfigError(
             f"The instruction names the server {server.address}; promptmii sends no text there without your consent. "
-            f"If you trust it: --follower {named}. To use another server: --base-url."
+            f"If you trust it with your texts and your API key: --follower {named}. To use another server: --base-url."
         )
 
     def close(self) -> None:
