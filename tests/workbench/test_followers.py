@@ -38,7 +38,7 @@ class TestServersNamedInFiles:
     def test_nothing_is_sent_without_confirmation(self, servers) -> None:
         file_server, _ = servers
         with pytest.raises(
-            ConfigError, match=f"names the server {file_server.url}.*--follower openai:m@{file_server.url}"
+            ConfigError, match=f"server {file_server.url};.*and your API key: --follower openai:m@{file_server.url}"
         ):
             self.label(file_server)
         assert file_server.requests == 0
