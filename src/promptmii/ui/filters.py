@@ -10,7 +10,8 @@ from promptmii.ui.store import Trial
 STEPS = {" mii": " the instruction", " naive": " the label list", " icl": " the examples"}
 """The page's words for methods at the end of a pipeline step."""
 _FIELDS = {
-    r", or --eval 0|; with a --cache folder[^.]*": "",
+    r", or --eval 0|; with a --cache folder[^.]*|, or give its size with --context-length": "",
+    r"Give --context-length[^.]*": 'Use fewer "Examples for the writer"',
     r"-n (\d+) or less": r'\1 "Examples for the writer" or fewer',
     r"-n (\d+) or more": r'\1 or more "Examples for the writer"',
     r"with --labels": "with the check boxes",
