@@ -78,7 +78,7 @@ class EndpointError(ModelError, ConnectionError):
         self.kind = kind
         self.lasting = lasting
         self.answers: Sequence[Any] = ()
-        """The results of the batch of calls that a lasting error ended: some may be answers, which were paid."""
+        """Results of the first chats of the call that a lasting error ended: some may be answers, which were paid."""
 
 
 class UnsupportedError(ModelError):

@@ -2,7 +2,7 @@
 # pyright: reportReturnType=false
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 
 from promptmii import ScriptedModel
 from promptmii.cli import app
-from promptmii.errors import SpendingLimitError
+from promptmii.errors import EndpointError, SpendingLimitError
 from promptmii.instruction import Instruction
 from promptmii.models.base import Chat, Completion, Failure, FailureKind, Price, Sampling, Usage
 from promptmii.models.cache import Cached
@@ -182,6 +182,23 @@ def test_a_failure_without_usage_is_charged_its_reservation_and_does_not_end_the
     model.generate([chat("bad")], Sampling(max_tokens=2))
     with pytest.raises(SpendingLimitError, match="Stopped at --max-cost 160"):
         model.generate([chat("bad")], Sampling(max_tokens=2))
+
+
+class Refused(ScriptedModel):
+    """A server that begins to refuse every call after it has answered the first chat."""
+
+    def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Completion | Failure]:
+        error = EndpointError("The server refuses the key.", FailureKind.AUTH, lasting=True)
+        error.answers = super().generate(chats[:1], sampling)
+        raise error
+
+
+def test_answers_that_come_with_an_error_are_charged() -> None:
+    limit = SpendingLimit(100.0)
+    with pytest.raises(EndpointError):
+        Limited(Refused(["a"]), PRICE, limit).generate([chat("word")], Sampling(max_tokens=2))
+    with pytest.raises(SpendingLimitError, match=r"2\.000000 was spent"):
+        Limited(ScriptedModel(["a"]), PRICE, limit).generate([chat("word")] * 5, Sampling(max_tokens=2))
 
 
 def test_the_limit_covers_the_longest_answer_that_a_choice_allows() -> None:

@@ -637,8 +637,10 @@ def test_messages_name_fields_of_the_page_and_no_folder_of_it(client: TestClient
         ("; -n 6 or more shows one of each", '; 6 or more "Examples for the writer" shows one of each'),
         ("give more rows per label, or --eval 0.", "give more rows per label."),
         ("correct --base-url (or OPENAI_BASE_URL).", 'correct "Server address" (or OPENAI_BASE_URL).'),
+        ("Give --context-length, so that it fits.", 'Use fewer "Examples for the writer".'),
         ("Use --mode generate.", 'Use "How the follower answers": generate.'),
         ("/my home/data/0123456789abcdef/a.csv is empty.", "a.csv is empty."),
+        ("/my home/data cannot be written.", "/my home/data cannot be written."),
     ],
 )
 def test_options_become_fields(message: str, says: str) -> None:

@@ -291,30 +291,37 @@ def test_each_kind_of_failure_is_reported_once_with_the_message_of_the_server(tm
 
 
 @pytest.mark.parametrize(
-    ("status", "message"), [(401, "refuses the key"), (403, "refuses the key"), (404, "know the model")]
+    ("status", "message", "cached"),
+    [
+        (401, "refuses the key", False),
+        (403, "refuses the key", False),
+        (404, "know the model", False),
+        (401, "refuses the key", True),
+    ],
 )
 def test_a_server_that_begins_to_refuse_every_call_ends_the_run_and_paid_answers_are_kept(
-    tmp_path: Path, status: int, message: str
+    tmp_path: Path, status: int, message: str, cached: bool
 ) -> None:
-    texts = [f"text number {i}" for i in range(300)]
+    cache = str(tmp_path / "cache") if cached else None
+    texts = [f"text number {i}" for i in range(90)]
     instruction = Instruction(text="", labels=("free", "spam"), method="naive", mode="generate")
     output = tmp_path / "out.csv"
-    most = 100
+    most = 30
     numbers = itertools.count()
 
     def until_most(_: dict[str, Any]) -> Reply:
         return completion("free") if next(numbers) < most else Reply({"error": {"message": "No."}}, status)
 
     with serving(FaultyServer(default=until_most)) as server:
-        followers = workbench.Followers("openai:m", Endpoint.of(base_url=server.url, concurrency=8))
+        followers = workbench.Followers("openai:m", Endpoint.of(base_url=server.url, concurrency=8, cache=cache))
         with pytest.raises(EndpointError, match=rf"{message}.*are kept; run the same command again to continue"):
             workbench.predict(instruction, texts, followers, output=output)
         assert output.read_text().count(",free,") == most
-        assert len(server.bodies) < 150  # those in flight, and a harmless chat
+        assert len(server.bodies) < 70  # those in flight, and a harmless chat
         most = 1000
         done = workbench.predict(instruction, texts, followers, output=output)
         followers.close()
-    assert (done.n_labelled, done.n_failed) == (300, 0)
+    assert (done.n_labelled, done.n_failed) == (90, 0)
 
 
 def test_a_row_that_fails_again_gets_the_new_reason(tmp_path: Path) -> None:

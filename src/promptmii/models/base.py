@@ -138,6 +138,11 @@ class Failure:
     """Resources used despite the failure."""
 
 
+def unanswered(error: Exception) -> Failure:
+    """The place of an answer that did not come because of an error."""
+    return Failure(FailureKind.UNANSWERED, str(error))
+
+
 @dataclass(frozen=True, slots=True)
 class Completion:
     """Text that a model wrote."""

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError
 
-from promptmii.errors import SpendingLimitError
+from promptmii.errors import EndpointError, SpendingLimitError
 from promptmii.models.base import (
     Answer,
     Chat,
@@ -99,6 +99,9 @@ class Limited(Priced):
         try:
             answers = call()
             paid = self._paid(answers, reserved)
+        except EndpointError as error:
+            paid = self._paid(error.answers, reserved)
+            raise
         finally:
             self._limit.settle(reserved, paid, self._model.card.reference)
         return answers

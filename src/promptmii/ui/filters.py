@@ -10,7 +10,8 @@ from promptmii.ui.store import Trial
 STEPS = {" mii": " the instruction", " naive": " the label list", " icl": " the examples"}
 """The page's words for methods at the end of a pipeline step."""
 _FIELDS = {
-    r", or --eval 0|; with a --cache folder[^.]*": "",
+    r", or --eval 0|; with a --cache folder[^.]*|, or give its size with --context-length": "",
+    r"Give --context-length[^.]*": 'Use fewer "Examples for the writer"',
     r"-n (\d+) or less": r'\1 "Examples for the writer" or fewer',
     r"-n (\d+) or more": r'\1 or more "Examples for the writer"',
     r"with --labels": "with the check boxes",
@@ -22,8 +23,6 @@ _FIELDS = {
     r"--base-url\b": '"Server address"',
 }
 """What messages say about options of the command line, and the page's words for them."""
-_STORED = re.compile(r"[0-9a-f]{16}[/\\]")
-"""The folder of an uploaded table, below the folder of all tables."""
 SHADES = 8
 """Steps of colour in a confusion matrix."""
 
@@ -40,8 +39,7 @@ def signed(value: float, digits: int = 3) -> str:
 
 def in_page_words(message: str, tables: str) -> str:
     """A message with fields of the page instead of options, and the names of uploaded tables without their folder."""
-    head, *parts = message.split(tables)
-    message = head + "".join(_STORED.sub("", part.lstrip("/\\"), count=1) for part in parts)
+    message = re.sub(rf"{re.escape(tables)}[/\\][0-9a-f]{{16}}[/\\]", "", message)
     for option, field in _FIELDS.items():
         message = re.sub(option, field, message)
     return message

@@ -12,7 +12,7 @@ from promptmii.data.table import Row
 from promptmii.errors import DataError, EndpointError
 from promptmii.follower import Follower, Prediction
 from promptmii.instruction import Cost, Instruction
-from promptmii.models.base import Answer, Chat, Choice, Completion, Failure, FailureKind, Sampling, Usage
+from promptmii.models.base import Answer, Chat, Choice, Completion, Failure, FailureKind, Sampling, Usage, unanswered
 from promptmii.models.threads import parallel
 from promptmii.models.wrappers import Wrapper
 from promptmii.progress import Progress
@@ -196,13 +196,16 @@ class _Kept(Wrapper):
         return self._kept(chats, lambda: self._model.choose(chats, options))
 
     def _kept(self, chats: Sequence[Chat], call: Callable[[], list[Answer | Failure]]) -> list[Answer | Failure]:
+        answers: list[Answer | Failure] = []
         try:
-            return call()
+            if not self.error:
+                return call()
         except EndpointError as error:
             if not error.lasting:
                 raise
             self.error = error
-            return [*error.answers] or [Failure(FailureKind.UNANSWERED, str(error)) for _ in chats]
+            answers = [*error.answers]
+        return [*answers, *[unanswered(self.error)] * (len(chats) - len(answers))]
 
 
 def _concurrent(

@@ -6,14 +6,13 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import CancelledError, Future, wait
-from contextvars import ContextVar
 from typing import Any, TypeVar
 
 from promptmii.errors import EndpointError, PromptMIIError
 from promptmii.models.base import Chat, Failure, FailureKind
 from promptmii.models.http.config import CHAT, HttpConfig
 from promptmii.models.http.refusals import DoubtfulError, RefusedError
-from promptmii.models.http.retries import Retries
+from promptmii.models.http.retries import Retries, refusal
 from promptmii.models.http.transport import Server, request_limit, submit
 from promptmii.models.threads import ending, wait_for
 
@@ -21,8 +20,6 @@ S = TypeVar("S")
 T = TypeVar("T")
 CLOSING = 1.0
 """Seconds to wait for connections to close."""
-_refusals: ContextVar[Sequence[EndpointError]] = ContextVar("refusals", default=())
-"""The lasting errors of the calls that were started together with the current one."""
 
 
 class Calls:
@@ -38,7 +35,10 @@ class Calls:
         self._closed = False
         self._lock = threading.Lock()
         self._one_check = asyncio.Lock()
-        self._refused_at: dict[Server, float] = {}
+        self._refusal: asyncio.Future[EndpointError] | None = None
+        """The value of `refusal` for calls that start now."""
+        self._checks: dict[Server, tuple[float, bool]] = {}
+        """When each server was last checked, and whether it refused that."""
 
     def close(self) -> None:
         """Cancel pending requests and close the connections."""
@@ -81,7 +81,6 @@ class Calls:
 
         A lasting `EndpointError` takes the place of each result that did not come.
         """
-        refusals: list[EndpointError] = []
 
         async def caught(item: S) -> T | EndpointError:
             try:
@@ -89,11 +88,14 @@ class Calls:
             except EndpointError as error:
                 if not error.lasting:
                     raise
-                refusals.append(error)
+                if (first := refusal.get()) and not first.done():
+                    first.set_result(error)
                 return error
 
         async def finished() -> list[T | EndpointError]:
-            _refusals.set(refusals)
+            if self._refusal is None or self._refusal.done():
+                self._refusal = asyncio.get_running_loop().create_future()
+            refusal.set(self._refusal)
             return await self.gather(caught, items)
 
         return self.run(finished())
@@ -142,12 +144,15 @@ class Calls:
         async with self._one_check:
             if server.last_answer >= since:
                 return False
-            if self._refused_at.get(server, -math.inf) < since:
+            checked, refused = self._checks.get(server, (-math.inf, False))
+            if checked < since:
                 try:
                     await self._check_server(server)
+                    refused = False
                 except EndpointError:
-                    self._refused_at[server] = time.monotonic()
-            return self._refused_at.get(server, -math.inf) >= since
+                    refused = True
+                self._checks[server] = time.monotonic(), refused
+            return refused
 
     async def retried(self, server: Server, request: Callable[[], Coroutine[Any, Any, T]]) -> T | Failure:
         """The result of a request, or its failure after all retries."""
@@ -158,8 +163,8 @@ class Calls:
         async with self._slots:
             if ending():  # the slot may be free because another request was cancelled
                 raise asyncio.CancelledError
-            if refusals := _refusals.get():
-                raise refusals[0]
+            if (first := refusal.get()) and first.done():
+                raise first.result()
             return await request()
 
     async def _check_server(self, server: Server) -> None:

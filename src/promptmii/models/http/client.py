@@ -22,6 +22,7 @@ from promptmii.models.base import (
     Usage,
     check_options,
     clocked,
+    unanswered,
 )
 from promptmii.models.http import constraints, tokens
 from promptmii.models.http.calls import Calls
@@ -48,7 +49,7 @@ UNSUPPORTED = (FailureKind.BAD_ANSWER, FailureKind.REQUEST)
 def _delivered(results: Sequence[Answer | Failure | EndpointError], started: float) -> list[Answer | Failure]:
     """The answers, with their shares of the time. Raises the first error, which then holds the other answers."""
     answers = clocked(
-        [Failure(FailureKind.UNANSWERED, str(r)) if isinstance(r, EndpointError) else r for r in results],
+        [unanswered(result) if isinstance(result, EndpointError) else result for result in results],
         time.perf_counter() - started,
     )
     for result in results:

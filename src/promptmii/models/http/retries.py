@@ -6,9 +6,11 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine
+from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any, TypeVar, cast
 
+from promptmii.errors import EndpointError
 from promptmii.models.base import Choice, Completion, Failure, FailureKind, Usage
 from promptmii.models.http.refusals import RefusedError
 from promptmii.models.http.transport import Server
@@ -26,6 +28,8 @@ LOADING = "Loading model"
 """What llama.cpp's server answers until it has loaded its model."""
 LONGEST_PAUSE = 30.0
 """Maximum back-off in seconds, before up to half of it is added at random; a server may ask for more."""
+refusal: ContextVar[asyncio.Future[EndpointError] | None] = ContextVar("refusal", default=None)
+"""The first lasting error of the calls in flight together with the current one."""
 
 
 def known(usage: Usage) -> Usage:
@@ -82,7 +86,8 @@ class Retries:
             suspect = self._faults[FailureKind.SERVER] >= SUSPECT_AFTER
             if suspect and check_server and not self._server_answers():
                 await check_server()
-            await asyncio.sleep(pause)
+            first = refusal.get()
+            await (asyncio.wait([first], timeout=pause) if first else asyncio.sleep(pause))
 
     def _server_answers(self) -> bool:
         """The server has answered another call since this one first failed."""
