@@ -184,7 +184,7 @@ class TestRejectedRows:
         def reply(body: dict[str, Any]) -> Reply:
             return Reply("No.", status=403 if "text" in body["messages"][-1]["content"] else 503)
 
-        chats = [[{"role": "user", "content": f"text {i}"}] for i in range(8)]
+        chats: list[Chat] = [[{"role": "user", "content": f"text {i}"}] for i in range(8)]
         with serving(FaultyServer(default=reply)) as server, connect(server, concurrency=8) as model:
             with pytest.raises(EndpointError, match="refuses the key"):
                 model.generate(chats, SAMPLING)
