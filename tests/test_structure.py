@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -78,6 +79,11 @@ def place(module: str) -> int:
     return ORDER.index(known)
 
 
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def modules() -> list[tuple[str, Path]]:
     """Every module: its dotted name and its path."""
     modules_found = []
@@ -92,7 +98,7 @@ def test_imports_point_upward() -> None:
         own = ".".join(path.relative_to(SOURCE).with_suffix("").parts).removesuffix(".__init__")
         if own == "__init__":
             continue
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(tree(path)):
             targets = [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
             targets += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             for target in targets:
@@ -116,7 +122,7 @@ def test_no_modules_import_each_other() -> None:
     paths = dict(modules())
     graph: dict[str, set[str]] = {}
     for name, path in paths.items():
-        imported = imports_at_runtime(ast.parse(path.read_text(encoding="utf-8")))
+        imported = imports_at_runtime(tree(path))
         targets = {target if target in paths else target.rpartition(".")[0] for target in imported}
         graph[name] = {target for target in targets & paths.keys() if not name.startswith(target)}
     TopologicalSorter(graph).prepare()  # raises CycleError
@@ -132,7 +138,7 @@ def test_no_submodule_shadows_a_name_that_its_package_imports() -> None:
     for package in SOURCE.rglob("__init__.py"):
         inside = {path.stem for path in package.parent.glob("*.py")} | {path.name for path in package.parent.iterdir()}
         taken: set[str] = set()
-        for node in ast.parse(package.read_text(encoding="utf-8")).body:
+        for node in tree(package).body:
             match node:
                 case ast.ImportFrom(module=str(module)):
                     names = {alias.asname or alias.name for alias in node.names}
@@ -186,7 +192,7 @@ def test_modules_and_functions_are_short() -> None:
     for name, path in modules():
         source = path.read_text(encoding="utf-8")
         assert len(source.splitlines()) <= 400, f"{name} has more than 400 lines: split it"
-        for node in ast.walk(ast.parse(source)):
+        for node in ast.walk(tree(path)):
             if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 continue
             command = name.startswith("promptmii.cli.") and node.decorator_list
