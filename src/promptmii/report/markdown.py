@@ -26,14 +26,7 @@ from promptmii.report.output import make_folder, replace_page
 from promptmii.report.results import Results, outcome
 from promptmii.report.scores import Scores, nearest_n, within
 from promptmii.report.statistics import Paired, means, paired
-from promptmii.report.tables import (
-    NOTHING,
-    ReportTable,
-    number,
-    p_value,
-    shortened,
-    with_interval,
-)
+from promptmii.report.tables import NOTHING, ReportTable, number, p_value, shortened, with_interval
 from promptmii.report.transfer import transfer_figure, transfer_table, transfers
 
 MADE_BY = "<!-- Made by: "
