@@ -69,7 +69,7 @@ test: $(SETUP) $(SMOL) $(ZERO3)  ## every test, the embedded model included
 	$(BIN)/pytest -n auto
 
 test-core: $(SETUP)  ## the quick tests, which need no weights
-	$(BIN)/pytest -n auto --hypothesis-profile=quick -m 'not smol and not slow and not cluster and not browser and not distributed'
+	$(BIN)/pytest -n auto -p no:logging --hypothesis-profile=quick -m 'not smol and not slow and not cluster and not browser and not distributed'
 
 lint: $(SETUP)  ## ruff
 	$(BIN)/ruff check .
