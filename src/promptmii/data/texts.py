@@ -26,6 +26,7 @@ from promptmii.data.readers import (
 from promptmii.data.table import Row, clean_row, make_table, require_rows
 from promptmii.errors import DataError
 from promptmii.progress import QUIET, Progress
+from promptmii.table_formats import LINES
 
 HEAD_ROWS = 1000
 """Rows used to detect the text column."""
@@ -103,7 +104,7 @@ def _streaming_reader(path: Path) -> _Reader | None:
     check_is_data(head, path_name(path))
     if suffix == ".parquet":
         return None if is_compressed(path) else parquet_rows
-    if suffix not in (".csv", ".tsv", ".jsonl", ".ndjson", ".txt"):
+    if suffix not in (*LINES, ".txt"):
         return None
     if not head.strip() and suffix != ".txt":
         raise DataError(f"{path} is empty.")
