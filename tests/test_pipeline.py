@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tests.models.faulty_server import FaultyServer, completion, serving
 
-from promptmii import Instruction, pipeline
+from promptmii import Instruction, ScriptedModel, pipeline
 from promptmii.config import InduceSettings
 from promptmii.data import demo_path
 from promptmii.errors import (
@@ -163,6 +163,11 @@ def test_a_file_that_appears_meanwhile_stays_and_the_instruction_is_saved_beside
     assert path.read_text() == "another's"
     assert result.path == tmp_path / "i-2.json"
     assert Instruction.load(tmp_path / "i-2.json") == result.instruction
+
+
+def test_a_model_object_is_refused_with_the_classes_that_take_one() -> None:
+    with pytest.raises(ConfigError, match=r"is a ScriptedModel; expected a reference.*Writer\(model\)"):
+        pipeline.induce(demo_path(), generator=ScriptedModel())
 
 
 def test_an_empty_name_of_the_output_is_refused() -> None:

@@ -141,6 +141,16 @@ class InduceSettings(Settings):
     columns: Columns = Columns()
     endpoint: Endpoint = Endpoint()
 
+    @field_validator("generator", "follower", mode="before")
+    @classmethod
+    def _check_reference(cls, model: object) -> object:
+        if model is None or isinstance(model, str):
+            return model
+        raise ConfigError(
+            f"The model is a {type(model).__name__}; expected a reference such as 'smol'. "
+            "MetaInducer(Writer(model)) and PromptClassifier(model) write with a model object."
+        )
+
 
 class ServeSettings(Settings):
     """Servers that promptmii starts, watches and stops, for models `openai:<model>` without an address."""

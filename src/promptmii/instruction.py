@@ -18,9 +18,9 @@ from promptmii.calibration_kinds import CalibrationKind
 from promptmii.errors import ArtefactError, ConfigError, counted
 from promptmii.exports import Prompt, rendered
 from promptmii.files import write_text
+from promptmii.markup import brief, table_html, text_html
 from promptmii.models.base import Message, Price, Usage, known_sum
 from promptmii.models.references import without_address
-from promptmii.notebook import brief, facts_html, text_html
 from promptmii.prompts import FRAME_SLOTS, Template, follower_frame, frame_parts
 from promptmii.schema import Frozen, storable
 from promptmii.task import Support, check_labels, content_key, row_key
@@ -188,8 +188,8 @@ class Instruction(Frozen):
         return f"<Instruction {self.method}, {len(self.labels)} labels{score}: {brief(self.text)!r}>"
 
     def _repr_html_(self) -> str:
-        facts = {"labels": ", ".join(self.labels), "method": self.method, "measured": self._measured_with}
-        return text_html(self.text or "(empty)") + facts_html(facts)
+        facts = [("labels", ", ".join(self.labels)), ("method", self.method), ("measured", self._measured_with)]
+        return text_html(self.text or "(empty)") + table_html((), facts)
 
     @property
     def template(self) -> Template:

@@ -142,31 +142,32 @@ _LOCK = threading.Lock()
 class _Notices:
     """Sends progress to the client as notices, from any thread."""
 
-    def __init__(self, send: Callable[[float, str], object]) -> None:
+    def __init__(self, send: Callable[[int, str], object]) -> None:
         """`send` takes a growing number and a message."""
         self._send = send
-        self._steps, self._name, self._unit = 0, "", "rows"
+        self._name, self._unit = "", "rows"
         self._done, self._total = 0, 0
-        self._sent = -NOTICE_EVERY
+        self._sent, self._next = 0, 0.0
+        """Notices sent, and the time from which another one may be sent of finished units."""
 
     def step(self, name: str, total: int | None = None, unit: Unit = "rows") -> None:
         """See `Progress`."""
-        self._steps, self._name, self._unit = self._steps + 1, name, unit
+        self._name, self._unit = name, unit
         self._done, self._total = 0, total or 0
         self.note(name)
 
     def advance(self, amount: int = 1, done: str = "", *, money: float | None = None) -> None:  # noqa: ARG002
         """See `Progress`."""
         self._done += amount
-        if time.monotonic() >= self._sent + NOTICE_EVERY:
+        if time.monotonic() >= self._next:
             of_total = f" of {self._total:,}" if self._total else ""
             self.note(f"{self._name}: {self._done:,}{of_total} {self._unit}")
 
     def note(self, message: str) -> None:
-        """See `Progress`. Sends the number of the step plus its finished share, which always grows."""
-        self._sent = time.monotonic()
-        share = self._done / self._total if self._total else 1 - 1 / (1 + self._done)
-        self._send(self._steps + min(share, 0.999), message)
+        """See `Progress`."""
+        self._sent += 1
+        self._next = time.monotonic() + NOTICE_EVERY
+        self._send(self._sent, message)
 
 
 def _served(tool: Callable[..., Any]) -> Callable[..., Any]:
@@ -180,9 +181,9 @@ def _served(tool: Callable[..., Any]) -> Callable[..., Any]:
     def call(*args: Any, ctx: Any, **kwargs: Any) -> Any:
         loop = from_thread.run_sync(current_token)
 
-        def send(done: float, message: str) -> None:
+        def send(number: int, message: str) -> None:
             with suppress(Exception):  # a lost client must not stop the work
-                from_thread.run(ctx.report_progress, done, None, message, token=loop)
+                from_thread.run(ctx.report_progress, number, None, message, token=loop)
 
         try:
             with _LOCK:

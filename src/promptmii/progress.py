@@ -13,32 +13,20 @@ Unit = Literal["rows", "tokens", "bytes", "cells", "drafts", "steps", "datasets"
 
 
 class Progress(Protocol):
-    """Receives progress, one step at a time. A new step ends the previous one."""
+    """Receives progress, one step at a time. A new step ends the previous one. By default, the methods do nothing."""
 
     def step(self, name: str, total: int | None = None, unit: Unit = "rows") -> None:
         """Begin a step of `total` units, or `None` if unknown."""
-        ...
 
     def advance(self, amount: int = 1, done: str = "", *, money: float | None = None) -> None:
         """Report `amount` more finished units of the step. `done` describes them, `money` is their cost."""
-        ...
 
     def note(self, message: str) -> None:
         """Report something the user should read now, such as a failed cell or a wait for a server."""
-        ...
 
 
-class Quiet:
+class Quiet(Progress):
     """Ignores progress."""
-
-    def step(self, name: str, total: int | None = None, unit: Unit = "rows") -> None:
-        """See `Progress`."""
-
-    def advance(self, amount: int = 1, done: str = "", *, money: float | None = None) -> None:
-        """See `Progress`."""
-
-    def note(self, message: str) -> None:
-        """See `Progress`."""
 
 
 QUIET = Quiet()

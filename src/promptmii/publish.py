@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple
 from promptmii.data.nameless import is_nameless
 from promptmii.errors import ArtefactError, EndpointError, MissingDependencyError, counted, first_line, listed
 from promptmii.files import private_folder, write_text
-from promptmii.markdown_table import markdown_table
+from promptmii.markup import markdown_table
 from promptmii.models.embedded import EMBEDDED
 from promptmii.models.references import WRITERS, ServerReference, base_of_adapter, split_adapters, split_device
 from promptmii.records import Record, Run

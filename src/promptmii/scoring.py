@@ -12,8 +12,8 @@ from promptmii import metrics
 from promptmii.errors import DataError, ScoreRefusedError, counted
 from promptmii.follower import Follower, Prediction, Predictor
 from promptmii.instruction import Instruction, Measurement
+from promptmii.markup import table_html, text_html
 from promptmii.models.base import FailureKind, Usage
-from promptmii.notebook import table_html, text_html
 from promptmii.task import Example, content_key
 
 

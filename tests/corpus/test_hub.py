@@ -220,7 +220,7 @@ def test_evaluation_sets_and_their_mirrors_stay_out(built: Path) -> None:
         ("bad/broken", "fetch", "Parquet"),
         ("bad/script", "fetch", ""),
         ("bad/gated", "fetch", "gated"),
-        ("bad/gone", "fetch", "vanished"),
+        ("bad/gone", "fetch", "not on the hub"),
         ("bad/endless", "fetch", "more than 10 s"),
     ],
 )

@@ -4,6 +4,7 @@ import gzip
 import json
 from decimal import Decimal
 
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
@@ -108,8 +109,10 @@ def test_texts_to_label_keep_every_row() -> None:
 def test_lines_are_texts_whatever_the_column_name(tmp_path) -> None:
     (tmp_path / "new.txt").write_text("one\ntwo\n")
     (tmp_path / "new.txt.gz").write_bytes(gzip.compress(b"one\ntwo\n"))
-    for source in (tmp_path / "new.txt", str(tmp_path / "new.txt.gz"), ["one", "two"]):
-        assert [text for _, text in read_texts(source, "message")] == ["one", "two"]
+    texts = ["one", "two"]
+    in_memory = (texts, tuple(texts), iter(texts), np.array(texts), pd.Series(texts, name="other"))
+    for source in (tmp_path / "new.txt", str(tmp_path / "new.txt.gz"), *in_memory):
+        assert [text for _, text in read_texts(source, "message")] == texts
     with pytest.raises(DataError, match="message"):
         read_texts(pd.DataFrame({"text": ["one"]}), "message")
 
@@ -185,8 +188,6 @@ def test_a_data_frame_with_duplicate_column_names_is_rejected() -> None:
 
 
 def test_cells_may_contain_arrays_and_lone_surrogates(tmp_path) -> None:
-    import numpy as np
-
     table = read_table([{"text": "half \ud83d", "vector": np.zeros(3)}])
     table.rows[0]["text"].encode()
     missing = read_table([{"text": "a", "label": np.array([None])}, {"text": "b", "label": np.array(["x"])}])

@@ -180,7 +180,7 @@ def test_shuffled_gives_each_line_to_another_label(text: str) -> None:
 
 
 def test_shuffled_is_refused_without_lines_about_labels() -> None:
-    with pytest.raises(UnsupportedError, match="Only 0 of the 2 labels begin a line"):
+    with pytest.raises(UnsupportedError, match="begin with 0 of the 2 labels"):
         method_named("shuffled").inducer(kit(reply="Decide well.")).induce(SUPPORT)
 
 

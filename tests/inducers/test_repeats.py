@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from promptmii import Example, MetaInducer, ScriptedModel, Support, Writer
-from promptmii.inducers.repeats import drop_repeated_items, shared_description_notes
+from promptmii.inducers.drafts import drop_repeated_items, shared_description_notes
 from promptmii.styles import Style
 
 ITEMS = st.lists(st.sampled_from(["routes", "codes", "a sign", "the flight plan"]), min_size=1, max_size=8)

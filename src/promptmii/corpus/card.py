@@ -14,7 +14,7 @@ from promptmii.corpus.overlap import LeakageReport, check_corpus
 from promptmii.data.corpus_files import SPLITS, Split, corpus_splits, read_corpus, split_file
 from promptmii.errors import counted
 from promptmii.files import atomic_file, private_folder, write_text
-from promptmii.markdown_table import markdown_table
+from promptmii.markup import markdown_table
 from promptmii.publish import upload
 from promptmii.task import Task
 

@@ -25,13 +25,12 @@ def list_hub(settings: ListSettings, listed: Collection[str] = ()) -> Iterator[E
 
     Raises `EndpointError` if the hub is down or refuses to list.
     """
-    api = _api()
     if settings.repositories:
         for address in settings.repositories:
             if _parts(address)[0] not in listed:
-                yield from _named(api, address, settings)
+                yield from _named(address, settings)
         return
-    for info in _list(api, settings):
+    for info in _list(settings):
         if info.id not in listed:
             yield from _entries(info, settings)
 
@@ -51,18 +50,11 @@ def _parts(address: str) -> tuple[str, str, str]:
     return repository, config, commit
 
 
-def _named(api: Any, address: str, settings: ListSettings) -> Iterator[Entry]:
+def _named(address: str, settings: ListSettings) -> Iterator[Entry]:
     """An entry for each configuration of a repository, or only for the one in the address."""
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
-
     repository, config, commit = _parts(address)
-    try:
-        info = with_patience(lambda: api.dataset_info(repository, revision=commit or None), LISTING_PATIENCE)
-    except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
-        reason = f"it is not on the hub, or is private: {first_line(error)}"
-    except HfHubHTTPError as error:
-        reason = f"the hub refuses it: {first_line(error)}"
-    else:
+    info, reason = _look_up(repository, commit, LISTING_PATIENCE)
+    if info:
         yield from _entries(info, settings, config or None)
         return
     name = address.partition("@")[0]
@@ -83,7 +75,8 @@ def _entries(info: Any, settings: ListSettings, only: str | None = None) -> Iter
             yield candidate.entry(rejection(candidate, info.tags or (), settings))
 
 
-def _list(api: Any, settings: ListSettings) -> list[Any]:
+def _list(settings: ListSettings) -> list[Any]:
+    api = _api()
     from huggingface_hub.errors import HfHubHTTPError
 
     def list_once() -> list[Any]:
@@ -152,28 +145,38 @@ def _retry_after(error: BaseException | None) -> float:
 
 def unavailability(repository: str, revision: str, patience: float, on_wait: Wait = lambda _: None) -> str | None:
     """The reason why a repository is unavailable, perhaps temporarily, or None. Raises `EndpointError`."""
-    from huggingface_hub import HfApi
+    info, reason = _look_up(repository, revision, patience, on_wait)
+    return _gated(repository) if info and info.gated else reason
+
+
+def _look_up(repository: str, revision: str, patience: float, on_wait: Wait = lambda _: None) -> tuple[Any, str | None]:
+    """What the hub says about a repository, or the reason why it says nothing. Raises `EndpointError`."""
+    api = _api()
     from huggingface_hub.errors import (
         DisabledRepoError,
         GatedRepoError,
         HfHubHTTPError,
+        HFValidationError,
         RepositoryNotFoundError,
         RevisionNotFoundError,
     )
 
-    gated = f"gated: ask for access on the page of {repository}, set HF_TOKEN, and run again with --retry"
     try:
         info = with_patience(
-            lambda: HfApi().dataset_info(repository, revision=revision, timeout=30.0), patience, on_wait
+            lambda: api.dataset_info(repository, revision=revision or None, timeout=30.0), patience, on_wait
         )
     except GatedRepoError:
-        return gated
+        return None, _gated(repository)
     except RevisionNotFoundError:
-        return f"the pinned commit {revision[:12]} has vanished"
-    except RepositoryNotFoundError:
-        return "it has vanished from the hub, or is private"
+        return None, f"the commit {revision[:12]} is not on the hub, or no longer"
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        return None, f"it is not on the hub, or no longer, or is private: {first_line(error)}"
     except DisabledRepoError:
-        return "disabled on the hub"
+        return None, "disabled on the hub"
     except HfHubHTTPError as error:  # for instance, a token without the right to read it
-        return f"the hub refuses it: {first_line(error)}"
-    return gated if info.gated else None
+        return None, f"the hub refuses it: {first_line(error)}"
+    return info, None
+
+
+def _gated(repository: str) -> str:
+    return f"gated: ask for access on the page of {repository}, set HF_TOKEN, and run again with --retry"

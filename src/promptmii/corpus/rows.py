@@ -13,9 +13,9 @@ from promptmii.data.delimited import csv_rows
 from promptmii.data.json_tables import json_line_rows
 from promptmii.data.table import Row
 from promptmii.errors import DataError
+from promptmii.table_formats import LINES
 
-TEXT_FILES = (".csv", ".tsv", ".jsonl", ".ndjson")
-READABLE = (".parquet", *TEXT_FILES, *(f"{suffix}.gz" for suffix in TEXT_FILES))
+READABLE = (".parquet", *LINES, *(f"{suffix}.gz" for suffix in LINES))
 PARTS = 64
 """Parts read from a text file that is too large to read whole."""
 MIB = 1 << 20

@@ -46,6 +46,8 @@ TEXT_READERS: Mapping[str, Callable[[str, str], Table]] = {
 """Readers of text formats by file ending; each takes the text and its origin."""
 BINARY_READERS: Mapping[str, Callable[[bytes, str], Table]] = {".parquet": read_parquet, ".xlsx": read_workbook}
 SUFFIXES = (*TEXT_READERS, *BINARY_READERS)
+SEQUENCE = "a list"
+"""The origin of rows from a sequence in memory, such as a list, an array or a Series."""
 MAX_PATH = 1000
 """Characters of the longest path that is taken for one if no file has it."""
 
@@ -84,7 +86,7 @@ def _read_memory(source: Any) -> Table:
     if hasattr(source, "read"):
         raise DataError("An open file cannot be read as data, because its format is unknown; give its path.")
     if isinstance(source, Iterable) and not isinstance(source, bytes):
-        return nested_table(list(source), "a list")
+        return nested_table(list(source), SEQUENCE)
     raise DataError(
         f"A {type(source).__name__} cannot be read as data; expected a path, hub:..., a DataFrame, a Dataset, or a "
         "list of dicts or (text, label) pairs."

@@ -14,6 +14,7 @@ from promptmii.data.decoding import check_is_data, check_is_text, decode, encodi
 from promptmii.data.delimited import csv_rows
 from promptmii.data.json_tables import json_line_rows
 from promptmii.data.readers import (
+    SEQUENCE,
     Source,
     data_errors,
     format_of,
@@ -26,6 +27,7 @@ from promptmii.data.readers import (
 from promptmii.data.table import Row, clean_row, make_table, require_rows
 from promptmii.errors import DataError
 from promptmii.progress import QUIET, Progress
+from promptmii.table_formats import LINES
 
 HEAD_ROWS = 1000
 """Rows used to detect the text column."""
@@ -62,9 +64,9 @@ def read_texts(source: Source, text: str | Sequence[str] | None = None, progress
     progress.step("Reading the rows")
     origin, read_rows = _open(source)
     head = require_rows(make_table(islice(read_rows(), HEAD_ROWS), origin))
-    # Text files and lists of strings have no column names, so use their only column whatever name is given.
-    may_be_unnamed = isinstance(source, list) or (isinstance(source, str | Path) and format_of(Path(source)) == ".txt")
-    if may_be_unnamed and head.columns == ("text",):
+    # Text files and sequences of strings have no column names, so use their only column whatever name is given.
+    is_text_file = isinstance(source, str | Path) and format_of(Path(source)) == ".txt"
+    if (is_text_file or origin == SEQUENCE) and head.columns == ("text",):
         text = "text"
     chosen = choose_columns(head, text, None, labelled=False)
     columns = dict.fromkeys(head.columns)
@@ -103,7 +105,7 @@ def _streaming_reader(path: Path) -> _Reader | None:
     check_is_data(head, path_name(path))
     if suffix == ".parquet":
         return None if is_compressed(path) else parquet_rows
-    if suffix not in (".csv", ".tsv", ".jsonl", ".ndjson", ".txt"):
+    if suffix not in (*LINES, ".txt"):
         return None
     if not head.strip() and suffix != ".txt":
         raise DataError(f"{path} is empty.")

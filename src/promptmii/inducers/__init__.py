@@ -10,6 +10,7 @@ from promptmii.errors import ConfigError, nearest
 from promptmii.inducers.ape import APE, APEMethod
 from promptmii.inducers.classifiers import EmbedMethod, SetFitMethod, TfidfAllMethod, TfidfMethod
 from promptmii.inducers.controls import KeywordsMethod, OtherTaskMethod, ShuffledMethod
+from promptmii.inducers.drafts import copied_runs
 from promptmii.inducers.fixed import FixedInstruction, HumanMethod, Naive, NaiveMethod
 from promptmii.inducers.gepa import GEPA, GEPAMethod
 from promptmii.inducers.icl import ICLMethod, InContext
@@ -18,7 +19,7 @@ from promptmii.inducers.meta import BestOf, BestOfMethod, MetaInducer, MIIMethod
 from promptmii.inducers.method import Expected, Kit, Method, Role, WrittenBy
 from promptmii.inducers.neighbours import NearestMethod
 from promptmii.inducers.sft import FineTuning, SFTMethod
-from promptmii.inducers.writing import Writer, copied_runs
+from promptmii.inducers.writing import Writer
 
 __all__ = [
     "APE",

@@ -28,7 +28,7 @@ PRIOR = 0.5
 
 @dataclass(frozen=True)
 class Keywords:
-    """For each label, the words that are most typical of its examples."""
+    """For each label, the words that are most typical of its examples; words that tie are in alphabetical order."""
 
     words: int
     """Maximum words per label."""
@@ -107,8 +107,8 @@ def permute_labels(text: str, labels: Sequence[str], seed: int) -> str:
     present = list(dict.fromkeys(match[2] for match in heading.finditer(text)))
     if len(present) < 2:
         raise UnsupportedError(
-            f"Only {len(present)} of the {len(labels)} labels begin a line of the instruction, so there is nothing to "
-            "permute. Leave the control out for this generator."
+            f"The lines of the instruction begin with {len(present)} of the {len(labels)} labels, so there is nothing "
+            "to permute. Leave the control out for this generator."
         )
     order = present.copy()
     random.Random(f"shuffled:{seed}").shuffle(order)

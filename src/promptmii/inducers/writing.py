@@ -2,17 +2,15 @@
 
 import re
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import accumulate
 from statistics import median_low
 
 from promptmii.data.sample import missing_labels
 from promptmii.errors import ConfigError, EndpointError
 from promptmii.follower import TEMPLATE_MARGIN
-from promptmii.inducers.repeats import drop_repeated_items, shared_description_notes
-from promptmii.inducers.unwrapping import unwrapped
+from promptmii.inducers.drafts import copy_notes, drop_repeated_items, shared_description_notes, unwrapped
 from promptmii.instruction import Cost, Instruction, Provenance
 from promptmii.models.base import Completion, Contrast, Failure, FailureKind, LanguageModel, Message, Sampling
 from promptmii.parse import without_thought
@@ -20,7 +18,7 @@ from promptmii.prompts import Template, example_lines, improvement_prompt, induc
 from promptmii.schema import storable
 from promptmii.styles import Style
 from promptmii.task import Example, Support
-from promptmii.words import UNSPACED, join_words, split_words, word_share
+from promptmii.words import UNSPACED
 
 CONTRAST_EXAMPLES = 4
 """Maximum examples per label in a contrast."""
@@ -30,8 +28,6 @@ TOKENS_PER_LABEL = 32
 """With many labels, a draft may exceed the style's limit, up to this many tokens per label."""
 OUTLIER_FACTOR = 4
 """An example this many times longer than the median is an outlier."""
-COPIED_WORDS = 6
-"""Minimum length of a word sequence that counts as copied: the text was memorised, and may be private."""
 
 
 @dataclass(frozen=True)
@@ -193,7 +189,7 @@ class Writer:
                 support_key=support.key,
                 meta_template=self.template.key,
                 style=None if self.style == Style() else self.style.key,
-                notes=(*notes, *copy_note(text, support.examples), *shared_description_notes(text, support.labels)),
+                notes=(*notes, *copy_notes(text, support.examples), *shared_description_notes(text, support.labels)),
             ),
         ).fitted_on(support)
 
@@ -247,32 +243,3 @@ def fit_examples(
         note += f"; {outliers} much longer than the others left out"
     labels = list(dict.fromkeys(example.label for example in examples))
     return fitting, (note, *missing_labels("example that fits", labels, fitting))
-
-
-def copied_runs(instruction: str, texts: Iterable[str]) -> list[str]:
-    """The longest word sequences that the instruction copies from one of the texts, in order.
-
-    Compares normalised words, so a change in case, punctuation or spacing hides no copy.
-    """
-    source_ngrams = {tuple(words[start:end]) for words in map(split_words, texts) for start, end in _ngrams(words)}
-    words = split_words(instruction)
-    runs: list[tuple[int, int]] = []
-    previous = -2
-    for start, end in _ngrams(words):
-        if tuple(words[start:end]) in source_ngrams:
-            runs.append((runs.pop()[0] if start == previous + 1 else start, end))
-            previous = start
-    return [join_words(words[start:end]) for start, end in runs]
-
-
-def copy_note(instruction: str, examples: Iterable[Example]) -> tuple[str, ...]:
-    """A note if the instruction repeats training text."""
-    runs = copied_runs(instruction, (example.text for example in examples))
-    return (f"repeats training text: {'; '.join(map(repr, runs[:3]))}",) if runs else ()
-
-
-def _ngrams(words: Sequence[str]) -> list[tuple[int, int]]:
-    """Start and end of the shortest sequence of `COPIED_WORDS` from each position."""
-    counts = list(accumulate(map(word_share, words), initial=0.0))
-    ends = (bisect_left(counts, count + COPIED_WORDS) for count in counts)
-    return [(start, end) for start, end in enumerate(ends) if end < len(counts)]

@@ -15,7 +15,7 @@ from promptmii.curves import VALIDATION
 from promptmii.data.nameless import shown_name
 from promptmii.errors import OutputError, ScoreRefusedError, counted
 from promptmii.files import write_text
-from promptmii.markdown_table import markdown_table, one_line
+from promptmii.markup import markdown_table, one_line
 from promptmii.metrics import holm
 from promptmii.records import Record
 from promptmii.report import figures, headline, tables

@@ -14,7 +14,7 @@ import pandas as pd
 
 from promptmii.data.nameless import shown_name
 from promptmii.files import write_text
-from promptmii.markdown_table import markdown_table
+from promptmii.markup import markdown_table
 from promptmii.records import Record
 from promptmii.report.scores import Scope, Scores
 from promptmii.report.statistics import Mean, Paired, best_within, comparisons, means, points

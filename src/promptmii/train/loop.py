@@ -16,7 +16,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback
 from promptmii.curves import is_training_run, read_curves
 from promptmii.errors import ModelError, OutputError, PromptMIIError, counted
 from promptmii.files import atomic_folder
-from promptmii.markdown_table import markdown_table
+from promptmii.markup import markdown_table
 from promptmii.models.embedded import EMBEDDED
 from promptmii.models.hf.quiet import quiet
 from promptmii.models.references import ServerReference

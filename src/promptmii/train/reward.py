@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from promptmii.errors import EndpointError
 from promptmii.follower import Follower
-from promptmii.inducers.writing import copied_runs
+from promptmii.inducers import copied_runs
 from promptmii.instruction import Instruction
 from promptmii.models.base import FailureKind
 from promptmii.models.threads import parallel

@@ -13,6 +13,7 @@ from promptmii.data.delimited import FIELD_LIMIT
 from promptmii.data.table import Row
 from promptmii.errors import ConfigError, DataError, OutputError, first_line
 from promptmii.files import atomic_file
+from promptmii.table_formats import WRITTEN
 
 T = TypeVar("T")
 DIGITS = 6
@@ -126,14 +127,14 @@ class JsonLines(Format):
 
 
 def format_for(path: Path, columns: Sequence[str]) -> Format:
-    """The format of an output file. Raises `ConfigError` for an unsupported suffix."""
+    """The format of the growing output, also if it becomes Parquet. Raises `ConfigError` for an unsupported suffix."""
     suffix = path.suffix.lower()
-    if suffix in (".jsonl", ".ndjson", ".parquet"):
-        return JsonLines()
     if suffix in (".csv", ".tsv"):
         return Csv(columns, "\t" if suffix == ".tsv" else ",")
+    if suffix in WRITTEN:
+        return JsonLines()
     given = f"ends in {suffix}" if suffix else "has no ending"
-    raise ConfigError(f"{path} {given}; rows are written as .csv, .tsv, .jsonl, .ndjson or .parquet.")
+    raise ConfigError(f"{path} {given}; expected one of {', '.join(WRITTEN)}.")
 
 
 class ParquetTable:

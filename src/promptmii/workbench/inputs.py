@@ -19,7 +19,7 @@ from promptmii.data.sample import stratified_sample
 from promptmii.errors import ArtefactError, DataError, counted
 from promptmii.inducers import FixedInstruction
 from promptmii.instruction import Instruction
-from promptmii.notebook import brief
+from promptmii.markup import brief
 from promptmii.table_formats import TABLES
 from promptmii.task import Example, Support, row_key
 

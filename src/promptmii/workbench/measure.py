@@ -11,8 +11,8 @@ from promptmii.data import LoadedTask, Source, read_table
 from promptmii.errors import ScoreRefusedError
 from promptmii.follower import Follower, Predictor, resolve_calibration
 from promptmii.instruction import EDITED, CalibrationKind, Cost, Instruction
+from promptmii.markup import table_html
 from promptmii.models.base import Price
-from promptmii.notebook import table_html
 from promptmii.progress import QUIET, Progress
 from promptmii.scoring import Scored
 from promptmii.scoring import score as score_rows

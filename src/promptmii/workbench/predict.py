@@ -13,7 +13,7 @@ from promptmii.errors import EndpointError, counted
 from promptmii.files import write_text
 from promptmii.follower import Prediction
 from promptmii.instruction import Cost, Instruction
-from promptmii.notebook import table_html, text_html
+from promptmii.markup import table_html, text_html
 from promptmii.progress import QUIET, Progress
 from promptmii.workbench.abstain import Abstain, Threshold, ThresholdChoice
 from promptmii.workbench.followers import FollowerLike, open_followers

@@ -1,6 +1,6 @@
 """Markdown tables hold any text."""
 
-from promptmii.markdown_table import markdown_table
+from promptmii.markup import markdown_table
 
 
 def test_cells_stay_on_one_line_and_hold_no_html() -> None:
