@@ -23,7 +23,7 @@ from promptmii.report.costs import costs
 from promptmii.report.drawing import Drawn, svg
 from promptmii.report.methods import baselines, summary
 from promptmii.report.output import make_folder, replace_page
-from promptmii.report.results import Results, outcome
+from promptmii.report.results import Results
 from promptmii.report.scores import Scores, nearest_n, within
 from promptmii.report.statistics import Paired, means, paired
 from promptmii.report.tables import NOTHING, ReportTable, number, p_value, shortened, with_interval
@@ -149,13 +149,13 @@ class _Page:
         ]
 
     def _outcome(self) -> list[str]:
-        results, chosen = self._results, outcome(self._results)
+        results, chosen = self._results, self._results.side_by_side
         if chosen is None:
             return []
-        (scores, n), task = self._scopes[chosen["scope"]], results.tasks[chosen["task"]]
+        scores, task, *both_series = chosen
+        n, names = nearest_n(scores.ns, results.n), [series.name for series in both_series]
         done = within(results.cells, scores.scope).dropna(subset="macro_f1")
         cells = done[(done["task"] == task) & done["n"].isin((0, n))]
-        names = [results.series[chosen[side]].name for side in ("left", "right")]
         left, right = (
             dict(zip(own["seed"], own["key"], strict=True))
             for own in (cells[cells["series"] == name] for name in names)

@@ -24,7 +24,7 @@ from promptmii.report.methods import summary
 from promptmii.report.output import FIGURES, TABLES, Files, ShownFigure, ShownTable, Tip
 from promptmii.report.page_data import numbers, task_details
 from promptmii.report.paper import paper_scale_tables, published_tables
-from promptmii.report.results import Results, outcome, split_folders
+from promptmii.report.results import Results, split_folders
 from promptmii.report.scores import Scores, nearest_n
 from promptmii.report.statistics import points
 from promptmii.report.tables import prompt_length, with_interval
@@ -119,7 +119,7 @@ class ByN(NamedTuple):
 
     group: str
     """A name for the group of tables, unique on the page."""
-    tables: Mapping[int, Any]
+    tables: Mapping[int, ShownTable]
     n: int
     """The n shown first."""
     figure: ShownFigure | None = None
@@ -138,12 +138,11 @@ def sections(results: Results, files: Files) -> dict[str, Any]:
         "modes": {scores.scope.mode: MODES[scores.scope.mode] for scores in by_scope},
         "method_tables": [*map(files.table, [*map(tables.method_table, by_scope), *published_tables(by_scope)])],
         "pareto": files.figure(figures.pareto_figure(by_scope), _point_tip(by_scope)),
-        "budgets": [files.table(tables.budget_table(scores)) for scores in by_scope],
         "training": training(results.curves, files) if results.curves else None,
         "costs": [_costs(results, scores, files) for scores in by_scope],
         "transfers": _transfers(results, files),
         "comparisons": [*filter(None, (_comparisons(results, scores, files) for scores in by_scope))],
-        "outcome": outcome(results),
+        "outcome": results.side_by_side,
         "untrained": results.untrained,
         "task_tables": [files.table(tables.task_table(scores)) for scores in by_scope],
         "paper_scale": [*map(files.table, paper_scale_tables(run, results.cells, by_scope))],
@@ -223,5 +222,5 @@ def _transfers(results: Results, files: Files) -> list[ByN]:
 def _comparisons(results: Results, scores: Scores, files: Files) -> ByN | None:
     if len(scores.series) < 2:
         return None
-    shown = {n: tuple(map(files.table, tables.pair_tables(scores, n))) for n in scores.ns}
+    shown = {n: files.table(tables.pair_table(scores, n)) for n in scores.ns}
     return ByN(f"pairs-{scores.scope.slug}", shown, nearest_n(scores.ns, results.n))
