@@ -17,7 +17,6 @@ import promptmii
 ORDER = [
     *[
         "version",
-        "machine",
         "extras",
         "errors",
         "configs",
@@ -30,7 +29,6 @@ ORDER = [
         "markdown_table",
         "progress",
         "notebook",
-        "curves",
         "models.base",
         "prompts",
         "models",
@@ -62,8 +60,8 @@ ORDER = [
         "publish",
         "corpus",
         "evaluation",
-        "report",
         "train",
+        "report",
         "ui",
         "cli",
         "__main__",

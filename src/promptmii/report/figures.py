@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from promptmii.curves import VALIDATION, Curves
 from promptmii.errors import counted
 from promptmii.report.drawing import (
     COLOURS,
@@ -25,6 +24,7 @@ from promptmii.report.drawing import (
 )
 from promptmii.report.scores import Scores
 from promptmii.report.statistics import Mean, comparable, frontier, means, points
+from promptmii.train.run_folder import VALIDATION, Curves
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

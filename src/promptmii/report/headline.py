@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from promptmii.curves import VALIDATION, Curves
 from promptmii.data.nameless import shown_name
 from promptmii.errors import counted, listed
 from promptmii.metrics import holm
@@ -19,6 +18,7 @@ from promptmii.report.methods import Role, is_known, is_unwritten, planned_rival
 from promptmii.report.scores import Scope, Scores, Series, in_order, nearest_n, short_names
 from promptmii.report.statistics import LEVEL, Mean, Paired, detectable, means, paired, shared_means
 from promptmii.report.tables import NOTHING, ReportTable, number, p_value, pair_row, prompt_length, span, with_interval
+from promptmii.train.run_folder import VALIDATION, Curves
 
 REVISION_LENGTH = 16
 """Characters shown of a model's revision."""

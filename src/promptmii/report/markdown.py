@@ -11,7 +11,6 @@ from urllib.parse import quote
 import numpy as np
 import pandas as pd
 
-from promptmii.curves import VALIDATION
 from promptmii.data.nameless import shown_name
 from promptmii.errors import OutputError, ScoreRefusedError, counted
 from promptmii.files import write_text
@@ -28,6 +27,7 @@ from promptmii.report.scores import Scores, nearest_n, within
 from promptmii.report.statistics import Paired, means, paired
 from promptmii.report.tables import NOTHING, ReportTable, number, p_value, shortened, with_interval
 from promptmii.report.transfer import transfer_figure, transfer_table, transfers
+from promptmii.train.run_folder import VALIDATION
 
 MADE_BY = "<!-- Made by: "
 EXAMPLE_LENGTH = 100

@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
-from promptmii.curves import VALIDATION, Curves, read_curves
 from promptmii.errors import ScoreRefusedError, counted
 from promptmii.report import costs, figures, headline, tables, transfer
 from promptmii.report.drawing import INK, WIDTH, Drawn, looks
@@ -28,6 +27,7 @@ from promptmii.report.results import Results, split_folders
 from promptmii.report.scores import Scores, nearest_n
 from promptmii.report.statistics import points
 from promptmii.report.tables import prompt_length, with_interval
+from promptmii.train.run_folder import VALIDATION, Curves, read_curves
 from promptmii.version import VERSION
 
 FAILED_ROWS = 200

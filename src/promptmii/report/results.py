@@ -9,12 +9,12 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import pandas as pd
 
-from promptmii.curves import Curves, is_training_run, read_curves
 from promptmii.errors import ArtefactError
 from promptmii.records import RECORDS, Record, Run
 from promptmii.report.headline import Claim, claims
 from promptmii.report.methods import side_by_side, single_call
 from promptmii.report.scores import Scores, Series, all_cells, chosen_n, in_order, scopes, scores
+from promptmii.train.run_folder import Curves, is_training_run, read_curves
 
 
 class SideBySide(NamedTuple):
