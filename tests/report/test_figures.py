@@ -75,7 +75,7 @@ def test_figures_of_prompt_length_name_every_series(by_scope: list[Scores]) -> N
 
 def test_a_method_without_a_prompt_is_a_horizontal_line(folder: Path) -> None:
     cells = all_cells(Run.read(folder))
-    cells.loc[cells["series"] == "my-own", "tokens"] = 0.0
+    cells.loc[cells["series"] == "my-own", "tokens_per_query"] = 0.0
     scope = scores_module.scopes(cells)[0]
     assert scope.name == "a"
     scores = scores_module.scores(cells, scope)

@@ -358,7 +358,7 @@ def test_costs_are_means_over_tasks_and_unknown_money_stays_unknown(cells: pd.Da
     assert priced.loc[("naive", 0), "label_calls"] == 40
     without_prices = cells.copy()
     without_prices.loc[without_prices.index[without_prices["method"] == "icl"][0], "mode"] = "generate"
-    without_prices.loc[without_prices["method"] == "icl", "money"] = None
+    without_prices.loc[without_prices["method"] == "icl", "label_money"] = None
     label_money = costs.costs(without_prices, scope).set_index(["series", "n"])["label_money"]
     assert np.isnan(label_money["icl", 5])
     assert not np.isnan(label_money["mii · smol", 5])
