@@ -13,7 +13,7 @@ from promptmii.errors import ArtefactError
 from promptmii.records import RECORDS, Record, Run
 from promptmii.report.headline import Claim, claims
 from promptmii.report.methods import side_by_side, single_call
-from promptmii.report.scores import Scores, Series, all_cells, chosen_n, in_order, scopes, scores
+from promptmii.report.scores import Scores, Series, all_cells, chosen_n, in_order, nearest_n, scopes, scores
 from promptmii.train.run_folder import Curves, is_training_run, read_curves
 
 
@@ -86,6 +86,11 @@ class Results:
         """The n that figures and tables show, or open with."""
         return chosen_n(self.ns)
 
+    @property
+    def at_n(self) -> list[tuple[Scores, int]]:
+        """The scores of each scope, and the n of its tables for a single n: `n`, if it was run."""
+        return [(scores, nearest_n(scores.ns, self.n)) for scores in self.by_scope]
+
     @cached_property
     def tasks(self) -> list[str]:
         """The tasks of all scopes."""
@@ -127,7 +132,7 @@ class Results:
     @cached_property
     def claims(self) -> list[Claim]:
         """The planned comparisons."""
-        return claims(self.by_scope, self.n)
+        return claims(self.at_n)
 
 
 def split_folders(folders: Sequence[Path]) -> tuple[list[Path], list[Path]]:
