@@ -6,7 +6,7 @@ import sys
 import threading
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -29,13 +29,8 @@ from promptmii.styles import Style, split_style, style_for
 from promptmii.task import Support, Task
 from promptmii.version import VERSION
 
-
-@dataclass(frozen=True)
-class FinishedCell:
-    """The record of a finished cell, and its query unless it failed."""
-
-    record: Record
-    query: Query | None
+FinishedCell = tuple[Record, Query | None]
+"""The record of a finished cell, and its query unless it failed."""
 
 
 class CellRunner:
@@ -84,9 +79,8 @@ class CellRunner:
         except (ConfigError, DataError, ModelError, ScoreRefusedError) as error:
             if isinstance(error, EndpointError) and error.lasting:
                 raise  # it would fail every other cell too
-            return FinishedCell(
-                Record(key=job.key, cell=job.cell, status="failed", error=storable(str(error)), finished=_now()), None
-            )
+            message = storable(str(error))
+            return Record(key=job.key, cell=job.cell, status="failed", error=message, finished=_now()), None
         query = Query.of(task.name, scored.query)
         models = [self.card(name) for name in (job.cell.generator, job.cell.follower) if name]
         record = Record(
@@ -101,7 +95,7 @@ class CellRunner:
             revisions={card.reference: card.revision for card in models},
             finished=_now(),
         )
-        return FinishedCell(record, query)
+        return record, query
 
     def _measure(self, job: PlannedCell, task: Task) -> tuple[Instruction, Scored]:
         cell = job.cell
