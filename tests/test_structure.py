@@ -17,7 +17,6 @@ import promptmii
 ORDER = [
     *[
         "version",
-        "machine",
         "extras",
         "errors",
         "configs",
@@ -29,7 +28,6 @@ ORDER = [
         "schema",
         "markup",
         "progress",
-        "curves",
         "models.base",
         "prompts",
         "models",
@@ -61,8 +59,8 @@ ORDER = [
         "publish",
         "corpus",
         "evaluation",
-        "report",
         "train",
+        "report",
         "ui",
         "cli",
         "__main__",

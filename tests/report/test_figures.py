@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from tests.report.synthetic import write_run
 
-from promptmii.curves import VALIDATION, Curves, append_curves, read_curves
 from promptmii.errors import ArtefactError
 from promptmii.records import Run
 from promptmii.report import costs, drawing, figures, statistics, transfer
 from promptmii.report import scores as scores_module
 from promptmii.report.results import Results
 from promptmii.report.scores import Scores, all_cells
+from promptmii.train.run_folder import VALIDATION, Curves, RunFolder, read_curves
 
 METHODS = ("naive", "icl", "zero", "mii", "my-own")
 
@@ -75,7 +75,7 @@ def test_figures_of_prompt_length_name_every_series(by_scope: list[Scores]) -> N
 
 def test_a_method_without_a_prompt_is_a_horizontal_line(folder: Path) -> None:
     cells = all_cells(Run.read(folder))
-    cells.loc[cells["series"] == "my-own", "tokens"] = 0.0
+    cells.loc[cells["series"] == "my-own", "tokens_per_query"] = 0.0
     scope = scores_module.scopes(cells)[0]
     assert scope.name == "a"
     scores = scores_module.scores(cells, scope)
@@ -167,7 +167,7 @@ def test_runs_in_folders_of_the_same_name_stay_distinct(tmp_path: Path) -> None:
     folders = [tmp_path / name / "out" for name in "ab"]
     for folder in folders:
         folder.mkdir(parents=True)
-        append_curves(folder, 0, {VALIDATION: 0.5})
+        RunFolder(folder).log_metrics(0, {VALIDATION: 0.5})
     assert [run.name for run in read_curves(folders)] == [str(folder) for folder in folders]
 
 

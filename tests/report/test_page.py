@@ -242,7 +242,7 @@ def test_only_methods_that_take_all_that_fits_may_be_short_of_examples(tmp_path:
 
 def test_the_finding_claims_only_what_interval_and_test_support(run: Path) -> None:
     (scores,) = Results(Run.read(run)).by_scope
-    claims = headline.claims([scores], 20)
+    claims = headline.claims([(scores, 20)])
     sentence = headline.finding(scores, 20, claims)
     assert sentence.startswith("With 20 examples, mii scores 0.")
     assert [claim.pair.b for claim in claims] == ["icl", "naive"], "the planned rivals, whatever their scores"
@@ -274,14 +274,14 @@ def test_the_first_sentence_names_the_leader_and_says_if_no_model_writes_for_it(
 def test_rivals_alone_are_ranked_but_none_is_under_test(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", 7, ("naive", "icl", "tfidf", "keywords"), (5,), 1, rows=20)
     (scores,) = Results(Run.read(folder)).by_scope
-    assert not headline.claims([scores], 5)
+    assert not headline.claims([(scores, 5)])
     assert headline.finding(scores, 5, []) == headline.unbeaten(scores, 5) == headline.long_prompts(scores, 5) == ""
     assert " leads at n=5 " in headline.winner(scores, 5)
 
 
 def test_a_users_own_method_is_under_test_beside_baselines(tmp_path: Path) -> None:
     (scores,) = Results(Run.read(write_run(tmp_path / "run", 7, ("naive", "my-own"), (5,), 1, rows=20))).by_scope
-    assert headline.finding(scores, 5, headline.claims([scores], 5)).startswith("With 5 examples, my-own scores")
+    assert headline.finding(scores, 5, headline.claims([(scores, 5)])).startswith("With 5 examples, my-own scores")
     assert "from a model" not in headline.winner(scores, 5), "that is unknown for a user's own method"
 
 

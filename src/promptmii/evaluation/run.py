@@ -61,9 +61,9 @@ def evaluate(
         todo = [job for job in jobs if is_open(recorder.run.records.get(job.key), retry_failed)]
         progress.step("Running the cells", len(todo), "cells")
         with closing(executor.run(todo, tasks)) as cells:
-            for cell in cells:
-                recorder.add(cell.record, cell.query)
-                _report(cell.record, progress)
+            for record, query in cells:
+                recorder.add(record, query)
+                _report(record, progress)
         return Run.read(folder)
 
 

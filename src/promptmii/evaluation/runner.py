@@ -1,10 +1,14 @@
 """Run the cells of an evaluation in this process, with models that are loaded once."""
 
+import os
+import platform
+import sys
 import threading
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 
 from promptmii.calibration_kinds import READS, Reads
@@ -14,7 +18,6 @@ from promptmii.evaluation.plan import EvaluateSettings, PlannedCell
 from promptmii.follower import Follower
 from promptmii.inducers import Kit, Writer
 from promptmii.instruction import Cost, Instruction
-from promptmii.machine import machine
 from promptmii.models.base import LanguageModel, ModelCard
 from promptmii.models.cache import Cached
 from promptmii.models.threads import parallel
@@ -26,13 +29,8 @@ from promptmii.styles import Style, split_style, style_for
 from promptmii.task import Support, Task
 from promptmii.version import VERSION
 
-
-@dataclass(frozen=True)
-class FinishedCell:
-    """The record of a finished cell, and its query unless it failed."""
-
-    record: Record
-    query: Query | None
+FinishedCell = tuple[Record, Query | None]
+"""The record of a finished cell, and its query unless it failed."""
 
 
 class CellRunner:
@@ -81,9 +79,8 @@ class CellRunner:
         except (ConfigError, DataError, ModelError, ScoreRefusedError) as error:
             if isinstance(error, EndpointError) and error.lasting:
                 raise  # it would fail every other cell too
-            return FinishedCell(
-                Record(key=job.key, cell=job.cell, status="failed", error=storable(str(error)), finished=_now()), None
-            )
+            message = storable(str(error))
+            return Record(key=job.key, cell=job.cell, status="failed", error=message, finished=_now()), None
         query = Query.of(task.name, scored.query)
         models = [self.card(name) for name in (job.cell.generator, job.cell.follower) if name]
         record = Record(
@@ -94,11 +91,11 @@ class CellRunner:
             spent=Cost.of(scored.usage, self._cached_model(job.cell.follower).card.price),
             query=query.key,
             answers=pack_predictions(scored.predictions, instruction.labels),
-            machine=machine(),
+            machine=_machine(),
             revisions={card.reference: card.revision for card in models},
             finished=_now(),
         )
-        return FinishedCell(record, query)
+        return record, query
 
     def _measure(self, job: PlannedCell, task: Task) -> tuple[Instruction, Scored]:
         cell = job.cell
@@ -151,3 +148,23 @@ class CellRunner:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+@lru_cache(maxsize=1)
+def _machine() -> str:
+    """The processor, threads and memory, and the GPU if torch is loaded and has one."""
+    parts = [f"{_processor()}, {os.cpu_count()} threads"]
+    with suppress(AttributeError, OSError, ValueError):  # not on Windows
+        parts.append(f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB")
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        parts.append(torch.cuda.get_device_name())
+    return ", ".join(parts)
+
+
+def _processor() -> str:
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -7,38 +7,34 @@ import pandas as pd
 
 from promptmii.report.drawing import Drawn, blank_figure, label, looks, scope_title, styled
 from promptmii.report.figures import sample_size
-from promptmii.report.scores import Scope, Scores, Series, in_order, within
+from promptmii.report.scores import Scope, Scores, Series, in_order, known_means, within
 from promptmii.report.tables import NOTHING, ReportTable, number
 
 COSTS = {
-    "calls": ("one_off_calls", "calls to make it"),
-    "tokens": ("one_off_tokens", "tokens to make it"),
-    "seconds": ("one_off_seconds", "seconds to make it"),
-    "money": ("one_off_money", "money to make it"),
-    "calibration_calls": ("calibration_calls", "calls to calibrate it"),
-    "calibration_tokens": ("calibration_tokens", "tokens to calibrate it"),
-    "tokens_per_query": ("tokens", "prompt tokens per query"),
-    "label_calls": ("query_calls", "calls to label"),
-    "label_seconds": ("seconds", "seconds to label"),
-    "label_money": ("money", "money to label"),
+    "calls": "calls to make it",
+    "tokens": "tokens to make it",
+    "seconds": "seconds to make it",
+    "money": "money to make it",
+    "calibration_calls": "calls to calibrate it",
+    "calibration_tokens": "tokens to calibrate it",
+    "tokens_per_query": "prompt tokens per query",
+    "label_calls": "calls to label",
+    "label_seconds": "seconds to label",
+    "label_money": "money to label",
 }
-"""Columns of `costs`, each with the column of `all_cells` that it averages and its heading."""
+"""Columns of `costs`, which averages those of `scores.MEASURED`, and their headings."""
 
 
 def costs(cells: pd.DataFrame, scope: Scope) -> pd.DataFrame:
     """The mean cost of a task: a row per series and n. Seeds are averaged within tasks first.
 
-    `calls`, `tokens`, `seconds` and `money` are the cost of making the instruction once, `calibration_*` of calibrating
-    it, and `label_*` of labelling all `rows` of a task. `tokens_per_query` counts prompt tokens. A mean is NaN if any
-    value in it is unknown.
+    A mean is NaN if any value in it is unknown.
     """
-    done = within(cells, scope).dropna(subset="macro_f1")
-    spent: Any = done.rename(columns={source: column for column, (source, _) in COSTS.items()})
+    spent: Any = within(cells, scope).dropna(subset="macro_f1")
     for money, calls in (("money", "calls"), ("label_money", "label_calls")):
         spent[money] = spent[money].where(spent[calls] > 0, 0.0)
-    spent[list(COSTS)] = spent[list(COSTS)].fillna(np.inf)  # pandas skips NaN in a mean, but not infinity
-    by_task = spent.groupby(["series", "method", "n", "task"])[[*COSTS, "rows"]].mean()
-    by_n = by_task.groupby(["series", "method", "n"]).mean().replace(np.inf, np.nan).reset_index()
+    by_task = known_means(spent.groupby(["series", "method", "n", "task"]), [*COSTS, "rows"])
+    by_n = known_means(by_task.groupby(["series", "method", "n"]), [*COSTS, "rows"]).reset_index()
     by_n["order"] = [
         in_order(Series(name, method, None)) for name, method in zip(by_n["series"], by_n["method"], strict=True)
     ]
@@ -50,7 +46,7 @@ def cost_table(cells: pd.DataFrame, scope: Scope) -> ReportTable:
     data: Any = costs(cells, scope)
     digits = {"money": 4, "label_money": 4, "seconds": 1, "label_seconds": 1}
     shown = pd.DataFrame({"method": data["series"], "n": data["n"]})
-    for column, (_, heading) in COSTS.items():
+    for column, heading in COSTS.items():
         if data[column].notna().any():
             shown[heading] = [number(float(value), digits.get(column, 0)) for value in data[column]]
     rows = f"{data['rows'].mean():,.0f} rows per task on average" if len(data) else "the rows of each task"

@@ -2,11 +2,10 @@
 
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from promptmii.curves import VALIDATION, Curves
 from promptmii.errors import counted
 from promptmii.report.drawing import (
     COLOURS,
@@ -25,6 +24,7 @@ from promptmii.report.drawing import (
 )
 from promptmii.report.scores import Scores
 from promptmii.report.statistics import Mean, comparable, frontier, means, points
+from promptmii.train.run_folder import VALIDATION, Curves
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -136,33 +136,24 @@ def _token_axis(axes: "Axes", plotted: Sequence[Mean]) -> None:
     axes.set_xlabel("Prompt tokens per query (log scale)")
 
 
-class _Box(NamedTuple):
-    """A rectangle by its centre, half its width and half its height, in pixels of 1/100 inch."""
-
-    x: float
-    y: float
-    width: float
-    height: float
-
-    def overlaps(self, other: "_Box") -> bool:
-        return abs(self.x - other.x) < self.width + other.width and abs(self.y - other.y) < self.height + other.height
-
-
 def _number_points(axes: "Axes", plotted: Sequence[Mean], numbered: Sequence[Mean], styles: dict[str, Look]) -> None:
     """Write n beside the `numbered` points, in that order, unless it would cover a point or another label.
 
     The layout must be final, because room is measured in pixels.
     """
+    from matplotlib.transforms import Bbox
+
     places = {(p.series, p.n): axes.transData.transform((p.tokens, p.mean)) for p in plotted}
-    taken = [_Box(x, y, 4, 4) for x, y in places.values()]
+    taken = [Bbox.from_extents(x - 4, y - 4, x + 4, y + 4) for x, y in places.values()]
     for point in numbered:
         x, y = places[point.series, point.n]
-        width = 3.1 * len(str(point.n))
+        width = 3.1 * len(str(point.n))  # half of that of its text, in pixels of 1/100 inch
         for right, up in ((-1, 1), (1, -1), (1, 0), (-1, 0), (1, 1), (-1, -1)):
-            box = _Box(x + right * (width + 5), y + up * 7, width, 5)
-            if point.n and not any(box.overlaps(other) for other in taken):
+            dx, dy = right * (width + 5), up * 7
+            box = Bbox.from_extents(x + dx - width, y + dy - 5, x + dx + width, y + dy + 5)
+            if point.n and not box.count_overlaps(taken):
                 taken.append(box)
-                offset = ((box.x - x) * 0.72, (box.y - y) * 0.72)
+                offset = (dx * 0.72, dy * 0.72)
                 text = axes.annotate(str(point.n), (point.tokens, point.mean), offset, textcoords="offset points")
                 text.set(fontsize=7.5, color=styles[point.series.name].colour, gid=f"series:{point.series.name}")
                 text.set(horizontalalignment="center", verticalalignment="center")

@@ -10,15 +10,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from promptmii.curves import VALIDATION, Curves
 from promptmii.data.nameless import shown_name
 from promptmii.errors import counted, listed
 from promptmii.metrics import holm
 from promptmii.records import Run
 from promptmii.report.methods import Role, is_known, is_unwritten, planned_rivals, role, shows_examples, under_test
-from promptmii.report.scores import Scope, Scores, Series, in_order, nearest_n, short_names
+from promptmii.report.scores import Scope, Scores, Series, in_order, short_names
 from promptmii.report.statistics import LEVEL, Mean, Paired, detectable, means, paired, shared_means
 from promptmii.report.tables import NOTHING, ReportTable, number, p_value, pair_row, prompt_length, span, with_interval
+from promptmii.train.run_folder import VALIDATION, Curves
 
 REVISION_LENGTH = 16
 """Characters shown of a model's revision."""
@@ -88,15 +88,15 @@ class Claim(NamedTuple):
         )
 
 
-def claims(by_scope: Sequence[Scores], n: int) -> list[Claim]:
-    """The planned comparisons for which both methods share a task."""
+def claims(scopes: Iterable[tuple[Scores, int]]) -> list[Claim]:
+    """The planned comparisons of each scope, at its n, for which both methods share a task."""
     comparisons: list[tuple[Scope, Mean, Mean, Paired]] = []
-    for scores in by_scope:
+    for scores, n in scopes:
         tested = _under_test(scores, n)
-        by_method = {mean.series.method: mean for mean in reversed(_at(scores, n))}  # the first of each method
+        by_method = {mean.series.method: mean for mean in reversed(means(scores, n))}  # the first of each method
         for rival in filter(None, map(by_method.get, planned_rivals())):
             if tested and rival.series != tested.series:
-                pair = paired(scores, tested.series.name, rival.series.name, nearest_n(scores.ns, n))
+                pair = paired(scores, tested.series.name, rival.series.name, n)
                 if pair.differences:
                     comparisons.append((scores.scope, tested, rival, pair))
     adjusted = holm([pair.p for *_, pair in comparisons])
@@ -135,16 +135,16 @@ def claim_table(planned: Sequence[Claim]) -> ReportTable:
 
 def winner(scores: Scores, n: int) -> str:
     """A sentence on the method with the highest mean at n over shared tasks, under test or not."""
-    ranked = sorted(shared_means(scores, nearest_n(scores.ns, n)), key=lambda mean: -mean.mean)
+    ranked = sorted(shared_means(scores, n), key=lambda mean: -mean.mean)
     if not ranked:
-        return f"No method has a score at n={nearest_n(scores.ns, n)}."
+        return f"No method has a score at n={n}."
     best = ranked[0]
     caveat = " It needs no instruction from a model." if is_unwritten(best.series.method) else ""
     if role(best.series.method) is Role.CONTROL:
         caveat = " It is a control: it lacks the content that is meant to help."
     part = f" over {best.tasks} of {len(scores.tasks)} tasks" if best.tasks < len(scores.tasks) else ""
     return (
-        f"{best.series.name} leads at n={nearest_n(scores.ns, n)} with a mean macro-F1 of {number(best.mean)}{part}, "
+        f"{best.series.name} leads at n={n} with a mean macro-F1 of {number(best.mean)}{part}, "
         f"at {prompt_length(best.tokens)}.{caveat}"
     )
 
@@ -155,7 +155,7 @@ def finding(scores: Scores, n: int, planned: Sequence[Claim]) -> str:
     if tested is None:
         return ""
     if not tested.tasks:
-        return f"{tested.series.name} has no score at n={nearest_n(scores.ns, n)}."
+        return f"{tested.series.name} has no score at n={n}."
     sentence = f"With {tested.n} examples" if tested.n else "Without examples"
     score = f"{number(tested.mean)} macro-F1 [{number(tested.low)}, {number(tested.high)}]"
     total = f" of {len(scores.tasks)}" if tested.missing else ""
@@ -190,7 +190,7 @@ def unbeaten(scores: Scores, n: int) -> str:
 
 def _if_as_good(scores: Scores, rival: Series, tested: Series, n: int) -> str:
     """The rival with both means over shared tasks, or `""` if its mean is lower."""
-    rival_scores, tested_scores = (scores.at(series.name, nearest_n(scores.ns, n)) for series in (rival, tested))
+    rival_scores, tested_scores = (scores.at(series.name, n) for series in (rival, tested))
     shared = ~np.isnan(rival_scores) & ~np.isnan(tested_scores)
     if not shared.any():
         return ""
@@ -216,11 +216,6 @@ def long_prompts(scores: Scores, n: int) -> str:
     )
 
 
-def _at(scores: Scores, n: int) -> list[Mean]:
-    """Each series at this n, or at the chosen one if this was not run."""
-    return means(scores, nearest_n(scores.ns, n))
-
-
 def series_under_test(series: Sequence[Series]) -> Series | None:
     """The series under test: the first by `under_test`, else a user's own method, else None."""
     candidates = [entry for method in under_test() for entry in series if entry.method == method]
@@ -230,7 +225,7 @@ def series_under_test(series: Sequence[Series]) -> Series | None:
 
 def _under_test(scores: Scores, n: int) -> Mean | None:
     series = series_under_test(scores.series)
-    return next((mean for mean in _at(scores, n) if mean.series == series), None)
+    return next((mean for mean in means(scores, n) if mean.series == series), None)
 
 
 def _signed(value: float) -> str:

@@ -11,7 +11,6 @@ from urllib.parse import quote
 import numpy as np
 import pandas as pd
 
-from promptmii.curves import VALIDATION
 from promptmii.data.nameless import shown_name
 from promptmii.errors import OutputError, ScoreRefusedError, counted
 from promptmii.files import write_text
@@ -23,11 +22,12 @@ from promptmii.report.costs import costs
 from promptmii.report.drawing import Drawn, svg
 from promptmii.report.methods import baselines, summary
 from promptmii.report.output import make_folder, replace_page
-from promptmii.report.results import Results, outcome
+from promptmii.report.results import Results
 from promptmii.report.scores import Scores, nearest_n, within
 from promptmii.report.statistics import Paired, means, paired
 from promptmii.report.tables import NOTHING, ReportTable, number, p_value, shortened, with_interval
 from promptmii.report.transfer import transfer_figure, transfer_table, transfers
+from promptmii.train.run_folder import VALIDATION
 
 MADE_BY = "<!-- Made by: "
 EXAMPLE_LENGTH = 100
@@ -79,8 +79,6 @@ class _Page:
         self.drawings: dict[str, str] = {}
         self._results = results
         self._command = shlex.join(["promptmii", "report", *map(str, results.folders), "--markdown", str(path)])
-        self._scopes = [(scores, nearest_n(scores.ns, results.n)) for scores in results.by_scope]
-        """The scores of each scope, and the n of its tables for a single n."""
 
     def text(self) -> str:
         by_scope = self._results.by_scope
@@ -90,7 +88,7 @@ class _Page:
             "Score against prompt length": [*map(self._figure, length_figures)],
             "Methods": self._methods(),
             "Label names kept and hidden": self._names(),
-            "Every task": [_subsection(tables.task_table(scores, n)) for scores, n in self._scopes],
+            "Every task": [_subsection(tables.task_table(scores, n)) for scores, n in self._results.at_n],
             "Two instructions side by side": self._outcome(),
             "Other followers": self._transfer(),
             "Training": self._training(),
@@ -109,9 +107,9 @@ class _Page:
         return f"![{drawn.name}]({quote(self.folder.name)}/{drawn.name}.svg)\n\n*{drawn.caption}*"
 
     def _head(self) -> list[str]:
-        n, claims = self._results.n, self._results.claims
+        claims = self._results.claims
         findings: list[str] = []
-        for scores in self._results.by_scope:
+        for scores, n in self._results.at_n:
             sentences = [
                 headline.winner(scores, n),
                 headline.finding(scores, n, claims),
@@ -133,7 +131,7 @@ class _Page:
     def _methods(self) -> list[str]:
         results = self._results
         parts = [_subsection(headline.claim_table(results.claims))] if results.claims else []
-        for scores, n in self._scopes:
+        for scores, n in self._results.at_n:
             parts.append(_subsection(_baseline_table(scores, results.cells, n)))
             if len(scores.ns) > 1:
                 parts.append(_subsection(tables.method_table(scores)))
@@ -141,21 +139,21 @@ class _Page:
 
     def _names(self) -> list[str]:
         """A table for each follower and mode that was run with label names both kept and hidden."""
-        hidden = {scores.scope[:2]: scores for scores, _ in self._scopes if scores.scope.hidden}
+        hidden = {scores.scope[:2]: scores for scores in self._results.by_scope if scores.scope.hidden}
         return [
             _subsection(_names_table(scores, hidden[scores.scope[:2]], n))
-            for scores, n in self._scopes
+            for scores, n in self._results.at_n
             if not scores.scope.hidden and scores.scope[:2] in hidden
         ]
 
     def _outcome(self) -> list[str]:
-        results, chosen = self._results, outcome(self._results)
+        results, chosen = self._results, self._results.side_by_side
         if chosen is None:
             return []
-        (scores, n), task = self._scopes[chosen["scope"]], results.tasks[chosen["task"]]
+        scores, task, *both_series = chosen
+        n, names = nearest_n(scores.ns, results.n), [series.name for series in both_series]
         done = within(results.cells, scores.scope).dropna(subset="macro_f1")
         cells = done[(done["task"] == task) & done["n"].isin((0, n))]
-        names = [results.series[chosen[side]].name for side in ("left", "right")]
         left, right = (
             dict(zip(own["seed"], own["key"], strict=True))
             for own in (cells[cells["series"] == name] for name in names)
@@ -194,7 +192,7 @@ class _Page:
         return parts
 
     def _negative(self) -> list[str]:
-        lines = [line for scores, n in self._scopes for line in _losses(scores, n)]
+        lines = [line for scores, n in self._results.at_n for line in _losses(scores, n)]
         failed = self._results.failed
         if failed:
             errors = [*dict.fromkeys(f"{record.cell.method}: {record.error}" for record in failed)]

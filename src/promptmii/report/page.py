@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
-from promptmii.curves import VALIDATION, Curves, read_curves
 from promptmii.errors import ScoreRefusedError, counted
 from promptmii.report import costs, figures, headline, tables, transfer
 from promptmii.report.drawing import INK, WIDTH, Drawn, looks
@@ -24,10 +23,11 @@ from promptmii.report.methods import summary
 from promptmii.report.output import FIGURES, TABLES, Files, ShownFigure, ShownTable, Tip
 from promptmii.report.page_data import numbers, task_details
 from promptmii.report.paper import paper_scale_tables, published_tables
-from promptmii.report.results import Results, outcome, split_folders
+from promptmii.report.results import Results, split_folders
 from promptmii.report.scores import Scores, nearest_n
 from promptmii.report.statistics import points
 from promptmii.report.tables import prompt_length, with_interval
+from promptmii.train.run_folder import VALIDATION, Curves, read_curves
 from promptmii.version import VERSION
 
 FAILED_ROWS = 200
@@ -54,13 +54,14 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
         progress = [("", headline.progress(run)) for run in runs]
         return files.page(_page(title=f"Training of {names}", winners=progress, training=training(runs, files)))
     results = Results.read(folders)
-    files, n, claims = Files.at(out), results.n, results.claims
+    files, claims = Files.at(out), results.claims
     page = files.page(
         _page(
             title=headline.title(results.cells),
-            winners=_by_scope(results, lambda scores: [headline.winner(scores, n)]),
+            winners=_by_scope(results, headline.winner),
             findings=_by_scope(
-                results, lambda scores: [headline.finding(scores, n, claims), headline.unbeaten(scores, n)]
+                results,
+                lambda scores, n: f"{headline.finding(scores, n, claims)} {headline.unbeaten(scores, n)}".strip(),
             ),
             details=task_details(results),
             data=_embedded_json(numbers(results)),
@@ -100,13 +101,10 @@ def _file(name: str) -> str:
     return resources.files("promptmii.report").joinpath(name).read_text(encoding="utf-8")
 
 
-def _by_scope(results: Results, sentences: Callable[[Scores], Sequence[str]]) -> list[tuple[str, str]]:
+def _by_scope(results: Results, sentences: Callable[[Scores, int], str]) -> list[tuple[str, str]]:
     """The title and the sentences of each scope. A single scope has no title."""
     several = len(results.by_scope) > 1
-    return [
-        (scores.scope.title if several else "", " ".join(filter(None, sentences(scores))))
-        for scores in results.by_scope
-    ]
+    return [(scores.scope.title if several else "", sentences(scores, n)) for scores, n in results.at_n]
 
 
 def _embedded_json(value: object) -> Markup:
@@ -119,7 +117,7 @@ class ByN(NamedTuple):
 
     group: str
     """A name for the group of tables, unique on the page."""
-    tables: Mapping[int, Any]
+    tables: Mapping[int, ShownTable]
     n: int
     """The n shown first."""
     figure: ShownFigure | None = None
@@ -132,18 +130,17 @@ def sections(results: Results, files: Files) -> dict[str, Any]:
         "legend": legend(results),
         "length": [files.figure(figures.length_figure(scores), _point_tip([scores])) for scores in by_scope],
         "headline": files.table(headline.claim_table(results.claims)) if results.claims else None,
-        "long_prompts": [*filter(None, (headline.long_prompts(scores, results.n) for scores in by_scope))],
+        "long_prompts": [*filter(None, (headline.long_prompts(scores, n) for scores, n in results.at_n))],
         "facts": headline.facts(run, results.cells, results.folders),
         "methods": {series.method: summary(series.method) for series in results.series},
         "modes": {scores.scope.mode: MODES[scores.scope.mode] for scores in by_scope},
         "method_tables": [*map(files.table, [*map(tables.method_table, by_scope), *published_tables(by_scope)])],
         "pareto": files.figure(figures.pareto_figure(by_scope), _point_tip(by_scope)),
-        "budgets": [files.table(tables.budget_table(scores)) for scores in by_scope],
         "training": training(results.curves, files) if results.curves else None,
-        "costs": [_costs(results, scores, files) for scores in by_scope],
+        "costs": [_costs(results, scores, n, files) for scores, n in results.at_n],
         "transfers": _transfers(results, files),
-        "comparisons": [*filter(None, (_comparisons(results, scores, files) for scores in by_scope))],
-        "outcome": outcome(results),
+        "comparisons": [_comparisons(scores, n, files) for scores, n in results.at_n if len(scores.series) > 1],
+        "outcome": results.side_by_side,
         "untrained": results.untrained,
         "task_tables": [files.table(tables.task_table(scores)) for scores in by_scope],
         "paper_scale": [*map(files.table, paper_scale_tables(run, results.cells, by_scope))],
@@ -201,8 +198,8 @@ def training(runs: Sequence[Curves], files: Files) -> dict[str, Any]:
     return {"rewarded": VALIDATION in names, "first": first, "others": others, "count": len(rest)}
 
 
-def _costs(results: Results, scores: Scores, files: Files) -> tuple[ShownFigure, ShownTable]:
-    drawn = costs.cost_figure(results.cells, scores, nearest_n(scores.ns, results.n))
+def _costs(results: Results, scores: Scores, n: int, files: Files) -> tuple[ShownFigure, ShownTable]:
+    drawn = costs.cost_figure(results.cells, scores, n)
     return files.figure(drawn, _cost_tip), files.table(costs.cost_table(results.cells, scores.scope))
 
 
@@ -220,8 +217,5 @@ def _transfers(results: Results, files: Files) -> list[ByN]:
     return groups
 
 
-def _comparisons(results: Results, scores: Scores, files: Files) -> ByN | None:
-    if len(scores.series) < 2:
-        return None
-    shown = {n: tuple(map(files.table, tables.pair_tables(scores, n))) for n in scores.ns}
-    return ByN(f"pairs-{scores.scope.slug}", shown, nearest_n(scores.ns, results.n))
+def _comparisons(scores: Scores, n: int, files: Files) -> ByN:
+    return ByN(f"pairs-{scores.scope.slug}", {n: files.table(tables.pair_table(scores, n)) for n in scores.ns}, n)

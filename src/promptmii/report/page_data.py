@@ -16,7 +16,7 @@ import numpy as np
 
 from promptmii.records import Record, Run
 from promptmii.report.methods import takes_what_fits
-from promptmii.report.results import Results, outcome
+from promptmii.report.results import Results
 from promptmii.report.scores import Scores, Series
 from promptmii.report.tables import shortened
 from promptmii.task import Example
@@ -52,7 +52,18 @@ def numbers(results: Results) -> dict[str, Any]:
             for task in results.tasks
         ],
         "scores": [_scores(results, scores) for scores in results.by_scope],
-        "outcome": outcome(results),
+        "outcome": _outcome(results),
+    }
+
+
+def _outcome(results: Results) -> dict[str, int] | None:
+    """The two instructions that the side-by-side view opens with, by number."""
+    chosen = results.side_by_side
+    return chosen and {
+        "task": results.tasks.index(chosen.task),
+        "scope": [scores.scope for scores in results.by_scope].index(chosen.scores.scope),
+        "left": results.series.index(chosen.left),
+        "right": results.series.index(chosen.right),
     }
 
 

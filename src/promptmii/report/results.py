@@ -4,17 +4,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import pandas as pd
 
-from promptmii.curves import Curves, is_training_run, read_curves
 from promptmii.errors import ArtefactError
 from promptmii.records import RECORDS, Record, Run
 from promptmii.report.headline import Claim, claims
 from promptmii.report.methods import side_by_side, single_call
-from promptmii.report.scores import Scores, Series, all_cells, chosen_n, in_order, scopes, scores
+from promptmii.report.scores import Scores, Series, all_cells, chosen_n, in_order, nearest_n, scopes, scores
+from promptmii.train.run_folder import Curves, is_training_run, read_curves
+
+
+class SideBySide(NamedTuple):
+    """Two instructions to compare: those that two methods made for one task."""
+
+    scores: Scores
+    task: str
+    left: Series
+    right: Series
 
 
 @dataclass(frozen=True)
@@ -77,6 +86,11 @@ class Results:
         """The n that figures and tables show, or open with."""
         return chosen_n(self.ns)
 
+    @property
+    def at_n(self) -> list[tuple[Scores, int]]:
+        """The scores of each scope, and the n of its tables for a single n: `n`, if it was run."""
+        return [(scores, nearest_n(scores.ns, self.n)) for scores in self.by_scope]
+
     @cached_property
     def tasks(self) -> list[str]:
         """The tasks of all scopes."""
@@ -92,45 +106,39 @@ class Results:
         return sorted(set.intersection(*by_method))
 
     @cached_property
+    def side_by_side(self) -> SideBySide | None:
+        """The two instructions that readers see first, or None if nothing was written.
+
+        The task is the one with the median difference: typical rather than flattering.
+        """
+        left_methods, right_methods = side_by_side()
+        if not any(series.generator or series.method in right_methods for series in self.series):
+            return None
+        right = _first(self.series, right_methods) or self.series[-1]
+        left = _first([series for series in self.series if series != right], left_methods) or right
+        names = left.name, right.name
+        with_both = [scores for scores in self.by_scope if {*names} <= {*scores.names} and self.n in scores.ns]
+        if not with_both:
+            return SideBySide(self.by_scope[0], self.tasks[0], left, right)
+        # Prefer hidden label names: there, only the instruction tells what a label means.
+        scores = max(with_both, key=lambda scores: scores.scope.hidden)
+        # Series of several followers may share a name: each `zero` is written by the follower itself.
+        left, right = (scores.series[scores.names.index(name)] for name in names)
+        differences = scores.at(right.name, self.n) - scores.at(left.name, self.n)
+        ranked = np.argsort(differences)[: int((~np.isnan(differences)).sum())]  # NaN comes last
+        task = scores.tasks[ranked[len(ranked) // 2]] if len(ranked) else self.tasks[0]
+        return SideBySide(scores, task, left, right)
+
+    @cached_property
     def claims(self) -> list[Claim]:
         """The planned comparisons."""
-        return claims(self.by_scope, self.n)
+        return claims(self.at_n)
 
 
 def split_folders(folders: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     """Split folders into evaluations and training runs."""
     training = [folder for folder in folders if is_training_run(folder) and not (folder / RECORDS).exists()]
     return [folder for folder in folders if folder not in training], training
-
-
-def outcome(results: Results) -> dict[str, int] | None:
-    """Indices of the task, scope and two series that the side-by-side view opens with; None if nothing was written.
-
-    The task is the one with the median difference: typical rather than flattering.
-    """
-    series = results.series
-    left_methods, right_methods = side_by_side()
-    if not any(s.generator or s.method in right_methods for s in series):
-        return None
-    right = _first(series, right_methods) or series[-1]
-    left = _first([s for s in series if s != right], left_methods) or right
-    task = scope = 0
-    scopes_with_both = [
-        i
-        for i, scores in enumerate(results.by_scope)
-        if {left.name, right.name} <= set(scores.names) and results.n in scores.ns
-    ]
-    if scopes_with_both:
-        # Prefer hidden label names: there, only the instruction tells what a label means.
-        scope = max(scopes_with_both, key=lambda i: results.by_scope[i].scope.hidden)
-        scores = results.by_scope[scope]
-        # Series of several followers may share a name: each `zero` is written by the follower itself.
-        left, right = (scores.series[scores.names.index(s.name)] for s in (left, right))
-        differences = scores.at(right.name, results.n) - scores.at(left.name, results.n)
-        ranked = np.argsort(differences)[: int((~np.isnan(differences)).sum())]  # NaN comes last
-        if len(ranked):
-            task = results.tasks.index(scores.tasks[ranked[len(ranked) // 2]])
-    return {"task": task, "scope": scope, "left": series.index(left), "right": series.index(right)}
 
 
 def _first(series: Sequence[Series], methods: Sequence[str]) -> Series | None:

@@ -6,7 +6,7 @@ that a method lacks are always named.
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from operator import attrgetter
@@ -30,19 +30,20 @@ MEASURED = {
     "rows": "instruction.measured.n",
     "unparsed": "instruction.measured.n_unparsed",
     "truncated": "instruction.measured.n_truncated",
-    "tokens": "instruction.measured.prompt_tokens_per_query",
-    "one_off_calls": "instruction.cost.calls",
-    "one_off_tokens": "instruction.cost.tokens",
-    "one_off_seconds": "instruction.cost.seconds",
-    "one_off_money": "instruction.cost.money",
+    "tokens_per_query": "instruction.measured.prompt_tokens_per_query",
+    "calls": "instruction.cost.calls",
+    "tokens": "instruction.cost.tokens",
+    "seconds": "instruction.cost.seconds",
+    "money": "instruction.cost.money",
     "calibration_calls": "instruction.calibration_cost.calls",
     "calibration_tokens": "instruction.calibration_cost.tokens",
-    "query_calls": "spent.calls",
-    "seconds": "spent.seconds",
-    "money": "spent.money",
+    "label_calls": "spent.calls",
+    "label_seconds": "spent.seconds",
+    "label_money": "spent.money",
 }
-"""Measured columns of a cell and their attribute paths in `Record`; NaN if unknown. `tokens` are prompt tokens per
-query, `one_off_*` the cost of making the instruction, and the last three the cost of labelling all `rows`."""
+"""Measured columns of a cell and their attribute paths in `Record`; NaN if unknown. `tokens_per_query` counts prompt
+tokens. `calls`, `tokens`, `seconds` and `money` are the cost of making the instruction, `calibration_*` of calibrating
+it, and `label_*` of labelling all `rows`."""
 
 
 def all_cells(run: Run) -> pd.DataFrame:
@@ -248,41 +249,38 @@ def scores(cells: pd.DataFrame, scope: Scope) -> Scores:
     columns = zip(live["series"], live["method"], live["generator"].fillna(""), strict=True)
     series = sorted({Series(name, method, generator or None) for name, method, generator in columns}, key=in_order)
     names, tasks = [s.name for s in series], sorted(set(live["task"]))
-    ns_by_name: dict[str, set[int]] = {name: set(live.loc[live["series"] == name, "n"].tolist()) for name in names}
-    constant = [ns_by_name[name] == {0} for name in names]
-    varying = [name for name in names if ns_by_name[name] != {0}]
-    ns = sorted({n for name in varying for n in ns_by_name[name]}) or [0]
-    shape = (len(names), len(ns), len(tasks))
-    done = live["macro_f1"].notna().to_numpy()
-    indices = [
-        np.array([names.index(name) for name in live["series"]]),
-        np.array([ns.index(n) if n in ns else 0 for n in live["n"]]),  # constant series: index 0, repeated by `total`
-        pd.Categorical(live["task"], categories=tasks).codes.astype(np.int64),
-    ]
+    most: Any = live.groupby("series")["n"].max()
+    constant = tuple(bool(most[name] == 0) for name in names)
+    reads_none = live["series"].isin([name for name in names if most[name] == 0])
+    ns = sorted(set(live.loc[~reads_none, "n"].tolist())) or [0]
+    # A series that reads no examples has its one score at every n.
+    repeated: Any = pd.concat([live.loc[~reads_none, :], *(live.loc[reads_none, :].assign(n=n) for n in ns)])
+    repeated["error"] = (repeated["high"] - repeated["low"]) / (2 * 1.96)
+    point = ["series", "n", "task"]
+    done, failed = (repeated.loc[repeated["status"] == status, :].groupby(point) for status in ("done", "failed"))
+    means = known_means(done, ["macro_f1", "error", "uncalibrated_macro_f1", "tokens_per_query"])
+    every_point = pd.MultiIndex.from_product([names, ns, tasks])
 
-    def total(values: NDArray[np.generic] | float, mask: NDArray[np.bool_]) -> Floats:
-        """Sums over the selected cells; the sum of a constant series is repeated for every n."""
-        sums = np.zeros(shape)
-        np.add.at(sums, tuple(axis[mask] for axis in indices), np.broadcast_to(values, mask.shape)[mask])
-        sums[constant] = sums[constant, :1]
-        return sums
-
-    seeds, failed = total(1.0, done), total(1.0, ~done)
-    error = ((live["high"] - live["low"]) / (2 * 1.96)).to_numpy()
-
-    def mean(values: NDArray[np.generic]) -> Floats:
-        return np.divide(total(values, done), seeds, out=np.full(shape, np.nan), where=seeds > 0)
+    def array(values: Any, missing: float) -> NDArray[Any]:
+        by_point = values.reindex(every_point, fill_value=missing)
+        return by_point.to_numpy().reshape(len(names), len(ns), len(tasks))
 
     return Scores(
         scope,
         tuple(series),
         tuple(ns),
         tuple(tasks),
-        macro_f1=mean(live["macro_f1"].to_numpy()),
-        error=mean(error),
-        uncalibrated=mean(live["uncalibrated_macro_f1"].to_numpy()),
-        tokens=mean(live["tokens"].to_numpy()),
-        seeds=seeds.astype(np.int64),
-        failed=failed.astype(np.int64),
-        constant=tuple(constant),
+        macro_f1=array(means["macro_f1"], np.nan),
+        error=array(means["error"], np.nan),
+        uncalibrated=array(means["uncalibrated_macro_f1"], np.nan),
+        tokens=array(means["tokens_per_query"], np.nan),
+        seeds=array(done.size(), 0),
+        failed=array(failed.size(), 0),
+        constant=constant,
     )
+
+
+def known_means(groups: Any, columns: Sequence[str]) -> Any:
+    """The means of groups of rows; NaN if a value is unknown, where pandas would take the mean of the others."""
+    values = groups[list(columns)]
+    return values.mean().where(values.count().eq(groups.size(), axis=0))

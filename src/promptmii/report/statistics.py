@@ -2,8 +2,7 @@
 
 The unit is the task. Intervals are 95 % t intervals over tasks; the spread between tasks includes the sampling noise of
 their rows. With six tasks a t interval covers the mean in 93 to 95 % of samples, a bootstrap over tasks in 84 to 88 %.
-Two methods are compared on the tasks that both finished. Only `best_within` picks a method's best n, and it is marked
-as descriptive.
+Two methods are compared on the tasks that both finished. Nothing picks a method's best n.
 """
 
 from collections.abc import Mapping, Sequence
@@ -36,8 +35,6 @@ class Mean(NamedTuple):
     low: float
     high: float
     """95 % interval over tasks; for a single task, over its rows."""
-    common: float
-    """Macro-F1 over the tasks that every series of the scope has at this n."""
     uncalibrated: float
     """`mean` without the calibration; NaN if any task lacks it."""
     tokens: float
@@ -63,7 +60,6 @@ def _mean_at(scores: Scores, i: int, j: int) -> Mean:
     series, n = scores.series[i], scores.ns[j]
     values = scores.macro_f1[i, j]
     has_score = ~np.isnan(values)
-    in_every_series = ~np.isnan(scores.macro_f1[:, j]).any(axis=0)
     low, high = _interval(values[has_score], scores.error[i, j][has_score])
     return Mean(
         series,
@@ -71,7 +67,6 @@ def _mean_at(scores: Scores, i: int, j: int) -> Mean:
         _mean(values[has_score]),
         low,
         high,
-        common=_mean(values[in_every_series]),
         uncalibrated=_mean(scores.uncalibrated[i, j][has_score]),
         tokens=_mean(scores.tokens[i, j][has_score]),
         tasks=int(has_score.sum()),
@@ -256,15 +251,6 @@ def frontier(points: Sequence[Mean]) -> list[Mean]:
         if not best or point.mean > best[-1].mean:
             best.append(point)
     return best
-
-
-def best_within(points: Sequence[Mean], budget: float) -> Mean | None:
-    """The point with the highest macro-F1 within `budget` prompt tokens per query.
-
-    Descriptive only: it is chosen on the scores it is reported with, which favours methods with many points.
-    """
-    affordable = [point for point in points if point.tokens <= budget]
-    return max(affordable, key=lambda point: point.mean, default=None)
 
 
 def _mean(values: Floats) -> float:

@@ -13,7 +13,6 @@ import torch
 from safetensors import SafetensorError
 from transformers import PrinterCallback, Trainer, TrainerCallback
 
-from promptmii.curves import is_training_run, read_curves
 from promptmii.errors import ModelError, OutputError, PromptMIIError, counted
 from promptmii.files import atomic_folder
 from promptmii.markup import markdown_table
@@ -22,6 +21,7 @@ from promptmii.models.hf.quiet import quiet
 from promptmii.models.references import ServerReference
 from promptmii.schema import Settings
 from promptmii.task import Task
+from promptmii.train.run_folder import is_training_run, read_curves
 from promptmii.train.settings import TrainSettings
 from promptmii.tuning import TrainableModel
 from promptmii.version import VERSION

@@ -3,27 +3,34 @@
 config.toml      the user's configuration file, verbatim
 config.json      every setting, resolved
 run.json         versions, hashes of data and templates, skipped tasks
-metrics.jsonl    one line per logged step; `promptmii report` plots them
+metrics.jsonl    the curves: one JSON object per line, with a `step` and any numbers; `promptmii report` plots them
 samples.jsonl    a sample of the instructions, with their rewards
 checkpoint-N/    for --resume
 best/            the best weights so far, and their model card (README.md)
+
+A line of `metrics.jsonl`: {"step": 15, "validation/reward": 0.41, "train/reward": 0.38, "length": 143.2}
 """
 
 import json
+import math
 import platform
+import sys
+from collections import Counter
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
+from operator import index
 from pathlib import Path
 from typing import Any
 
-from promptmii.curves import append_curves, is_training_run
 from promptmii.errors import ArtefactError, ConfigError, OutputError
 from promptmii.files import append_line, locked, write_text
 from promptmii.schema import Settings
 
-SAMPLES = "samples.jsonl"
+METRICS, SAMPLES = "metrics.jsonl", "samples.jsonl"
+VALIDATION = "validation/reward"
+"""The curve of the follower's mean macro-F1 on the validation tasks."""
 PACKAGES = ("promptmii", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "vllm", "deepspeed")
 
 
@@ -49,8 +56,9 @@ class RunFolder:
         write_text(path, json.dumps(described, ensure_ascii=False, indent=2) + "\n", force=True)
 
     def log_metrics(self, step: int, values: Mapping[str, float]) -> None:
-        """Append a line to the curves, without non-finite values."""
-        append_curves(self.path, step, values)
+        """Append a line to the curves, without non-finite values. Raises `OutputError` if the disk is full."""
+        finite = {name: float(value) for name, value in values.items() if math.isfinite(value)}
+        append_line(self.path / METRICS, (json.dumps({"step": step, **finite}) + "\n").encode())
 
     def log_samples(self, rows: list[dict[str, Any]]) -> None:
         """Append rows to samples.jsonl."""
@@ -114,3 +122,54 @@ def versions() -> dict[str, str]:
         with suppress(PackageNotFoundError):
             installed[name] = version(name)
     return installed
+
+
+@dataclass(frozen=True)
+class Curves:
+    """The curves of one training run."""
+
+    name: str
+    """Name of the run folder, or its path if another run has that name too."""
+    metrics: dict[str, dict[int, float]]
+    """Values by step, in order, by metric. If a resumed run wrote a step twice, the later value counts."""
+    damaged: int = 0
+    """Number of unreadable lines, such as one that a kill cut short."""
+
+
+def is_training_run(folder: Path) -> bool:
+    """Whether the folder holds curves."""
+    return (folder / METRICS).is_file()
+
+
+def read_curves(folders: Sequence[Path]) -> list[Curves]:
+    """The curves of training run folders. Raises `ArtefactError` for a folder without curves."""
+    runs = [_read(folder) for folder in folders]
+    counts = Counter(run.name for run in runs)
+    return [
+        run if counts[run.name] == 1 else replace(run, name=str(folder))
+        for run, folder in zip(runs, folders, strict=True)
+    ]
+
+
+def _read(folder: Path) -> Curves:
+    try:
+        lines = (folder / METRICS).read_text("utf-8", "replace").splitlines()
+    except OSError as error:
+        raise ArtefactError(
+            f"{folder} is not a training run: its {METRICS} cannot be read ({error.strerror})."
+        ) from error
+    metrics: dict[str, dict[int, float]] = {}
+    damaged = 0
+    for line in lines:
+        try:
+            row: dict[str, Any] = json.loads(line)
+            step = index(row.pop("step"))
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+            damaged += 1
+            continue
+        for name, value in row.items():
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            if is_number and abs(value) <= sys.float_info.max:  # false for NaN; works for ints beyond float range
+                metrics.setdefault(name, {})[step] = float(value)
+    ordered = {name: dict(sorted(curve.items())) for name, curve in metrics.items()}
+    return Curves(folder.resolve().name, ordered, damaged)

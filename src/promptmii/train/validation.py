@@ -6,7 +6,6 @@ from operator import itemgetter
 from statistics import fmean
 from typing import NamedTuple
 
-from promptmii.curves import VALIDATION
 from promptmii.data import draw_query, draw_support
 from promptmii.data.nameless import nameless
 from promptmii.errors import ConfigError, EndpointError, SpendingLimitError
@@ -18,6 +17,7 @@ from promptmii.models.threads import parallel
 from promptmii.models.wrappers import Wrapper
 from promptmii.scoring import score
 from promptmii.task import Task, content_key
+from promptmii.train.run_folder import VALIDATION
 from promptmii.train.settings import ValidationSettings
 
 THREADS = 32

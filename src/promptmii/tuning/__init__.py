@@ -25,6 +25,14 @@ IGNORED = -100
 """The label of tokens excluded from the loss."""
 
 
+def trainable_weights(reference: str) -> Weights:
+    """The weights of a reference. Raises `ConfigError` if it names none, `UnknownModelError` as `weights_of` does."""
+    weights = weights_of(reference)
+    if weights is None:
+        raise ConfigError(f"The model to train is {reference!r}; expected a model on this machine: smol, or hf:...")
+    return weights
+
+
 @dataclass(frozen=True)
 class TrainableModel:
     """A model in training with its tokenizer. Prompts have the same format as in later use."""
@@ -45,9 +53,7 @@ class TrainableModel:
         Without `lora`, train all weights, with the adapters merged in. The caller moves the model to its device. Raises
         `ConfigError`, `UnknownModelError`.
         """
-        weights = weights_of(reference)
-        if weights is None:
-            raise ConfigError(f"The model to train is {reference!r}; expected a model on this machine: smol, or hf:...")
+        weights = trainable_weights(reference)
         resume = bool(lora and weights.adapters and not fresh)
         below = weights.below if resume else weights
         # Trained weights stay in float32 under bf16 arithmetic; frozen weights need not.

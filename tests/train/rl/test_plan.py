@@ -140,6 +140,14 @@ def test_update_hours_count_every_iteration_over_a_rollout(world: Path) -> None:
     assert dict(twice.hours)["generate"] == dict(once.hours)["generate"]
 
 
+def test_a_dry_run_refuses_a_model_that_cannot_be_trained(world: Path) -> None:
+    options = ["train", "smoke", "--tasks", str(world / "tasks"), "--dry-run", "--model"]
+    for model in ("nosuch", "openai:gpt-5", "gguf:model.gguf"):
+        result = CliRunner().invoke(app, [*options, model])
+        assert result.exit_code == 2, result.output
+        assert f"The model to train is {model!r}" in result.stderr
+
+
 def test_train_command_prints_the_dry_run(world: Path) -> None:
     config = world / "config.toml"
     config.write_text(

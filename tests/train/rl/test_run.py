@@ -21,12 +21,12 @@ from tests.train.toys import failing, obedient, settings, write_model, write_tas
 from transformers import TrainerState
 
 from promptmii import ScriptedModel, load_model
-from promptmii.curves import read_curves
 from promptmii.errors import ConfigError, EndpointError, ModelError, OutputError, SpendingLimitError
 from promptmii.follower import Follower
 from promptmii.models.base import Chat, Choice, FailureKind
 from promptmii.train.loop import Safeguards, checkpoints
 from promptmii.train.rl.run import train
+from promptmii.train.run_folder import read_curves
 from promptmii.train.settings import TrainSettings
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # TRL and peft warn about transformers

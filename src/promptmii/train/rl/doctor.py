@@ -69,8 +69,9 @@ def _memory(grpo: GrpoPlan) -> Iterator[Check]:
         yield Check(f"memory, {term.name}", True, f"{term.gib:.1f} GiB = {term.how}")
     total = sum(term.gib for term in terms)
     cure = "Lower trl.per_device_train_batch_size, longest_prompt or trl.vllm_gpu_memory_utilization, or add [lora]."
-    assumed = "" if count else " (assumed: this machine has none)"
-    finding = f"{total:.0f} GiB of a GPU's {gpu:.0f}{assumed}"
+    finding = f"{total:.0f} GiB of a GPU's {gpu:.0f}"
+    if not count:
+        finding = f"{total:.0f} GiB. This machine has no GPU, so this is compared with an assumed one of {gpu:.0f} GiB"
     yield Check("memory, sum", total <= gpu, finding, "" if total <= gpu else cure)
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,11 @@ from typing import Any
 from transformers.integrations.integration_utils import get_available_reporting_integrations
 from trl.trainer.grpo_config import GRPOConfig
 
-from promptmii.errors import ConfigError, MissingDependencyError, counted, nearest
+from promptmii.errors import ConfigError, MissingDependencyError, UnknownModelError, counted, nearest
 from promptmii.extras import unmet
 from promptmii.train.paper import SAVE_EVERY, TRL
 from promptmii.train.settings import TrainSettings
+from promptmii.tuning import trainable_weights
 
 DEFAULTS: Mapping[str, Any] = {
     "per_device_train_batch_size": 4,
@@ -188,7 +190,9 @@ class GrpoPlan:
 
 
 def grpo_plan(settings: TrainSettings) -> GrpoPlan:
-    """Complete and check the TRL options. Raises `ConfigError` for an unknown option or invalid value."""
+    """Complete and check the TRL options. Raises `ConfigError` for an unknown option, an invalid value or model."""
+    with suppress(UnknownModelError):  # a plan needs no weights on this machine
+        trainable_weights(settings.model)
     option_names = {field.name for field in fields(GRPOConfig) if field.init}
     for name in settings.trl:
         if name in RESERVED:

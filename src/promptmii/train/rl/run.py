@@ -10,7 +10,6 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 
-from promptmii.curves import VALIDATION
 from promptmii.errors import ConfigError, EndpointError, SpendingLimitError, counted
 from promptmii.follower import Follower
 from promptmii.inducers.writing import Writer
@@ -24,7 +23,7 @@ from promptmii.train.rl.followers import open_followers
 from promptmii.train.rl.plan import GrpoPlan, check_packages, grpo_plan
 from promptmii.train.rl.trainer import PolicyTrainer, RewardFunction, VisitDataset
 from promptmii.train.rl.watch import Watch
-from promptmii.train.run_folder import RunFolder, open_run
+from promptmii.train.run_folder import VALIDATION, RunFolder, open_run
 from promptmii.train.settings import TrainSettings
 from promptmii.train.tasks import TaskSplit, read_split
 from promptmii.train.validation import NO_VALIDATION, cases

@@ -11,7 +11,6 @@ import torch
 from accelerate.utils import gather_object
 from transformers import TrainerCallback
 
-from promptmii.curves import VALIDATION
 from promptmii.errors import UnsupportedError
 from promptmii.follower import Follower
 from promptmii.inducers.writing import Writer
@@ -22,7 +21,7 @@ from promptmii.progress import Progress
 from promptmii.train.loop import Best
 from promptmii.train.rl.likelihoods import Drift
 from promptmii.train.rl.trainer import PolicyTrainer, whole_weights
-from promptmii.train.run_folder import RunFolder
+from promptmii.train.run_folder import VALIDATION, RunFolder
 from promptmii.train.settings import TrainSettings
 from promptmii.train.validation import Case, Outcome, judge, summary, write
 from promptmii.tuning import TrainableModel

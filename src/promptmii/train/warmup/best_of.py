@@ -11,7 +11,6 @@ from operator import itemgetter
 from pathlib import Path
 from statistics import fmean
 
-from promptmii.curves import is_training_run, read_curves
 from promptmii.errors import EndpointError
 from promptmii.files import append_line
 from promptmii.follower import Follower
@@ -22,7 +21,7 @@ from promptmii.models.wrappers import for_threads
 from promptmii.progress import QUIET, Progress
 from promptmii.serving import served
 from promptmii.train.reward import Draft, Judged, Reward
-from promptmii.train.run_folder import RunFolder, open_run
+from promptmii.train.run_folder import RunFolder, is_training_run, open_run, read_curves
 from promptmii.train.settings import BestOfSettings
 from promptmii.train.tasks import read_split
 from promptmii.train.visits import Visit, Visits, readable, style_of
