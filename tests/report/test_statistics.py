@@ -80,11 +80,12 @@ def every_table(grid: Run) -> list[ReportTable]:
     for own in by_scope:
         listed += [
             tables.method_table(own),
+            tables.budget_table(own),
             costs.cost_table(cells, own.scope),
             tables.task_table(own),
         ]
         if len(own.series) > 1:
-            listed += [tables.pair_table(own, n) for n in own.ns]
+            listed += [table(own, n) for n in own.ns for table in (tables.win_table, tables.pair_table)]
     listed += [
         transfer.transfer_table(matrix) for by_n in transfer.transfers(by_scope).values() for matrix in by_n.values()
     ]
@@ -204,6 +205,15 @@ def test_a_swapped_comparison_is_the_opposite(values: np.ndarray) -> None:
 
 @settings(deadline=None, max_examples=25)
 @given(value_sets)
+def test_wins_and_losses_mirror_each_other(values: np.ndarray) -> None:
+    data = tables.win_table(scores_from(values), 20).data.set_index(["a", "b"])
+    for a, b in data.index:
+        row, mirrored = data.loc[(a, b)], data.loc[(b, a)]
+        assert (row["wins"], row["ties"], row["losses"]) == (mirrored["losses"], mirrored["ties"], mirrored["wins"])
+
+
+@settings(deadline=None, max_examples=25)
+@given(value_sets)
 def test_every_pair_counts_the_tasks_that_both_finished(values: np.ndarray) -> None:
     has_score = (~np.isnan(values)).astype(int)
     matched = has_score @ has_score.T
@@ -232,6 +242,8 @@ def test_the_frontier_holds_the_unbeaten_points(points: list[Mean]) -> None:
         other.tokens <= p.tokens and other.mean >= p.mean and other is not p for p in front for other in front
     )
     assert [point.mean for point in front] == sorted(point.mean for point in front)
+    bests = [best.mean for budget in tables.BUDGETS if (best := statistics.best_within(points, budget))]
+    assert bests == sorted(bests)
 
 
 def test_a_cell_on_other_rows_than_the_latest_of_its_task_is_stale(run: Path, tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ class ByN(NamedTuple):
 
     group: str
     """A name for the group of tables, unique on the page."""
-    tables: Mapping[int, ShownTable]
+    tables: Mapping[int, Sequence[ShownTable]]
     n: int
     """The n shown first."""
     figure: ShownFigure | None = None
@@ -136,6 +136,7 @@ def sections(results: Results, files: Files) -> dict[str, Any]:
         "modes": {scores.scope.mode: MODES[scores.scope.mode] for scores in by_scope},
         "method_tables": [*map(files.table, [*map(tables.method_table, by_scope), *published_tables(by_scope)])],
         "pareto": files.figure(figures.pareto_figure(by_scope), _point_tip(by_scope)),
+        "budgets": [files.table(tables.budget_table(scores)) for scores in by_scope],
         "training": training(results.curves, files) if results.curves else None,
         "costs": [_costs(results, scores, n, files) for scores, n in results.at_n],
         "transfers": _transfers(results, files),
@@ -212,10 +213,12 @@ def _transfers(results: Results, files: Files) -> list[ByN]:
     for way, by_n in transfer.transfers(results.by_scope).items():
         chosen = by_n[nearest_n(by_n, results.n)]
         figure = files.figure(transfer.transfer_figure(chosen))
-        shown = {n: files.table(transfer.transfer_table(matrix)) for n, matrix in by_n.items()}
+        shown = {n: [files.table(transfer.transfer_table(matrix))] for n, matrix in by_n.items()}
         groups.append(ByN(f"transfer-{way}", shown, chosen.n, figure))
     return groups
 
 
 def _comparisons(scores: Scores, n: int, files: Files) -> ByN:
-    return ByN(f"pairs-{scores.scope.slug}", {n: files.table(tables.pair_table(scores, n)) for n in scores.ns}, n)
+    both = {n: (tables.win_table(scores, n), tables.pair_table(scores, n)) for n in scores.ns}
+    shown = {n: [*map(files.table, own)] for n, own in both.items()}
+    return ByN(f"pairs-{scores.scope.slug}", shown, n)

@@ -5,6 +5,7 @@ Most tables cover one follower in one mode.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import permutations
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,8 +17,10 @@ from promptmii.files import write_text
 from promptmii.markup import markdown_table
 from promptmii.records import Record
 from promptmii.report.scores import Scope, Scores
-from promptmii.report.statistics import Mean, Paired, comparisons, means
+from promptmii.report.statistics import Mean, Paired, best_within, comparisons, means, points
 
+BUDGETS = (100, 200, 500, 1_000, 2_000, 5_000, 10_000)
+"""Prompt tokens per query."""
 NOTHING = "–"
 """Shown in place of a missing number."""
 
@@ -143,6 +146,10 @@ MEAN_COLUMNS = {
 """Columns of the CSV and the fields of `Mean` that they hold."""
 
 
+def _measured(mean: Mean) -> dict[str, Any]:
+    return {column: getattr(mean, field) for column, field in MEAN_COLUMNS.items()}
+
+
 def method_table(scores: Scores) -> ReportTable:
     """The main table: methods by number of examples."""
     n_tasks = len(scores.tasks)
@@ -157,8 +164,7 @@ def method_table(scores: Scores) -> ReportTable:
             coverage = f" ({mean.tasks} of {n_tasks} tasks)" if 0 < mean.tasks < n_tasks else ""
             text[f"n={n}"] = with_interval(mean) + coverage
             key = {"method": series.name, "generator": series.generator, "n": n}
-            measured = {column: getattr(mean, field) for column, field in MEAN_COLUMNS.items()}
-            data.append(key | measured | {"missing_tasks": "; ".join(mean.missing)})
+            data.append(key | _measured(mean) | {"missing_tasks": "; ".join(mean.missing)})
         if has_uncalibrated:
             text |= {f"n={n}, uncalibrated": number(mean.uncalibrated) for n, mean in by_n.items()}
         # A constant series repeats one score for every n, so its gaps are counted once.
@@ -200,6 +206,20 @@ def task_table(scores: Scores, only: int | None = None) -> ReportTable:
     return ReportTable.of(scores.scope, "tasks", "Every task", note, data, shown)
 
 
+def win_table(scores: Scores, n: int) -> ReportTable:
+    """Every pair of methods: on how many tasks one is better, equal or worse."""
+    counts = {(pair.a, pair.b): (pair.wins, pair.ties, pair.losses) for pair, _ in comparisons(scores, n)}
+    counts |= {(b, a): (losses, ties, wins) for (a, b), (wins, ties, losses) in counts.items()}
+    texts = {methods: " / ".join(map(str, numbers)) for methods, numbers in counts.items()}
+    matrix = [{"method": a} | {b: texts.get((a, b), NOTHING) for b in scores.names} for a in scores.names]
+    data = [
+        {"a": a, "b": b, "n": n} | dict(zip(("wins", "ties", "losses"), counts[a, b], strict=True))
+        for a, b in permutations(scores.names, 2)
+    ]
+    note = "Tasks on which the row's method is better / equal / worse than the column's. Seeds are averaged."
+    return ReportTable.of(scores.scope, "wins", "Win / tie / loss", note, data, matrix, n)
+
+
 def pair_table(scores: Scores, n: int) -> ReportTable:
     """Every pair of methods with its paired test."""
     pairs = comparisons(scores, n)
@@ -225,6 +245,30 @@ def pair_row(pair: Paired, adjusted: float) -> dict[str, Any]:
     difference = {"a": pair.a, "b": pair.b, "n": pair.n, "difference": pair.mean, "low": pair.low, "high": pair.high}
     counts = {"matched_tasks": len(pair.differences), "wins": pair.wins, "ties": pair.ties, "losses": pair.losses}
     return difference | counts | {"p": pair.p, "p_holm": adjusted, "reason": pair.reason}
+
+
+def budget_table(scores: Scores) -> ReportTable:
+    """The best mean macro-F1 of each method at each prompt-length budget. Descriptive."""
+    candidates = points(scores)
+    by_method = {name: [point for point in candidates if point.series.name == name] for name in scores.names}
+    data: list[dict[str, Any]] = []
+    shown: list[dict[str, Any]] = []
+    for name, own_points in (by_method | {"any method": candidates}).items():
+        text: dict[str, Any] = {"method": name}
+        for budget in BUDGETS:
+            best = best_within(own_points, budget)
+            text[f"{budget:,} tokens"] = NOTHING
+            if best:
+                method = f"{best.series.name}, " if name == "any method" else ""
+                text[f"{budget:,} tokens"] = f"{number(best.mean)} ({method}n={best.n})"
+                key = {"method": name, "budget": budget, "best": best.series.name, "n": best.n}
+                data.append(key | _measured(best))
+        shown.append(text)
+    note = (
+        "The highest mean macro-F1 of a method whose prompts have, on average over tasks, at most that many tokens "
+        "per query. Descriptive: the point is chosen on the scores shown, which favours methods with many points."
+    )
+    return ReportTable.of(scores.scope, "budgets", "Best macro-F1 within a prompt length", note, data, shown)
 
 
 def failure_table(cells: pd.DataFrame) -> ReportTable:
