@@ -140,16 +140,12 @@ def calibrate(
     with answers.followers(quiet=json) as followers:
         follower = followers.of(before)
         fitted, dropped = workbench.recalibrate(before, data, follower, rows.columns, kind, progress=followers.progress)
-    if output or fitted != before:
-        fitted.save(path, force=force)
+    fitted.save(path, force=force)
     if json:
         dump(fitted.model_dump(mode="json"))
         return
     notes((*dropped, *fitted.provenance.notes))
     calls = counted(fitted.calibration_cost.calls, "call")
-    summary = f"{fitted.calibration.kind}, fitted with {calls}" if fitted.calibration else "none, so nothing is fitted"
-    if fitted == before and not output:
-        out.write_line(f"Calibration {summary}. {path} is unchanged.")
-        return
+    summary = f"{fitted.calibration.kind}, fitted with {calls}" if fitted.calibration else "none"
     out.write_line(f"Calibration {summary}. Saved to {path}.")
     out.write_line(f"Measure it with: promptmii score {path} OTHER_DATA")
