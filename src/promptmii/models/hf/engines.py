@@ -1,6 +1,7 @@
 """Two engines for transformers models: packed rows if the model's attention allows them, else plain passes."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -15,7 +16,6 @@ from promptmii.models.hf.packing import (
     NO_OPTIONS,
     Attention,
     Forest,
-    RecordedRow,
     pack,
     register,
     sizes,
@@ -173,14 +173,14 @@ class PackedEngine(Engine):
         self, suffixes: Mapping[int, Sequence[int]], prefix: Prefix, skip: int
     ) -> dict[int, tuple[torch.Tensor, Suffix]]:
         """`_prefill` of `prefix` plus each suffix, in one row; omits keys and values of the first `skip` tokens."""
-        row = RecordedRow(pack(list(suffixes.values()), NO_OPTIONS, prefix, self._model.device))
-        packed = row.packed
-        logits = self._forward(packed.tokens, packed.positions, row, packed.readout)
+        layers: list[tuple[torch.Tensor, torch.Tensor]] = []
+        row = replace(pack(list(suffixes.values()), NO_OPTIONS, prefix, self._model.device), layers=layers)
+        logits = self._forward(row.tokens, row.positions, row, row.readout)
         before = [tuple(part[:, skip:] for part in layer) for layer in zip(prefix.keys, prefix.values, strict=True)]
-        before = before or [()] * len(row.layers)  # an empty prefix has no layers
+        before = before or [()] * len(layers)  # an empty prefix has no layers
         results: dict[int, tuple[torch.Tensor, Suffix]] = {}
-        for block, (i, start, length) in enumerate(zip(suffixes, packed.starts, packed.queries, strict=True)):
-            own = ([part[:, start : start + length] for part in layer] for layer in row.layers)
+        for block, (i, start, length) in enumerate(zip(suffixes, row.starts, row.queries, strict=True)):
+            own = ([part[:, start : start + length] for part in layer] for layer in layers)
             results[i] = logits[block], [_joined(*pair) for pair in zip(before, own, strict=True)]
         return results
 

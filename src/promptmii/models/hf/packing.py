@@ -7,7 +7,7 @@ to the tokens before it, a tree node to its query and its ancestors. Each answer
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import accumulate
 from typing import Any, Protocol
@@ -100,6 +100,8 @@ class Packed(Attention):
     """The number of query tokens in each block."""
     nodes: int
     """The number of tree nodes after each query."""
+    layers: list[tuple[torch.Tensor, torch.Tensor]] | None = None
+    """Collects the keys and values (K, L, D) of each layer, if it is a list."""
 
     @cached_property
     def readout(self) -> torch.Tensor:
@@ -108,6 +110,8 @@ class Packed(Attention):
         return (ends[:, None] + torch.arange(self.nodes + 1)).flatten().to(self.tokens.device)
 
     def attend(self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        if self.layers is not None:
+            self.layers.append((key, value))
         return self.attend_after(query, key, value, self.prefix.layer(layer))
 
     def attend_after(
@@ -165,19 +169,6 @@ class Forest(Attention):
         queries, keys, values = (states.split(self.lengths, dim=1) for states in (query, key, value))
         parts = zip(self.rows, queries, keys, values, strict=True)
         return torch.cat([row.attend(layer, *states) for row, *states in parts])
-
-
-@dataclass(frozen=True)
-class RecordedRow(Attention):
-    """A row that keeps its keys and values for later use."""
-
-    packed: Packed
-    layers: list[tuple[torch.Tensor, torch.Tensor]] = field(default_factory=list[tuple[torch.Tensor, torch.Tensor]])
-    """Keys and values (K, L, D) of each layer."""
-
-    def attend(self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-        self.layers.append((key, value))
-        return self.packed.attend(layer, query, key, value)
 
 
 def attend_blocks(
