@@ -135,10 +135,10 @@ def score(
         else:
             refit = read_table(refit)
             examples = load_task_for(instruction, refit, columns).task.rows
-            fresh_rows(instruction.fitted_on(Support(instruction.labels, examples)), loaded)  # raises before calls
+            # Before the first call, so that a refusal costs nothing.
+            rows, left_out = fresh_rows(instruction.fitted_on(Support(instruction.labels, examples)), loaded)
             instruction, read = recalibrate(instruction, refit, bound, columns, progress=followers.progress)
             fitting_notes = tuple(f"{refit.origin}: {note}" for note in read)
-            rows, left_out = fresh_rows(instruction, loaded)
         followers.progress.step("Scoring", len(rows))
         result = measure(prompt_name(prompt), bound, instruction, rows, bound.model.card.price)
     return replace(result, notes=(*loaded.notes, *left_out, *fitting_notes))

@@ -15,7 +15,6 @@ from promptmii.models.hf.packing import (
     IMPLEMENTATION,
     NO_OPTIONS,
     Attention,
-    Forest,
     pack,
     register,
     sizes,
@@ -71,12 +70,8 @@ class PackedEngine(Engine):
         results = [Likelihoods()] * len(prompts)
         for row in _rows(prompts, lambda length: max(length + nodes, lightest), self._sizes.row):
             prefixes = self._prefixes_of([prompts[blocks.members[0]][: blocks.shared] for blocks in row])
-            packed = Forest(
-                [
-                    pack([prompts[i][blocks.shared :] for i in blocks.members], trie, prefix, self._model.device)
-                    for blocks, prefix in zip(row, prefixes, strict=True)
-                ]
-            )
+            queries = [[prompts[i][blocks.shared :] for i in blocks.members] for blocks in row]
+            packed = pack(list(zip(prefixes, queries, strict=True)), trie, self._model.device)
             logits = self._forward(packed.tokens, packed.positions, packed, packed.readout)
             scores = iter(path_scores(logits.view(-1, nodes + 1, logits.shape[-1]), trie).tolist())
             for blocks in row:
@@ -174,7 +169,7 @@ class PackedEngine(Engine):
     ) -> dict[int, tuple[torch.Tensor, Suffix]]:
         """`_prefill` of `prefix` plus each suffix, in one row; omits keys and values of the first `skip` tokens."""
         layers: list[tuple[torch.Tensor, torch.Tensor]] = []
-        row = replace(pack(list(suffixes.values()), NO_OPTIONS, prefix, self._model.device), layers=layers)
+        row = replace(pack([(prefix, list(suffixes.values()))], NO_OPTIONS, self._model.device), layers=layers)
         logits = self._forward(row.tokens, row.positions, row, row.readout)
         before = [tuple(part[:, skip:] for part in layer) for layer in zip(prefix.keys, prefix.values, strict=True)]
         before = before or [()] * len(layers)  # an empty prefix has no layers
