@@ -638,6 +638,7 @@ def test_messages_name_fields_of_the_page_and_no_folder_of_it(client: TestClient
         ("give more rows per label, or --eval 0.", "give more rows per label."),
         ("correct --base-url (or OPENAI_BASE_URL).", 'correct "Server address" (or OPENAI_BASE_URL).'),
         ("Use fewer examples, or give --context-length, so that they fit.", "Use fewer examples."),
+        ("It says: too long, raise --max-model-len.", "It says: too long, raise --max-model-len."),
         ("Run again; with a --cache folder answers are kept. Or use --text.", 'Run again. Or use "Text".'),
         ("Use --mode generate.", 'Use "How the follower answers": generate.'),
         ("/my home/data/0123456789abcdef/a.csv is empty.", "a.csv is empty."),

@@ -26,7 +26,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update((function.__name__, function) for function in filters.FILTERS)
+    cast("dict[str, Any]", environment.filters).update({function.__name__: function for function in filters.FILTERS})
     cast("dict[str, Any]", environment.globals)["version"] = VERSION
     return environment
 

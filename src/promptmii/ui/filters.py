@@ -20,9 +20,9 @@ _FIELDS = {
     "--base-url": '"Server address"',
 }
 """The page's words for options of the command line, which messages name."""
-_OPTION = r"(?<![\w-])(--?[a-z][a-z-]*)"
-_CLAUSE = re.compile(rf"[,;] [^,;.]*?{_OPTION}[^.]*")
-"""The end of a sentence, from the clause that names an option."""
+_OPTION = re.compile(r"(?<![\w-])(?:--[a-z-]+|-n\b)")
+_ABSENT = re.compile(r"[,;] [^,;.]*?--(?:cache|context-length|eval)\b[^.]*")
+"""Advice on an option that the page lacks: the end of a sentence, from the clause that names it."""
 SHADES = 8
 """Steps of colour in a confusion matrix."""
 
@@ -38,13 +38,9 @@ def signed(value: float, digits: int = 3) -> str:
 
 
 def in_page_words(message: str, tables: str) -> str:
-    """A message with fields of the page instead of options, and the names of uploaded tables without their folder.
-
-    Advice on an option that the page lacks is left out.
-    """
+    """A message with fields of the page instead of options, and the names of uploaded tables without their folder."""
     message = re.sub(rf"{re.escape(tables)}[/\\][0-9a-f]{{16}}[/\\]", "", message)
-    message = _CLAUSE.sub(lambda clause: clause[0] if clause[1] in _FIELDS else "", message)
-    return re.sub(_OPTION, lambda option: _FIELDS.get(option[1], option[1]), message)
+    return _OPTION.sub(lambda option: _FIELDS.get(option[0], option[0]), _ABSENT.sub("", message))
 
 
 def step_name(name: str) -> str:
