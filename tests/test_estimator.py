@@ -305,7 +305,7 @@ class TestNothingIsMadeUp:
 
     def test_a_generator_whose_context_is_too_short_raises_with_the_cure(self):
         too_long = Failure(FailureKind.CONTEXT, "The limit is 2,000 tokens.")
-        with pytest.raises(EndpointError, match=r"2,000 tokens\. Give --context-length"):
+        with pytest.raises(EndpointError, match=r"2,000 tokens\. Use fewer examples, or give --context-length"):
             PromptClassifier(ScriptedModel([too_long], keyword), n=6).fit(X, y)
 
     def test_a_failed_fit_leaves_no_half_fitted_classifier(self):

@@ -33,7 +33,7 @@ def test_a_method_is_one_file(server: LabellingServer, tmp_path: Path) -> None: 
     usage = " ".join(with_toy("evaluate", "--help").split()).replace("- ", "-")
     assert "toy: writes some texts and keeps the longest" in usage
     assert "toy.texts=3 (texts to choose from)" in usage
-    assert "writes for mii, best-of-k, shuffled, other-task, toy" in usage
+    assert "Written by --generator. --set options.toy.texts" in usage
     run, report = tmp_path / "run", tmp_path / "report"
     grid = [
         "evaluate",

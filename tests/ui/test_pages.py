@@ -626,7 +626,7 @@ def test_messages_name_fields_of_the_page_and_no_folder_of_it(client: TestClient
     table = {"file": ("few.csv", b"text,label\na,x\nb,y\nc,x\nd,y\n")}
     data = client.post("/data", files=table, follow_redirects=False).headers["location"].partition("data=")[2]
     page = text_of(finished_page(client, start_run(client, data=data, labels=["x", "y"])))
-    assert 'the training part of few.csv has 2. Use 2 "Examples for the writer" or fewer.' in page
+    assert 'the training part of few.csv has 2. Use "Examples for the writer": 2 or less.' in page
 
 
 @pytest.mark.parametrize(
@@ -634,10 +634,12 @@ def test_messages_name_fields_of_the_page_and_no_folder_of_it(client: TestClient
     [
         ("name others with --text and --label.", 'name others with "Text" and "Label".'),
         ("or list the labels with --labels.", "or list the labels with the check boxes."),
-        ("; -n 6 or more shows one of each", '; 6 or more "Examples for the writer" shows one of each'),
+        ("; -n 6 or more shows one of each", '; "Examples for the writer": 6 or more shows one of each'),
         ("give more rows per label, or --eval 0.", "give more rows per label."),
         ("correct --base-url (or OPENAI_BASE_URL).", 'correct "Server address" (or OPENAI_BASE_URL).'),
-        ("Give --context-length, so that it fits.", 'Use fewer "Examples for the writer".'),
+        ("Use fewer examples, or give --context-length, so that they fit.", "Use fewer examples."),
+        ("It says: too long, raise --max-model-len.", "It says: too long, raise --max-model-len."),
+        ("Run again; with a --cache folder answers are kept. Or use --text.", 'Run again. Or use "Text".'),
         ("Use --mode generate.", 'Use "How the follower answers": generate.'),
         ("/my home/data/0123456789abcdef/a.csv is empty.", "a.csv is empty."),
         ("/my home/data cannot be written.", "/my home/data cannot be written."),

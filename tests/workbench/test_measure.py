@@ -5,7 +5,7 @@ from tests.workbench.keyword import keyword
 
 from promptmii import Example, Follower, Instruction, Naive, ScriptedModel, Support, workbench
 from promptmii.config import Columns
-from promptmii.errors import DataError, ScoreRefusedError
+from promptmii.errors import ConfigError, DataError, ScoreRefusedError
 from promptmii.instruction import CalibrationKind
 from promptmii.models.base import Failure, FailureKind
 
@@ -61,14 +61,16 @@ def test_an_edited_instruction_can_be_recalibrated(tmp_path) -> None:
     assert Instruction.load(fitted.save(path, force=True)) == fitted
 
 
-def test_the_score_stays_if_nothing_is_fitted() -> None:
+def test_a_follower_without_likelihoods_is_not_calibrated() -> None:
     rows = [{"text": f"a {label} {i}", "label": label} for i in range(4) for label in ("delivery", "refund")]
     made = Naive().induce(Support(("delivery", "refund"), ()))
-    writes, compares = Follower(ScriptedModel(["refund"]), "generate"), Follower(ScriptedModel(score=keyword))
-    scored = workbench.score(made, rows, writes).instruction
-    assert scored.measured is not None
-    assert workbench.recalibrate(scored, rows, writes, Columns())[0] == scored
-    assert workbench.recalibrate(scored, rows, compares, Columns(), "support")[0].measured is None
+    writes = Follower(ScriptedModel(["refund"]), "generate")
+    with pytest.raises(ConfigError, match="in the mode generate, so there is nothing to fit"):
+        workbench.recalibrate(made, rows, writes, Columns())
+    assert workbench.recalibrate(made, rows, writes, Columns(), "none")[0].calibration is None
+    measured = workbench.score(made, rows, writes, refit=rows)
+    assert measured.scored.n == 8
+    assert measured.notes[-1] == "nothing is fitted: scripted gives no likelihoods in the mode generate"
 
 
 def test_rows_that_calibrate_nothing_may_still_measure() -> None:

@@ -6,7 +6,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, fields, is_dataclass
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 
@@ -17,7 +17,6 @@ from promptmii.errors import ConfigError
 
 if TYPE_CHECKING:
     from promptmii.config import Columns, Endpoint
-    from promptmii.instruction import Mode
     from promptmii.progress import Progress
     from promptmii.workbench import Abstain, Followers
 
@@ -135,10 +134,9 @@ class FollowerOptions:
 
     follower: Follow = None
     mode: Annotated[
-        str | None,
+        Literal["choose", "generate"] | None,
         typer.Option(
-            metavar="choose|generate",
-            help="choose compares label likelihoods; generate reads the label from text. Default: as in the file.",
+            help="choose compares label likelihoods; generate reads the label from text. Default: as in the file."
         ),
     ] = None
     server: ServerOptions = ServerOptions()
@@ -148,13 +146,6 @@ class FollowerOptions:
     def endpoint(self) -> "Endpoint":
         """The options as settings. Raises `ConfigError`."""
         return self.server.endpoint(self.max_cost)
-
-    @property
-    def checked_mode(self) -> "Mode | None":
-        """The mode in --mode. Raises `ConfigError`."""
-        if self.mode in (None, "choose", "generate"):
-            return self.mode
-        raise ConfigError(f"--mode is {self.mode!r}; expected choose or generate.")
 
     @contextmanager
     def followers(
@@ -173,11 +164,11 @@ class FollowerOptions:
         from promptmii.models import DEFAULT
         from promptmii.workbench import Followers, batch_followers
 
-        mode, servers, make = self.checked_mode, servers or ServeOptions(), batch_followers if batch else Followers
+        servers, make = servers or ServeOptions(), batch_followers if batch else Followers
         with (
             listening(quiet=quiet) as progress,
             servers.endpoint(self.follower or named or DEFAULT, self.endpoint, progress) as endpoint,
-            closing(make(self.follower, endpoint, progress, confirmed, mode=mode)) as followers,
+            closing(make(self.follower, endpoint, progress, confirmed, mode=self.mode)) as followers,
         ):
             yield followers
 

@@ -52,7 +52,7 @@ def edit(
     backup = None if output else instruction.with_name(f"{instruction.name}~")
     if backup:
         check_writable(backup, force=True)
-    _ = answers.checked_mode, answers.endpoint, rows.columns  # a wrong option must not cost the user's edit
+    _ = answers.endpoint, rows.columns  # a wrong option must not cost the user's edit
     before = Instruction.load(instruction)
     table = rows_for(before, data)
     text = _edited(before.text)

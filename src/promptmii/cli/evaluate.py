@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from typer.core import TyperCommand
@@ -39,26 +39,8 @@ if TYPE_CHECKING:
 class Evaluate(TyperCommand):
     """Lists the methods in its help. They are imported only for that, because the import is slow."""
 
-    def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write the options, with the methods that each model option is for."""
-        from promptmii.inducers import METHODS, WrittenBy
-
-        def names(written_by: WrittenBy) -> str:
-            return ", ".join(name for name, method in METHODS.items() if method.written_by is written_by)
-
-        texts = {
-            "methods": f"Comma-separated: {', '.join(METHODS)}.",
-            "generator": f"Model under test, which writes for {names(WrittenBy.GENERATOR)}; repeatable.",
-            "untrained": f"Untrained model, which writes for {names(WrittenBy.UNTRAINED)}; default: the follower.",
-            "searcher": f"Model that proposes for {names(WrittenBy.SEARCHER)}; default: the follower.",
-        }
-        for parameter in self.params:
-            if parameter.name in texts:
-                parameter.help = texts[parameter.name]  # pyright: ignore[reportAttributeAccessIssue]
-        super().format_options(ctx, formatter)
-
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
-        """Write one line per method, with its options."""
+        """Write one line per method, with the model that writes for it and its options."""
         from promptmii.inducers import METHODS
 
         self.epilog = "\n\n".join(("Methods:", *map(_described, METHODS.values())))
@@ -70,7 +52,8 @@ def _described(method: "type[Method]") -> str:
         f"options.{method.name}.{name}={field.default}" + (f" ({field.description})" if field.description else "")
         for name, field in method.model_fields.items()
     ]
-    return f"{method.name}: {method.summary}." + (f" --set {', '.join(options)}." if options else "")
+    writer = "" if method.written_by.value == "nobody" else f" Written by --{method.written_by.value}."
+    return f"{method.name}: {method.summary}.{writer}" + (f" --set {', '.join(options)}." if options else "")
 
 
 @dataclass(frozen=True)
@@ -81,15 +64,19 @@ class _GridOptions:
         list[str] | None,
         typer.Option(help="Task file or folder of them, corpus[:split], hub:..., or suite; repeatable."),
     ] = None
-    methods: Annotated[str | None, typer.Option(help="Comma-separated.")] = None
+    methods: Annotated[str | None, typer.Option(help="Comma-separated; listed below.")] = None
     n: Annotated[str | None, N("Numbers of examples, comma-separated.")] = None
     seeds: Annotated[int | None, typer.Option(help="How often to draw the examples, for each n.")] = None
     evaluate: Annotated[int | None, typer.Option("--eval", help="Test rows per task.")] = None
     generator: Annotated[list[str] | None, typer.Option(help="Model under test; repeatable.")] = None
     follower: Annotated[list[str] | None, typer.Option(help="Model that labels; repeat it for several.")] = None
-    untrained: Annotated[list[str] | None, typer.Option(help="Untrained model; repeatable.")] = None
-    searcher: Annotated[str | None, typer.Option(help="Model that proposes candidates in searches.")] = None
-    mode: Annotated[str | None, typer.Option(metavar="choose|generate", help="How the follower answers.")] = None
+    untrained: Annotated[list[str] | None, typer.Option(help="Untrained model; default: the follower; repeatable.")] = (
+        None
+    )
+    searcher: Annotated[
+        str | None, typer.Option(help="Model that proposes candidates in searches; default: the follower.")
+    ] = None
+    mode: Annotated[Literal["choose", "generate"] | None, typer.Option(help="How the follower answers.")] = None
     nameless: Annotated[bool | None, typer.Option(help="Hide the label names behind A, 7, class 3.")] = None
     budget: Annotated[int | None, typer.Option(help="Maximum length of an instruction, in tokens.")] = None
     workers: Annotated[int | None, typer.Option(help="Cells to run at once.")] = None

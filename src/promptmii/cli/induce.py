@@ -4,11 +4,11 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from promptmii.calibration_kinds import READS
+from promptmii.calibration_kinds import CalibrationKind
 from promptmii.cli.bars import listening
 from promptmii.cli.blocks import RowOptions, ServerOptions, blocks
 from promptmii.cli.compare import score_cells
@@ -42,22 +42,13 @@ class _WritingOptions:
         str | None, typer.Option(help=f"Model that labels: {DEFAULT}, {PREFIXES} Default: the generator's base model.")
     ] = None
     mode: Annotated[
-        str,
-        typer.Option(
-            metavar="choose|generate",
-            help="choose compares label likelihoods; generate reads the label from text, as in the paper.",
-        ),
+        Literal["choose", "generate"],
+        typer.Option(help="choose compares label likelihoods; generate reads the label from text, as in the paper."),
     ] = "choose"
-    calibration: Annotated[
-        str,
-        typer.Option(metavar="|".join(("auto", *READS)), help="How to correct label bias."),
-    ] = "auto"
+    calibration: Annotated[Literal["auto", CalibrationKind], typer.Option(help="How to correct label bias.")] = "auto"
     shortlist: Annotated[
-        str,
-        typer.Option(
-            metavar="auto|embedding|tfidf|none",
-            help="With more than 30 labels, compare only those most similar to each text; none compares all.",
-        ),
+        Literal["auto", "embedding", "tfidf", "none"],
+        typer.Option(help="With more than 30 labels, compare only those most similar to each text; none compares all."),
     ] = "auto"
     start: Annotated[
         str | None,

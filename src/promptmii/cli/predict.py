@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
@@ -19,8 +19,6 @@ from promptmii.errors import ConfigError, DataError, counted
 
 if TYPE_CHECKING:
     from promptmii.workbench import Labelled, Pending
-
-FORMATS = ("txt", "csv", "tsv", "jsonl")
 
 
 @app.command()
@@ -34,7 +32,8 @@ def predict(
     output: Output = None,
     text: Text = None,
     format: Annotated[
-        str, typer.Option(metavar="|".join(FORMATS), help="Format of standard input; txt has one text per line.")
+        Literal["txt", "csv", "tsv", "jsonl"],
+        typer.Option(help="Format of standard input; txt has one text per line."),
     ] = "txt",
     batch_api: Annotated[
         bool,
@@ -134,8 +133,6 @@ def _source(argument: str, form: str) -> Generator[str | Path | list[str]]:
     """
     from promptmii.workbench.inputs import is_path
 
-    if form not in FORMATS:
-        raise ConfigError(f"--format is {form!r}; expected one of {', '.join(FORMATS)}.")
     if argument != "-":
         yield argument if argument.startswith("hub:") or is_path(argument) else [argument]
         return

@@ -23,6 +23,7 @@ from promptmii.inducers.fixed import NoInstruction
 from promptmii.inducers.method import Kit, Method, Role
 from promptmii.instruction import Instruction
 from promptmii.models import sentences
+from promptmii.models.hf import quiet
 from promptmii.models.threads import in_calling_thread
 from promptmii.task import Support
 from promptmii.words import WORD
@@ -124,8 +125,6 @@ class SetFitMethod(_ClassifierMethod):
     def _fine_tune(self, texts: list[str], labels: list[str], seed: int) -> Any:
         from datasets import Dataset, disable_progress_bars
         from transformers import PrinterCallback, ProgressCallback
-
-        from promptmii.models.hf.quiet import quiet
 
         setfit: Any = import_module("setfit")
         disable_progress_bars()

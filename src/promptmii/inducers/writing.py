@@ -127,7 +127,8 @@ class Writer:
         if isinstance(answer, Failure):
             message = f"The generator {self.model.card.reference} gave no instruction: {answer.kind}: {answer.message}"
             if answer.kind is FailureKind.CONTEXT:
-                message = f"{message.rstrip('.')}. Give --context-length, so that only the examples that fit are sent."
+                cure = "Use fewer examples, or give --context-length, so that only the examples that fit are sent."
+                message = f"{message.rstrip('.')}. {cure}"
             raise EndpointError(message, answer.kind)
         text = unwrapped(storable(without_thought(answer.text) or ""))
         return drop_repeated_items(text) if self.style.listed_once else text

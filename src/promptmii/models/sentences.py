@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from promptmii.errors import MissingDependencyError
 from promptmii.models.embedded import MINILM, embedded_file
+from promptmii.models.hf import quiet
 from promptmii.models.threads import in_calling_thread
 
 PACKAGE = "sentence_transformers"
@@ -56,8 +57,6 @@ def embed(texts: Sequence[str]) -> NDArray[np.float32]:
 
 @cache
 def _model() -> Any:
-    folder = weights()
-    from promptmii.models.hf.quiet import quiet  # needs a package that `weights` looks for
-
+    folder = str(weights())
     with quiet():
-        return import_module(PACKAGE).SentenceTransformer(str(folder), device="cpu")
+        return import_module(PACKAGE).SentenceTransformer(folder, device="cpu")

@@ -17,7 +17,7 @@ from promptmii.errors import ModelError, OutputError, PromptMIIError, counted
 from promptmii.files import atomic_folder
 from promptmii.markup import markdown_table
 from promptmii.models.embedded import EMBEDDED
-from promptmii.models.hf.quiet import quiet
+from promptmii.models.hf import quiet
 from promptmii.models.references import ServerReference
 from promptmii.schema import Settings
 from promptmii.task import Task

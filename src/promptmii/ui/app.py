@@ -3,7 +3,6 @@
 import logging
 import socket
 from collections.abc import Mapping
-from importlib import resources
 from pathlib import Path
 
 from starlette.applications import Starlette
@@ -66,7 +65,7 @@ def make_app(
         Route("/reports", reports.draw, methods=["POST"]),
         Route("/reports/files/{path:path}", reports.file),
         Route("/reports/{key}", reports.show),
-        Mount("/static", StaticFiles(directory=str(resources.files("promptmii.ui") / "static"))),
+        Mount("/static", StaticFiles(packages=[("promptmii.ui", "static")])),
     ]
     app = Starlette(
         routes=routes,

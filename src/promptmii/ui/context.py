@@ -26,19 +26,8 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for function in (
-        filters.share,
-        filters.signed,
-        filters.step_name,
-        filters.money,
-        filters.seconds,
-        filters.time_left,
-        filters.tokens,
-        filters.integer,
-    ):
-        environment.filters[function.__name__] = function
-    functions = {"per_thousand": filters.per_thousand, "shade": filters.shade, "verdict": filters.verdict}
-    cast("dict[str, Any]", environment.globals).update(functions, version=VERSION)
+    cast("dict[str, Any]", environment.filters).update({function.__name__: function for function in filters.FILTERS})
+    cast("dict[str, Any]", environment.globals)["version"] = VERSION
     return environment
 
 

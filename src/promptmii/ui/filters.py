@@ -1,4 +1,4 @@
-"""Numbers and sentences as the page shows them: filters and functions of its templates."""
+"""Numbers and sentences as the page shows them: the filters of its templates."""
 
 import re
 from math import floor
@@ -10,19 +10,19 @@ from promptmii.ui.store import Trial
 STEPS = {" mii": " the instruction", " naive": " the label list", " icl": " the examples"}
 """The page's words for methods at the end of a pipeline step."""
 _FIELDS = {
-    r", or --eval 0|; with a --cache folder[^.]*|, or give its size with --context-length": "",
-    r"Give --context-length[^.]*": 'Use fewer "Examples for the writer"',
-    r"-n (\d+) or less": r'\1 "Examples for the writer" or fewer',
-    r"-n (\d+) or more": r'\1 or more "Examples for the writer"',
-    r"with --labels": "with the check boxes",
-    r"--label\b": '"Label"',
-    r"--text\b": '"Text"',
-    r"--follower\b": '"Follower"',
-    r"--mode\b": '"How the follower answers":',
-    r"--calibration\b": '"Label bias correction":',
-    r"--base-url\b": '"Server address"',
+    "-n": '"Examples for the writer":',
+    "--text": '"Text"',
+    "--label": '"Label"',
+    "--labels": "the check boxes",
+    "--follower": '"Follower"',
+    "--mode": '"How the follower answers":',
+    "--calibration": '"Label bias correction":',
+    "--base-url": '"Server address"',
 }
-"""What messages say about options of the command line, and the page's words for them."""
+"""The page's words for options of the command line, which messages name."""
+_OPTION = re.compile(r"(?<![\w-])(?:--[a-z-]+|-n\b)")
+_ABSENT = re.compile(r"[,;] [^,;.]*?--(?:cache|context-length|eval)\b[^.]*")
+"""Advice on an option that the page lacks: the end of a sentence, from the clause that names it."""
 SHADES = 8
 """Steps of colour in a confusion matrix."""
 
@@ -40,9 +40,7 @@ def signed(value: float, digits: int = 3) -> str:
 def in_page_words(message: str, tables: str) -> str:
     """A message with fields of the page instead of options, and the names of uploaded tables without their folder."""
     message = re.sub(rf"{re.escape(tables)}[/\\][0-9a-f]{{16}}[/\\]", "", message)
-    for option, field in _FIELDS.items():
-        message = re.sub(option, field, message)
-    return message
+    return _OPTION.sub(lambda option: _FIELDS.get(option[0], option[0]), _ABSENT.sub("", message))
 
 
 def step_name(name: str) -> str:
@@ -119,3 +117,7 @@ def verdict(trial: Trial) -> tuple[str, str]:
     interval = f"{signed(difference.mean)} [{signed(difference.low, 2)}, {signed(difference.high, 2)}]"
     p = f"p = {share(difference.p)}" if difference.p >= 0.001 else "p < .001"
     return f"{score}{against}.", f"{judgement} {interval}, {p}."
+
+
+FILTERS = (share, signed, step_name, money, per_thousand, seconds, time_left, tokens, integer, shade, verdict)
+"""The filters that need nothing but their arguments."""

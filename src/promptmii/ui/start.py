@@ -66,7 +66,7 @@ def _recent(context: AppContext, most: int) -> list[Trial]:
 
 
 def _first_page(context: AppContext, failure: str = "") -> Response:
-    recent = _recent(context, RECENT)
+    recent = [(0, trial) for trial in _recent(context, RECENT)]
     return context.page(
         "start.html", recent=recent, store=context.store, failure=failure, endings=",".join((*SUFFIXES, ".gz"))
     )

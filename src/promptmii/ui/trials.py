@@ -14,7 +14,7 @@ from promptmii.errors import ConfigError
 from promptmii.exports import ENDINGS, TARGETS
 from promptmii.follower import Prediction
 from promptmii.metrics import confusion
-from promptmii.ui.context import AppContext, go, stream, text_of
+from promptmii.ui.context import AppContext, stream, text_of
 from promptmii.ui.jobs import Job
 from promptmii.ui.store import Answers, Trial
 from promptmii.ui.work import Change
@@ -93,9 +93,8 @@ def _job_html(context: AppContext, trial: Trial, job: Job) -> str:
 
 def cancel(request: Request) -> Response:
     """Cancel the jobs of this trial."""
-    context, key = AppContext.of(request), request.path_params["key"]
-    _stop(context, key)
-    return Response(status_code=204) if "hx-request" in request.headers else go(request, f"/trials/{key}")
+    _stop(AppContext.of(request), request.path_params["key"])
+    return Response(status_code=204)
 
 
 def _stop(context: AppContext, key: str) -> None:

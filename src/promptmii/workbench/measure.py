@@ -8,7 +8,7 @@ from promptmii import metrics
 from promptmii.calibration_kinds import READS, Reads
 from promptmii.config import Columns
 from promptmii.data import LoadedTask, Source, read_table
-from promptmii.errors import ScoreRefusedError
+from promptmii.errors import ConfigError, ScoreRefusedError
 from promptmii.follower import Follower, Predictor, resolve_calibration
 from promptmii.instruction import EDITED, CalibrationKind, Cost, Instruction
 from promptmii.markup import table_html
@@ -126,17 +126,19 @@ def score(
     rows, left_out = fresh_rows(instruction, loaded)
     with open_followers(follower, progress) as followers:
         bound = followers.of(instruction)
-        if refit is None:
+        if refit is None or not _calibrates(bound):
             fitting_notes = calibration_notes(instruction, bound)
+            if refit is not None:
+                reference = bound.model.card.reference
+                fitting_notes += (f"nothing is fitted: {reference} gives no likelihoods in the mode {bound.mode}",)
             instruction = bind(bound, instruction)
         else:
             refit = read_table(refit)
-            if resolve_calibration("auto", bound.mode, bound.model.card) == "support":
-                examples = load_task_for(instruction, refit, columns).task.rows
-                fresh_rows(instruction.fitted_on(Support(instruction.labels, examples)), loaded)  # raises before calls
+            examples = load_task_for(instruction, refit, columns).task.rows
+            # Before the first call, so that a refusal costs nothing.
+            rows, left_out = fresh_rows(instruction.fitted_on(Support(instruction.labels, examples)), loaded)
             instruction, read = recalibrate(instruction, refit, bound, columns, progress=followers.progress)
             fitting_notes = tuple(f"{refit.origin}: {note}" for note in read)
-            rows, left_out = fresh_rows(instruction, loaded)
         followers.progress.step("Scoring", len(rows))
         result = measure(prompt_name(prompt), bound, instruction, rows, bound.model.card.price)
     return replace(result, notes=(*loaded.notes, *left_out, *fitting_notes))
@@ -146,8 +148,12 @@ def bind(follower: Follower, instruction: Instruction) -> Instruction:
     """The instruction with this follower and its mode, without a calibration fitted to another follower."""
     binding = {"follower": follower.model.card.reference, "mode": follower.mode}
     bound = follower.own(instruction).model_copy(update=binding)
-    calibrates = resolve_calibration("auto", follower.mode, follower.model.card) != "none"
-    return bound if calibrates else bound.without_notes(EDITED)
+    return bound if _calibrates(follower) else bound.without_notes(EDITED)
+
+
+def _calibrates(follower: Follower) -> bool:
+    """Whether a calibration can be fitted for this follower."""
+    return resolve_calibration("auto", follower.mode, follower.model.card) != "none"
 
 
 def load_inputs(prompt: Prompt, source: Source, columns: Columns) -> tuple[Instruction, LoadedTask]:
@@ -170,17 +176,18 @@ def recalibrate(
 ) -> tuple[Instruction, tuple[str, ...]]:
     """The instruction calibrated for `follower` on the rows of a table, without its old score; and notes on the table.
 
-    An instruction without a calibration is returned unchanged if none is fitted.
+    Raises `ConfigError` if the follower gives no likelihoods to calibrate.
     """
+    if kind != "none" and not _calibrates(follower):
+        raise ConfigError(
+            f"A calibration needs likelihoods, and {follower.model.card.reference} gives none in the mode "
+            f"{follower.mode}, so there is nothing to fit. Use --mode choose and a follower with likelihoods (see "
+            "promptmii doctor)."
+        )
     loaded = load_task_for(instruction, source, columns)
     progress.step("Calibrating", len(loaded.task.rows))
     follower = replace(follower, calibration=resolve_calibration(kind, follower.mode, follower.model.card))
-    refitted = fit_calibration(instruction, follower, loaded.task.rows)
-    with_old_score = refitted.model_copy(
-        update={"measured": instruction.measured, "calibration_cost": instruction.calibration_cost}
-    )
-    unchanged = with_old_score == instruction and not refitted.calibration
-    return (instruction if unchanged else refitted), loaded.notes
+    return fit_calibration(instruction, follower, loaded.task.rows), loaded.notes
 
 
 def fit_calibration(instruction: Instruction, follower: Predictor, rows: Sequence[Example]) -> Instruction:

@@ -12,6 +12,7 @@ from typing import Any
 from promptmii.errors import MissingDependencyError
 from promptmii.files import atomic_folder, cache_folder, locked
 from promptmii.models.embedded import embedded, embedded_file
+from promptmii.models.hf import quiet
 
 LAYOUT = "4"
 """Version of the conversion. Raise it when the conversion changes, so that older folders are not used."""
@@ -44,8 +45,6 @@ def _convert(gguf: Path, folder: Path) -> None:
         from safetensors.torch import save_file
         from tokenizers import pre_tokenizers
         from transformers import AutoModelForCausalLM, AutoTokenizer
-
-        from promptmii.models.hf.quiet import quiet
     except ImportError as error:
         raise MissingDependencyError("An embedded model under transformers", "hf") from error
     source = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}

@@ -1,6 +1,7 @@
 """Two engines for transformers models: packed rows if the model's attention allows them, else plain passes."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -14,8 +15,6 @@ from promptmii.models.hf.packing import (
     IMPLEMENTATION,
     NO_OPTIONS,
     Attention,
-    Forest,
-    RecordedRow,
     pack,
     register,
     sizes,
@@ -71,12 +70,8 @@ class PackedEngine(Engine):
         results = [Likelihoods()] * len(prompts)
         for row in _rows(prompts, lambda length: max(length + nodes, lightest), self._sizes.row):
             prefixes = self._prefixes_of([prompts[blocks.members[0]][: blocks.shared] for blocks in row])
-            packed = Forest(
-                [
-                    pack([prompts[i][blocks.shared :] for i in blocks.members], trie, prefix, self._model.device)
-                    for blocks, prefix in zip(row, prefixes, strict=True)
-                ]
-            )
+            queries = [[prompts[i][blocks.shared :] for i in blocks.members] for blocks in row]
+            packed = pack(list(zip(prefixes, queries, strict=True)), trie, self._model.device)
             logits = self._forward(packed.tokens, packed.positions, packed, packed.readout)
             scores = iter(path_scores(logits.view(-1, nodes + 1, logits.shape[-1]), trie).tolist())
             for blocks in row:
@@ -173,14 +168,14 @@ class PackedEngine(Engine):
         self, suffixes: Mapping[int, Sequence[int]], prefix: Prefix, skip: int
     ) -> dict[int, tuple[torch.Tensor, Suffix]]:
         """`_prefill` of `prefix` plus each suffix, in one row; omits keys and values of the first `skip` tokens."""
-        row = RecordedRow(pack(list(suffixes.values()), NO_OPTIONS, prefix, self._model.device))
-        packed = row.packed
-        logits = self._forward(packed.tokens, packed.positions, row, packed.readout)
+        layers: list[tuple[torch.Tensor, torch.Tensor]] = []
+        row = replace(pack([(prefix, list(suffixes.values()))], NO_OPTIONS, self._model.device), layers=layers)
+        logits = self._forward(row.tokens, row.positions, row, row.readout)
         before = [tuple(part[:, skip:] for part in layer) for layer in zip(prefix.keys, prefix.values, strict=True)]
-        before = before or [()] * len(row.layers)  # an empty prefix has no layers
+        before = before or [()] * len(layers)  # an empty prefix has no layers
         results: dict[int, tuple[torch.Tensor, Suffix]] = {}
-        for block, (i, start, length) in enumerate(zip(suffixes, packed.starts, packed.queries, strict=True)):
-            own = ([part[:, start : start + length] for part in layer] for layer in row.layers)
+        for block, (i, start, length) in enumerate(zip(suffixes, row.starts, row.queries, strict=True)):
+            own = ([part[:, start : start + length] for part in layer] for layer in layers)
             results[i] = logits[block], [_joined(*pair) for pair in zip(before, own, strict=True)]
         return results
 

@@ -14,6 +14,7 @@ from promptmii.errors import MissingDependencyError, UnknownModelError, first_li
 from promptmii.files import refuse_full_disk
 from promptmii.models.base import ModelCard
 from promptmii.models.chat import ChatFormat, Tokenizer
+from promptmii.models.hf import quiet
 from promptmii.models.local import LocalModel
 from promptmii.models.references import Weights
 from promptmii.models.threads import in_calling_thread
@@ -23,7 +24,6 @@ try:
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     from promptmii.models.hf.engines import engine_for
-    from promptmii.models.hf.quiet import quiet
 except ImportError as error:
     raise MissingDependencyError("Models of transformers (hf:)", "hf") from error
 

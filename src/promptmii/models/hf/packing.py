@@ -6,10 +6,9 @@ nearly all of the arithmetic, see only real tokens. A block attends to the share
 to the tokens before it, a tree node to its query and its ancestors. Each answer is positioned directly after its query.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from itertools import accumulate
 from typing import Any, Protocol
 
 import torch
@@ -73,8 +72,10 @@ NO_OPTIONS = Trie((), (), (), ())
 
 @dataclass(frozen=True)
 class Group:
-    """Neighbouring blocks of similar length, padded to the longest for attention within the blocks."""
+    """Neighbouring blocks of similar length and one prefix, padded to the longest for attention within the blocks."""
 
+    prefix: Prefix
+    """The prefix that the blocks attend to."""
     index: torch.Tensor
     """(N, M): positions in the packed row; padding repeats the group's first position."""
     mask: torch.Tensor
@@ -91,8 +92,6 @@ class Packed(Attention):
     """(1, L)"""
     positions: torch.Tensor
     """(1, L)"""
-    prefix: Prefix
-    """The prefix that every block attends to."""
     groups: tuple[Group, ...]
     starts: tuple[int, ...]
     """The position in the row of each block's first token."""
@@ -100,6 +99,8 @@ class Packed(Attention):
     """The number of query tokens in each block."""
     nodes: int
     """The number of tree nodes after each query."""
+    layers: list[tuple[torch.Tensor, torch.Tensor]] | None = None
+    """Collects the keys and values (K, L, D) of each layer, if it is a list."""
 
     @cached_property
     def readout(self) -> torch.Tensor:
@@ -108,76 +109,32 @@ class Packed(Attention):
         return (ends[:, None] + torch.arange(self.nodes + 1)).flatten().to(self.tokens.device)
 
     def attend(self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-        return self.attend_after(query, key, value, self.prefix.layer(layer))
+        if self.layers is not None:
+            self.layers.append((key, value))
+        return self.attend_after(query, key, value, [group.prefix.layer(layer) for group in self.groups])
 
     def attend_after(
         self,
         query: torch.Tensor,
         key: torch.Tensor,
         value: torch.Tensor,
-        past: tuple[torch.Tensor, torch.Tensor] | None,
+        pasts: Sequence[tuple[torch.Tensor, torch.Tensor] | None],
     ) -> torch.Tensor:
-        """`attend`, with the keys and values (K, P, D) of the prefix as an argument."""
+        """`attend`, with the keys and values (K, P, D) of each group's prefix as an argument."""
         heads, _, dim = query.shape
         key_heads = key.shape[0]
         parts: list[torch.Tensor] = []
-        for group in self.groups:
+        for group, past in zip(self.groups, pasts, strict=True):
             size, width = group.index.shape
             flat = group.index.view(-1)
             q = query.index_select(1, flat).view(key_heads, -1, size, width, dim).transpose(1, 2)
             k, v = (x.index_select(1, flat).view(key_heads, size, width, dim) for x in (key, value))
             # The scores of a single long block may exceed the memory, so its queries are taken a few at a time.
-            step = max(1, sizes(query.device).scores // (heads * size * (width + len(self.prefix.tokens))))
+            step = max(1, sizes(query.device).scores // (heads * size * (width + len(group.prefix.tokens))))
             pieces = zip(q.split(step, 3), group.mask.split(step, 1), strict=True)
             out = torch.cat([attend_blocks(piece, k, v, mask, past) for piece, mask in pieces], dim=3)
             parts.append(out.permute(1, 3, 0, 2, 4).reshape(size * width, heads, dim).index_select(0, group.real))
         return torch.cat(parts)
-
-
-@dataclass(frozen=True)
-class Forest(Attention):
-    """Several rows, each with its own prefix, laid end to end."""
-
-    rows: Sequence[Packed]
-
-    @cached_property
-    def lengths(self) -> list[int]:
-        """The number of tokens in each row."""
-        return [row.tokens.shape[1] for row in self.rows]
-
-    @property
-    def tokens(self) -> torch.Tensor:
-        """(1, L)"""
-        return torch.cat([row.tokens for row in self.rows], dim=1)
-
-    @property
-    def positions(self) -> torch.Tensor:
-        """(1, L)"""
-        return torch.cat([row.positions for row in self.rows], dim=1)
-
-    @property
-    def readout(self) -> torch.Tensor:
-        """See `Packed.readout`."""
-        starts = accumulate(self.lengths[:-1], initial=0)
-        return torch.cat([row.readout + start for row, start in zip(self.rows, starts, strict=True)])
-
-    def attend(self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-        queries, keys, values = (states.split(self.lengths, dim=1) for states in (query, key, value))
-        parts = zip(self.rows, queries, keys, values, strict=True)
-        return torch.cat([row.attend(layer, *states) for row, *states in parts])
-
-
-@dataclass(frozen=True)
-class RecordedRow(Attention):
-    """A row that keeps its keys and values for later use."""
-
-    packed: Packed
-    layers: list[tuple[torch.Tensor, torch.Tensor]] = field(default_factory=list[tuple[torch.Tensor, torch.Tensor]])
-    """Keys and values (K, L, D) of each layer."""
-
-    def attend(self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-        self.layers.append((key, value))
-        return self.packed.attend(layer, query, key, value)
 
 
 def attend_blocks(
@@ -206,34 +163,42 @@ def attend_blocks(
     return from_own.view(query.shape) + from_past.view(query.shape)
 
 
-def pack(queries: Sequence[Tokens], trie: Trie, prefix: Prefix, device: torch.device) -> Packed:
-    """Lay out non-empty `queries`, preferably sorted by length, after `prefix`, each followed by `trie`."""
-    nodes, offset = len(trie.tokens), len(prefix.tokens)
+def pack(rows: Sequence[tuple[Prefix, Sequence[Tokens]]], trie: Trie, device: torch.device) -> Packed:
+    """Lay out non-empty queries, preferably sorted by length, after their prefix, each followed by `trie`."""
     tokens: list[int] = []
     positions: list[int] = []
     starts: list[int] = []
-    for query in queries:
-        starts.append(len(tokens))
-        tokens += [*query, *trie.tokens]
-        end = offset + len(query)
-        positions += [*range(offset, end), *(end - 1 + depth for depth in trie.depth)]
-    lengths = [len(query) for query in queries]
     groups: list[Group] = []
+    for prefix, queries in rows:
+        first, offset = len(starts), len(prefix.tokens)
+        for query in queries:
+            starts.append(len(tokens))
+            tokens += [*query, *trie.tokens]
+            end = offset + len(query)
+            positions += [*range(offset, end), *(end - 1 + depth for depth in trie.depth)]
+        groups += _groups(starts[first:], [len(query) for query in queries], trie, prefix, device)
+    lengths = tuple(len(query) for _, queries in rows for query in queries)
+    row_tokens, row_positions = (torch.tensor([values], device=device) for values in (tokens, positions))
+    return Packed(row_tokens, row_positions, tuple(groups), tuple(starts), lengths, len(trie.tokens))
+
+
+def _groups(
+    starts: Sequence[int], lengths: Sequence[int], trie: Trie, prefix: Prefix, device: torch.device
+) -> Iterator[Group]:
+    nodes = len(trie.tokens)
     first, most_scores = 0, sizes(device).scores // 8
     for last in range(1, len(lengths) + 1):
         # The group with one more block: its scores must stay in bounds, and at most an eighth of it may be padding.
         candidate = lengths[first : last + 1]
         width = max(candidate) + nodes
-        too_large = (last + 1 - first) * width * (offset + width) > most_scores
+        too_large = (last + 1 - first) * width * (len(prefix.tokens) + width) > most_scores
         too_uneven = min(candidate) + nodes < width * 7 // 8
         if last == len(lengths) or too_large or too_uneven:
-            groups.append(_group(starts[first:last], lengths[first:last], trie, device))
+            yield _group(starts[first:last], lengths[first:last], trie, prefix, device)
             first = last
-    row_tokens, row_positions = (torch.tensor([values], device=device) for values in (tokens, positions))
-    return Packed(row_tokens, row_positions, prefix, tuple(groups), tuple(starts), tuple(lengths), nodes)
 
 
-def _group(starts: Sequence[int], lengths: Sequence[int], trie: Trie, device: torch.device) -> Group:
+def _group(starts: Sequence[int], lengths: Sequence[int], trie: Trie, prefix: Prefix, device: torch.device) -> Group:
     n = len(trie.tokens)
     visible = torch.zeros(n, n, dtype=torch.bool)  # node i attends to node j: itself or an ancestor
     for node in range(n):
@@ -251,7 +216,7 @@ def _group(starts: Sequence[int], lengths: Sequence[int], trie: Trie, device: to
         allowed[block, length:end, length:end] = visible
     allowed[:, :, 0] |= ~real  # padding must attend to something, or its softmax is 0/0
     mask = torch.zeros(allowed.shape).masked_fill_(~allowed, float("-inf"))
-    return Group(index.to(device), mask.to(device), real.view(-1).nonzero().view(-1).to(device))
+    return Group(prefix, index.to(device), mask.to(device), real.view(-1).nonzero().view(-1).to(device))
 
 
 def packed_attention(

@@ -19,7 +19,7 @@ from promptmii.calibration_kinds import READS, Reads
 from promptmii.errors import UnknownModelError
 from promptmii.inducers.writing import Writer
 from promptmii.models import ScriptedModel, weights_of
-from promptmii.models.hf.quiet import quiet
+from promptmii.models.hf import quiet
 from promptmii.progress import QUIET, Progress
 from promptmii.prompts import FRAME_SLOTS, Template, frame_prompt
 from promptmii.schema import Settings

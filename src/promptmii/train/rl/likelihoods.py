@@ -36,13 +36,15 @@ class PackedRow:
     """A prompt, then the blocks of `packed`. The prompt is part of the row because it needs a gradient."""
 
     packed: Packed
+    prompt: int
+    """The number of tokens in the prompt."""
 
     def attend(self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
         """See `hf.packing.Attention`. The prompt is causal; blocks attend to the prompt and themselves."""
         del layer
-        length = len(self.packed.prefix.tokens)
+        length, groups = self.prompt, len(self.packed.groups)
         if not length:  # a prompt of one token, which each block begins with
-            return self.packed.attend_after(query, key, value, None)
+            return self.packed.attend_after(query, key, value, [None] * groups)
         prompt = scaled_dot_product_attention(
             query[None, :, :length],
             key[None, :, :length],
@@ -52,7 +54,7 @@ class PackedRow:
             enable_gqa=True,
         )
         prefix = key[:, :length], value[:, :length]
-        blocks = self.packed.attend_after(query[:, length:], key[:, length:], value[:, length:], prefix)
+        blocks = self.packed.attend_after(query[:, length:], key[:, length:], value[:, length:], [prefix] * groups)
         return torch.cat([prompt[0].transpose(0, 1), blocks])
 
 
@@ -86,8 +88,9 @@ def _group_logps(
     device = model.device
     before, last = prompt[:-1], prompt[-1]
     # Each block begins with the prompt's last token, which predicts the draft's first token.
-    row = PackedRow(pack([[last, *draft[:-1]] for draft in drafts], NO_OPTIONS, Prefix(before, (), ()), device))
+    blocks = [[last, *draft[:-1]] for draft in drafts]
     count = len(before)
+    row = PackedRow(pack([(Prefix(before, (), ()), blocks)], NO_OPTIONS, device), count)
     hidden = model.get_decoder()(
         input_ids=torch.cat([torch.tensor([before], dtype=torch.long, device=device), row.packed.tokens], dim=1),
         position_ids=torch.cat([torch.arange(count, device=device)[None], row.packed.positions], dim=1),

@@ -9,7 +9,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from promptmii.errors import UnknownModelError
 from promptmii.models import weights_of
-from promptmii.models.hf.quiet import quiet
+from promptmii.models.hf import quiet
 from promptmii.models.references import ServerReference
 from promptmii.train.rl.plan import ZERO3, GrpoPlan
 
