@@ -249,7 +249,6 @@ def test_show_prints_an_instruction_without_models(tmp_path: Path) -> None:
         (["induce", "nothing.csv"], 2, "does not exist"),
         (["induce", demo_path(), "--label", "lable"], 2, "Did you mean 'label'"),
         (["induce", demo_path(), "-n", "9999"], 2, "the training part"),
-        (["induce", demo_path(), "--mode", "guess"], 2, "'guess' is not one of 'choose', 'generate'"),
         (["induce", demo_path(), "--price", "cheap"], 2, "[MODEL=]PROMPT,COMPLETION"),
         (["induce", demo_path(), "--generator", "gpt"], 3, "Unknown model reference"),
         (["induce", demo_path(), "-o", "/nowhere/out.json"], 2, "does not exist"),
@@ -274,7 +273,7 @@ def test_edit_refuses_what_cannot_work_before_it_opens_the_editor(
 ) -> None:
     monkeypatch.setenv("VISUAL", "no-such-editor")
     before = instruction_file.read_bytes()
-    assert "context_length = 0" in run("edit", instruction_file, demo_path(), "--context-length", "0").stderr
+    assert "--mode is 'foo'" in run("edit", instruction_file, demo_path(), "--mode", "foo").stderr
     instruction_file.with_name("made.json~").mkdir()
     assert "made.json~ is a folder" in run("edit", instruction_file, demo_path()).stderr
     assert instruction_file.read_bytes() == before

@@ -1,0 +1,54 @@
+"""`promptmii review`: a table of rows for a human to check and correct."""
+
+from typing import Annotated
+
+import typer
+
+from promptmii.cli.blocks import FollowerOptions, RowOptions, blocks
+from promptmii.cli.group import CALLS_FAILED, app
+from promptmii.cli.options import Data, Force, Json, Output, Prompt, prompt_of
+from promptmii.cli.terminal import data as write_data
+from promptmii.cli.terminal import dump, say, shown_if_unsaved
+from promptmii.errors import counted
+
+
+@app.command()
+@blocks
+def review(
+    instruction: Prompt,
+    data: Data,
+    rows: RowOptions,
+    answers: FollowerOptions,
+    most: Annotated[int, typer.Option(min=1, help="Maximum number of rows to write.")] = 100,
+    output: Output = None,
+    json: Json = False,
+    force: Force = False,
+) -> None:
+    """Find rows worth checking: suspected label errors, wrong predictions, and the least certain, labelled or not.
+
+    Writes CSV to standard output, or to -o. Correct the label column, and use the file as data.
+    """
+    from promptmii.files import check_writable, write_text
+    from promptmii.workbench.review import review as find_suspects
+
+    if output:
+        check_writable(output, force=force)
+    prompt = prompt_of(instruction)
+    with answers.followers(quiet=json) as followers:
+        result = find_suspects(prompt, data, followers, rows.columns, most=most)
+    with shown_if_unsaved(lambda: write_data(result.csv())):
+        if output:
+            write_text(output, result.csv(), force=force)
+    if json:
+        suspects = [row._asdict() for row in result.rows]
+        dump({"rows": suspects, "looked_at": result.n, "failed": result.n_failed, "notes": result.notes})
+    else:
+        if not output:
+            write_data(result.csv())
+        for note in result.notes:
+            say(f"· {note}")
+        counts = ", ".join(f"{count} {reason}" for reason, count in result.counts.items()) or "nothing to look at"
+        failed = f" {counted(result.n_failed, 'call')} failed." if result.n_failed else ""
+        say(f"{counted(result.n, 'row')}: {counts}.{failed}" + (f" Saved to {output}." if output else ""))
+    if result.n_failed:
+        raise typer.Exit(CALLS_FAILED)
