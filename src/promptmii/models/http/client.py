@@ -5,12 +5,10 @@ import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
-from itertools import repeat
 from typing import Any, TypeVar
 
 from promptmii.errors import EndpointError, UnsupportedError
 from promptmii.models.base import (
-    Answer,
     Chat,
     Choice,
     Completion,
@@ -22,7 +20,6 @@ from promptmii.models.base import (
     Usage,
     check_options,
     clocked,
-    unanswered,
 )
 from promptmii.models.http import constraints, tokens
 from promptmii.models.http.calls import Calls
@@ -44,19 +41,6 @@ REMEMBERED = 20_000
 """Maximum number of cached token counts."""
 UNSUPPORTED = (FailureKind.BAD_ANSWER, FailureKind.REQUEST)
 """Failures of a probe which mean that the server lacks the feature."""
-
-
-def _delivered(results: Sequence[Answer | Failure | EndpointError], started: float) -> list[Answer | Failure]:
-    """The answers, with their shares of the time. Raises the first error, which then holds the other answers."""
-    answers = clocked(
-        [unanswered(result) if isinstance(result, EndpointError) else result for result in results],
-        time.perf_counter() - started,
-    )
-    for result in results:
-        if isinstance(result, EndpointError):
-            result.answers = answers
-            raise result
-    return answers
 
 
 class HttpModel(LanguageModel):
@@ -113,7 +97,8 @@ class HttpModel(LanguageModel):
                     length or ASSUMED_CONTEXT,
                     gives_scores=self._scoring is not None,
                     exact_tokens=exact,
-                    concurrency=self._config.concurrency,
+                    # With one request at a time, too, each answer is kept as it comes.
+                    concurrency=max(2, self._config.concurrency),
                     context_assumed=length is None,
                 )
             return self._card
@@ -139,12 +124,9 @@ class HttpModel(LanguageModel):
         started = time.perf_counter()
         keys = [repr(list(chat)) for chat in chats]
         counts, chat_of = Counter(keys), dict(zip(keys, chats, strict=True))
-        samples = self._calls.finish(lambda key: self._samples(chat_of[key], counts[key], sampling), [*counts])
-        unused = {
-            key: repeat(answers) if isinstance(answers, EndpointError) else iter(answers)
-            for key, answers in zip(counts, samples, strict=True)
-        }
-        return _delivered([next(unused[key]) for key in keys], started)
+        samples = self._calls.map(lambda key: self._samples(chat_of[key], counts[key], sampling), [*counts])
+        unused = {key: iter(answers) for key, answers in zip(counts, samples, strict=True)}
+        return clocked([next(unused[key]) for key in keys], time.perf_counter() - started)
 
     async def _samples(self, chat: Chat, count: int, sampling: Sampling) -> list[Completion | Failure]:
         """`count` answers to one chat: from one request if the server supports that, else from one request per seed."""
@@ -199,7 +181,7 @@ class HttpModel(LanguageModel):
             server = self._calls.server_for(chat)
             return self._calls.answered(server, lambda: score(server, chat))
 
-        return _delivered(self._calls.finish(retried, chats), started)
+        return clocked(self._calls.map(retried, chats), time.perf_counter() - started)
 
     def _encode(self, options: Sequence[str], protocol: LikelihoodProtocol, end: int) -> Any:
         """The options as `protocol.score` takes them, or a failure. Each option is encoded only once."""
@@ -227,7 +209,8 @@ class HttpModel(LanguageModel):
                 f"(tried: {', '.join(constraints.Dialect)}). Use --mode generate."
             )
         started = time.perf_counter()
-        return _delivered(self._calls.finish(lambda chat: self._choose(chat, options, dialect), chats), started)
+        answers = self._calls.map(lambda chat: self._choose(chat, options, dialect), chats)
+        return clocked(answers, time.perf_counter() - started)
 
     async def _choose(self, chat: Chat, options: Sequence[str], dialect: constraints.Dialect) -> Choice | Failure:
         sampling = Sampling(max_tokens=constraints.token_limit(options))
@@ -287,7 +270,7 @@ class HttpModel(LanguageModel):
         except EndpointError:
             if self._first_tokens:
                 raise
-            return None  # it has no such endpoint
+            return None  # it has no such endpoint, or none for this key
         if isinstance(end, Failure) and end.kind not in UNSUPPORTED:
             raise self._failed("did not answer the probe", end)
         return end
