@@ -264,10 +264,13 @@ class HttpModel(LanguageModel):
         return None
 
     async def _probe(self, server: Server, protocol: LikelihoodProtocol) -> int | Failure | None:
-        """The token that ends an answer; a failure or `None` if the server does not speak the protocol."""
+        """The token that ends an answer; a failure or `None` if the server does not speak the protocol.
+
+        Raises `EndpointError` if the server refuses every call, as with a bad key or an empty account.
+        """
         try:
             end = await self._calls.retried(server, lambda: protocol.probe(server, self._name))
-        except EndpointError:
+        except DoubtfulError:
             if self._first_tokens:
                 raise
             return None  # it has no such endpoint, or none for this key
