@@ -103,7 +103,7 @@ def _first_choice(body: Any) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
         return choice, message
     succeeded = isinstance(body, dict) and str(body.get("code")) in ("0", "200")  # an answer of another format
     if isinstance(body, dict | list) and error_message(body) and not succeeded:
-        raise refusal(200, body, "", answered=True)
+        raise refusal(200, body, "")
     raise bad_answer(f"no answer in {str(body)[:SHOWN]!r}")
 
 

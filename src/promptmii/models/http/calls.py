@@ -105,14 +105,11 @@ class Calls:
         async def judged() -> T:
             try:
                 return await self._limited(noted, refused)
-            except DoubtfulError:
-                if server.config.deferred or await self.refuses(server, sent):
+            except DoubtfulError as error:
+                final = server.config.deferred or refused.done()
+                if final or await self.refuses(server, sent) or not server.answered:
                     raise
-                return await self._limited(request, refused)
-            except RefusedError as error:
-                if error.doubt and await self.refuses(server, sent):
-                    raise error.doubt from None
-                raise
+                raise error.otherwise from None
 
         try:
             return await Retries(server).run(judged, lambda: self._check_server(server), refused)
@@ -161,8 +158,6 @@ class Calls:
             async with self._slots:
                 await server.post(CHAT, body)
         except RefusedError as error:
-            if error.doubt:
-                raise error.doubt from None
             if error.failure.kind is not FailureKind.REQUEST:
                 return
         server.mark_answered()

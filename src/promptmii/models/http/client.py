@@ -188,7 +188,7 @@ class HttpModel(LanguageModel):
         server = self._calls.servers[0]
 
         def encode(option: str) -> Coroutine[Any, Any, Any]:
-            return self._calls.retried(server, lambda: protocol.encode(server, self._name, option))
+            return self._calls.answered(server, lambda: protocol.encode(server, self._name, option))
 
         missing = [option for option in options if option not in self._encoded]
         results = self._calls.map(encode, missing) if missing else []
@@ -285,7 +285,7 @@ class HttpModel(LanguageModel):
     async def _count(self, text: str) -> int:
         servers = self._calls.servers
         server = servers[len(text) % len(servers)]
-        encoded = await self._calls.retried(server, lambda: tokens.encode(server, self._name, text))
+        encoded = await self._calls.answered(server, lambda: tokens.encode(server, self._name, text))
         if isinstance(encoded, Failure):
             raise self._failed("stopped counting tokens", encoded)
         return len(encoded)

@@ -203,7 +203,7 @@ class Server:
             raise self._error(response, body, text)
         if body is None and text.lstrip().startswith("<"):
             fix = "Is that the address of its API?" if "/v1" in self._base else NO_V1
-            raise self._wrong_address(f"{self.url} answers with a web page, not JSON: {one_line(text)}. {fix}")
+            raise _wrong_address(f"{self.url} answers with a web page, not JSON: {one_line(text)}. {fix}")
         if body is None:
             raise bad_answer(f"not JSON in UTF-8: {text[:80]!r}")
         return body
@@ -219,34 +219,19 @@ class Server:
         if response.is_redirect:
             target = self._masked(one_line(response.headers.get("location", "nowhere")))
             fix = "Redirects are not followed; if you trust that address, give it with --base-url."
-            return self._wrong_address(f"{self.url} redirects to {target}. {fix}", None)
+            return _wrong_address(f"{self.url} redirects to {target}. {fix}", None)
         message = error_message(body) or one_line(text)
         status = effective_status(response.status_code, body, message)
         if status in (404, 405):
             right_path = "/v1" in self._base or re.search("model|deployment", message, re.IGNORECASE)
             fix = "Does the server know the model?" if right_path else NO_V1
-            return self._wrong_address(f"{self.url} answers HTTP {status}: {message.rstrip('.')}. {fix}")
+            return _wrong_address(f"{self.url} answers HTTP {status}: {message.rstrip('.')}. {fix}")
         wait = retry_after(response.headers.get("retry-after", ""))
-        doubt = refusal(response.status_code, body, text, wait)
-        if not self.answered or not isinstance(doubt, DoubtfulError):
-            return doubt
-        return _doubted(refusal(response.status_code, body, text, wait, answered=True), doubt)
-
-    def _wrong_address(
-        self, message: str, kind: FailureKind | None = FailureKind.REQUEST
-    ) -> RefusedError | EndpointError:
-        """The error for a wrong address, or for one rejected text if the server has answered before."""
-        doubt = DoubtfulError(message, kind, lasting=True)
-        if not self.answered:
-            return doubt
-        return _doubted(RefusedError(FailureKind.REQUEST, message, lasting=True), doubt)
+        return refusal(response.status_code, body, text, wait)
 
 
-def _doubted(error: RefusedError | EndpointError, doubt: DoubtfulError) -> RefusedError | EndpointError:
-    """The refusal of one text by a server that has answered before, which may refuse every text from now on."""
-    if isinstance(error, RefusedError):
-        error.doubt = doubt
-    return error
+def _wrong_address(message: str, kind: FailureKind | None = FailureKind.REQUEST) -> DoubtfulError:
+    return DoubtfulError(message, kind, RefusedError(FailureKind.REQUEST, message, lasting=True))
 
 
 def _client(url: str, config: HttpConfig) -> httpx.AsyncClient:
