@@ -27,8 +27,7 @@ class Calls:
 
     def __init__(self, model: str, reference: str, config: HttpConfig) -> None:
         """`model` is the name on the servers. Raises `ConfigError` or `EndpointError` as `Server` does."""
-        self.servers = [Server(url, config) for url in config.urls]
-        self._model = model
+        self.servers = [Server(url, config, model) for url in config.urls]
         self._reference = reference
         self._slots = config.slots or request_limit(config.urls, config.concurrency)
         self._pending: set[Future[Any]] = set()
@@ -153,7 +152,7 @@ class Calls:
 
     async def _check_server(self, server: Server) -> None:
         """Send a harmless chat, to find out if the server is down or fails on one text only."""
-        body = {"model": self._model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}
+        body = {"model": server.model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}
         try:
             async with self._slots:
                 await server.post(CHAT, body)

@@ -66,7 +66,7 @@ class HttpModel(LanguageModel):
         """Options as encoded by the likelihood protocol."""
         self._dialect: constraints.Dialect | None = None
         self._probed = False
-        self._completions = Completions(self._name)
+        self._completions = Completions()
         self._counts: dict[str, int] = {}
         """Token counts by `content_key`, so that long texts take no more memory than short ones."""
 
@@ -173,7 +173,7 @@ class HttpModel(LanguageModel):
             return [encoded for _ in chats]
 
         async def score(server: Server, chat: Chat) -> Choice:
-            choice = await protocol.score(server, self._name, chat, encoded)
+            choice = await protocol.score(server, chat, encoded)
             self._completions.check(server, chat, choice.usage)
             return choice
 
@@ -188,7 +188,7 @@ class HttpModel(LanguageModel):
         server = self._calls.servers[0]
 
         def encode(option: str) -> Coroutine[Any, Any, Any]:
-            return self._calls.answered(server, lambda: protocol.encode(server, self._name, option))
+            return self._calls.answered(server, lambda: protocol.encode(server, option))
 
         missing = [option for option in options if option not in self._encoded]
         results = self._calls.map(encode, missing) if missing else []
@@ -269,7 +269,7 @@ class HttpModel(LanguageModel):
         Raises `EndpointError` if the server refuses every call, as with a bad key or an empty account.
         """
         try:
-            end = await self._calls.retried(server, lambda: protocol.probe(server, self._name))
+            end = await self._calls.retried(server, lambda: protocol.probe(server))
         except DoubtfulError:
             if self._first_tokens:
                 raise
@@ -285,14 +285,14 @@ class HttpModel(LanguageModel):
     async def _count(self, text: str) -> int:
         servers = self._calls.servers
         server = servers[len(text) % len(servers)]
-        encoded = await self._calls.answered(server, lambda: tokens.encode(server, self._name, text))
+        encoded = await self._calls.answered(server, lambda: tokens.encode(server, text))
         if isinstance(encoded, Failure):
             raise self._failed("stopped counting tokens", encoded)
         return len(encoded)
 
     async def _counts_tokens(self, server: Server) -> bool:
         try:
-            encoded = await self._asked(server, lambda: tokens.encode(server, self._name, "hello"))
+            encoded = await self._asked(server, lambda: tokens.encode(server, "hello"))
         except EndpointError as error:
             if error.kind is FailureKind.SERVER:
                 raise

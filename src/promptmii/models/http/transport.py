@@ -85,12 +85,16 @@ def _ignore_endpoint_errors(loop: asyncio.AbstractEventLoop, context: dict[str, 
 
 
 class Server:
-    """An OpenAI-compatible server at one address."""
+    """An OpenAI-compatible server at one address, with the model to ask there."""
 
-    def __init__(self, url: str, config: HttpConfig) -> None:
-        """Sends nothing. Raises `ConfigError` or `EndpointError` if key, proxy or certificates cannot be used."""
+    def __init__(self, url: str, config: HttpConfig, model: str) -> None:
+        """`model` is the model's name there. Sends nothing.
+
+        Raises `ConfigError` or `EndpointError` if key, proxy or certificates cannot be used.
+        """
         self.url = url
         self.config = config
+        self.model = model
         self._base, _, query = url.partition("?")
         self._query = query
         self._key = config.key
