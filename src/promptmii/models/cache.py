@@ -96,10 +96,9 @@ class Cached(Wrapper):
             self._store([(key, answer) for key, answer in pairs if _is_final(answer, truncated=sampled)])
             return answers
 
-        fresh: dict[str, Answer | Failure] = {}
+        known: dict[str, Answer | Failure] = {**cached}
         for number, answers in parallel(answer, batches, threads):
-            fresh.update(zip((keys[i] for i in batches[number]), answers, strict=True))
-        known = cached | fresh
+            known |= zip((keys[i] for i in batches[number]), answers, strict=True)
         return [known[key] for key in keys]
 
     def _keys(self, chats: Sequence[Chat], request: list[object], *, numbered: bool) -> list[str]:

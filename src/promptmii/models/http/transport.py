@@ -22,7 +22,7 @@ import httpx
 
 from promptmii.errors import EndpointError
 from promptmii.models.base import FailureKind
-from promptmii.models.http import events
+from promptmii.models.http.answers import join_stream
 from promptmii.models.http.config import HttpConfig
 from promptmii.models.http.refusals import (
     DoubtfulError,
@@ -202,7 +202,7 @@ class Server:
             source = self._masked(raw.decode(json.detect_encoding(raw))) if response.is_success else text
             body = json.loads(source, strict=False)  # some servers do not escape line breaks
         if body is None:
-            body = events.joined(text)
+            body = join_stream(text)
         if not response.is_success or (isinstance(body, dict) and body.get("error")):
             raise self._error(response, body, text)
         if body is None and text.lstrip().startswith("<"):
