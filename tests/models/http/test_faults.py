@@ -179,7 +179,7 @@ class TestRejectedRows:
         def reply(body: dict[str, Any]) -> str:
             return "401" if "forbidden" in body["messages"][-1]["content"] else "slow"
 
-        with serving(FaultyServer(default=reply)) as server, connect(server, concurrency=3) as model:  # pyright: ignore[reportArgumentType]
+        with serving(FaultyServer(default=reply)) as server, connect(server, concurrency=3) as model:
             _ = model.card
             before: list[Completion | Failure] = []
             with pytest.raises(EndpointError, match="refuses the key"):
