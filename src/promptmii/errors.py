@@ -21,7 +21,7 @@ error: one bad answer in two hundred must neither end a run nor count as an answ
 import sys
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from promptmii.extras import unmet
 
@@ -77,8 +77,6 @@ class EndpointError(ModelError, ConnectionError):
         super().__init__(message)
         self.kind = kind
         self.lasting = lasting
-        self.answers: Sequence[Any] = ()
-        """Results of the first chats of the call that a lasting error ended: some may be answers, which were paid."""
 
 
 class UnsupportedError(ModelError):

@@ -9,6 +9,7 @@ together with the score (`Measurement.shortlist_recall`).
 """
 
 import re
+import threading
 from collections.abc import Collection, Sequence
 from functools import lru_cache
 from math import ceil
@@ -79,9 +80,12 @@ def _ranks(instruction: Instruction, support: Support, similarity: Similarity) -
 
 def _similarities(instruction: Instruction, texts: Sequence[str], similarity: Similarity) -> Any:
     """The similarity of each text to each label's description, shape (n, K)."""
-    return _similarity_to(similarity, descriptions(instruction.text, instruction.labels))(texts)
+    with _lock:  # or else threads that start together would each compute the same descriptions
+        similarity_to_labels = _similarity_to(similarity, descriptions(instruction.text, instruction.labels))
+    return similarity_to_labels(texts)
 
 
+_lock = threading.Lock()
 _similarity_to = lru_cache(maxsize=8)(sentences.similarity_to)
 
 

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -25,7 +26,7 @@ from typer.testing import CliRunner
 
 from promptmii import Example, Instruction, MetaInducer, ScriptedModel, Support, Writer
 from promptmii.cli import app
-from promptmii.errors import ArtefactError, ConfigError, DataError, ModelError, OutputError
+from promptmii.errors import ArtefactError, ConfigError, DataError, EndpointError, ModelError, OutputError
 from promptmii.evaluation import estimate, evaluate
 from promptmii.evaluation.plan import EvaluateSettings, grid_tasks, plan
 from promptmii.files import locked
@@ -294,6 +295,28 @@ def test_a_killed_run_resumes_and_pays_for_no_call_twice(server, tmp_path) -> No
     requests = Counter(json.dumps(body, sort_keys=True) for body in server.bodies)
     # Only requests in flight at a kill are repeated: at most `concurrency` per kill.
     assert sum(count - 1 for count in requests.values()) <= 3 * 4
+
+
+@pytest.mark.slow
+def test_a_refusal_in_one_cell_loses_no_paid_answer_of_another(tmp_path) -> None:
+    credit, answered = 13, []
+
+    def reply(body: dict[str, Any]) -> str:
+        nonlocal credit
+        credit -= 1
+        if credit < 0:
+            return "401"
+        answered.append(json.dumps(body))
+        return "slow"
+
+    with serving(LabellingServer(default=reply)) as server:
+        grid = settings(server, [write_task(tmp_path, "shop")], methods=("icl",), seeds=4, workers=4)
+        with pytest.raises(EndpointError, match="refuses the key"):
+            evaluate(grid, tmp_path / "run")
+        assert len(answered) == 13
+        credit = 1000
+        assert not evaluate(grid, tmp_path / "run").failed
+    assert max(Counter(answered).values()) == 1
 
 
 def test_bad_configurations_are_refused_before_the_first_call(server, tmp_path) -> None:

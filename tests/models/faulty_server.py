@@ -24,8 +24,8 @@ class Reply(NamedTuple):
     headers: dict[str, str] = {}  # noqa: RUF012
 
 
-Step: TypeAlias = str | Reply | Callable[[dict[str, Any]], Reply | None]
-"""A name (see `FaultyServer`), a reply, or a function of the request body; `None` means a normal answer."""
+Step: TypeAlias = str | Reply | Callable[[dict[str, Any]], str | Reply | None]
+"""A name (see `FaultyServer`), a reply, or a function of the request body to either; `None` means a normal answer."""
 
 
 def completion(text: Any, finish: str = "stop", **changes: Any) -> Reply:

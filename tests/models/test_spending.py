@@ -2,7 +2,7 @@
 # pyright: reportReturnType=false
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -184,20 +184,15 @@ def test_a_failure_without_usage_is_charged_its_reservation_and_does_not_end_the
         model.generate([chat("bad")], Sampling(max_tokens=2))
 
 
-class Refused(ScriptedModel):
-    """A server that begins to refuse every call after it has answered the first chat."""
+@pytest.mark.parametrize(("chats", "spent"), [(1, "0.000000"), (2, "140.000000")])
+def test_a_refused_call_is_charged_if_some_of_its_chats_may_have_been_answered(chats: int, spent: str) -> None:
+    def refuse(_chat: Chat, _number: int) -> str:
+        raise EndpointError("The server refuses the key.", FailureKind.AUTH, lasting=True)
 
-    def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Completion | Failure]:
-        error = EndpointError("The server refuses the key.", FailureKind.AUTH, lasting=True)
-        error.answers = super().generate(chats[:1], sampling)
-        raise error
-
-
-def test_answers_that_come_with_an_error_are_charged() -> None:
-    limit = SpendingLimit(100.0)
+    limit = SpendingLimit(150.0)
     with pytest.raises(EndpointError):
-        Limited(Refused(["a"]), PRICE, limit).generate([chat("word")], Sampling(max_tokens=2))
-    with pytest.raises(SpendingLimitError, match=r"2\.000000 was spent"):
+        Limited(ScriptedModel(refuse), PRICE, limit).generate([chat("word")] * chats, Sampling(max_tokens=2))
+    with pytest.raises(SpendingLimitError, match=f"{spent} was spent"):
         Limited(ScriptedModel(["a"]), PRICE, limit).generate([chat("word")] * 5, Sampling(max_tokens=2))
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from promptmii.errors import EndpointError
 from promptmii.models.llama.engine import threads
 from promptmii.models.threads import ending, in_calling_thread, parallel, wait_for
 
@@ -48,6 +49,27 @@ def test_an_error_is_raised_and_ends_the_other_threads(kind: type[BaseException]
     with pytest.raises(kind, match="here"):
         list(parallel(work, range(1000), 2))
     assert len(done) < 100
+
+
+def test_a_refusal_lets_work_in_progress_finish_and_starts_no_more() -> None:
+    both_started = threading.Barrier(2, timeout=10)
+    started: list[int] = []
+
+    def work(number: int) -> int:
+        started.append(number)
+        if number in (3, 4):
+            both_started.wait()
+        if number == 3:
+            raise EndpointError("refused", lasting=True)
+        if number == 4:
+            time.sleep(0.1)
+        return number
+
+    finished: list[int] = []
+    with pytest.raises(EndpointError, match="refused"):
+        finished.extend(number for _, number in parallel(work, range(1000), 2))
+    assert sorted(finished) == [0, 1, 2, 4]
+    assert sorted(started) == [0, 1, 2, 3, 4]
 
 
 def fail(kind: type[BaseException]) -> None:

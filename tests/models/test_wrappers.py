@@ -23,7 +23,6 @@ from promptmii.models.base import (
     ModelCard,
     Price,
     Sampling,
-    unanswered,
 )
 from promptmii.models.cache import Cached
 from promptmii.models.wrappers import ROWS, Priced, Wrapper, for_threads, watched
@@ -119,67 +118,35 @@ def test_models_that_share_a_progress_report_in_turn() -> None:
 
 
 class Refusing(Wrapper):
-    """A server that begins to refuse every call after `most` answers; its error holds those of the same call."""
+    """A server that begins to refuse every call after `most` answers."""
 
-    def __init__(self, most: int, concurrency: int = 1) -> None:
+    def __init__(self, most: int) -> None:
         super().__init__(ScriptedModel(lambda chat, _: chat[-1]["content"]))
-        self.most, self.asked, self._concurrency = most, 0, concurrency
+        self.most, self.asked = most, 0
         self._lock = threading.Lock()
 
     @property
     def card(self) -> ModelCard:
-        return replace(super().card, concurrency=self._concurrency)
+        return replace(super().card, concurrency=3)
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Completion | Failure]:
         with self._lock:
-            free, self.asked = max(self.most - self.asked, 0), self.asked + len(chats)
-        answers = super().generate(chats[:free], sampling)
-        if len(answers) == len(chats):
-            return answers
-        error = EndpointError("The server refuses the key.", FailureKind.AUTH, lasting=True)
-        error.answers = [*answers, *[unanswered(error)] * (len(chats) - len(answers))]
-        raise error
+            self.asked += len(chats)
+            if self.asked > self.most:
+                raise EndpointError("The server refuses the key.", FailureKind.AUTH, lasting=True)
+        return super().generate(chats, sampling)
 
 
-TEXTS: list[Chat] = [[{"role": "user", "content": f"text {i}"}] for i in range(40)]
-
-
-def kept(error: BaseException | None) -> list[str | None]:
-    assert isinstance(error, EndpointError)
-    return [answer.text if isinstance(answer, Completion) else None for answer in error.answers]
-
-
-def test_an_error_holds_the_answers_of_all_batches_of_a_call() -> None:
-    model = watched(Refusing(25), Recorder())
-    with pytest.raises(EndpointError) as caught:
-        model.generate(TEXTS, Sampling(8))
-    assert kept(caught.value)[:26] == [*(f"text {i}" for i in range(25)), None]
-
-
-def test_an_error_of_a_batch_holds_the_answers_of_each_of_its_calls() -> None:
-    model = for_threads(Refusing(5))
-    with ThreadPoolExecutor(2) as pool:
-        calls = [pool.submit(model.generate, TEXTS[n : n + 4], Sampling(8)) for n in (0, 4)]
-    texts = [kept(call.exception()) for call in calls]
-    for n, own in zip((0, 4), texts, strict=True):
-        assert own in ([f"text {i}" for i in range(n, n + 4)], [f"text {n}", None, None, None])
-    assert texts[0] != texts[1]
-
-
-@pytest.mark.parametrize("concurrency", [1, 3])
-def test_answers_that_come_with_an_error_are_cached_and_the_error_holds_one_result_for_each_chat(
-    tmp_path: Path, concurrency: int
-) -> None:
-    server = Refusing(25, concurrency)
+def test_a_cache_keeps_the_answers_of_a_call_in_which_the_server_begins_to_refuse(tmp_path: Path) -> None:
+    texts: list[Chat] = [[{"role": "user", "content": f"text {i}"}] for i in range(40)]
+    server = Refusing(25)
     with closing(Cached(server, tmp_path)) as model:
-        with pytest.raises(EndpointError) as caught:
-            model.generate(TEXTS, Sampling(8))
-        assert sum(text is not None for text in kept(caught.value)) == 25
-        assert all(text in (None, f"text {i}") for i, text in enumerate(kept(caught.value)))
-        assert len(kept(caught.value)) == len(TEXTS)
+        with pytest.raises(EndpointError, match="refuses the key"):
+            model.generate(texts, Sampling(8))
+        assert server.asked <= 25 + 3
         server.most, server.asked = 100, 0
-        assert len(model.generate(TEXTS, Sampling(8))) == len(TEXTS)
-        assert server.asked == len(TEXTS) - 25
+        assert [answer.text for answer in model.generate(texts, Sampling(8))] == [f"text {i}" for i in range(40)]
+        assert server.asked == len(texts) - 25
 
 
 class Recording(Wrapper):

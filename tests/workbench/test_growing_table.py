@@ -1,5 +1,6 @@
 """Labelling into a file: its content after interruptions, and the requests of a rerun."""
 
+import asyncio
 import itertools
 import json
 import os
@@ -13,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from aiohttp import web
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.evaluation.labelling_server import LabellingServer
@@ -166,7 +168,7 @@ def test_a_file_that_was_emptied_is_not_continued(tmp_path: Path) -> None:
     assert output.read_bytes() == b""
 
 
-@pytest.mark.parametrize("name", ["run.json", "again.jsonl", "threshold.json"])
+@pytest.mark.parametrize("name", ["run.json", "again.jsonl", "ahead.jsonl", "threshold.json"])
 def test_a_damaged_note_of_an_unfinished_run_is_named(tmp_path: Path, name: str) -> None:
     output = tmp_path / "out.csv"
     with pytest.raises(KeyboardInterrupt):
@@ -377,6 +379,44 @@ def test_after_a_kill_the_same_command_requests_only_the_rest(tmp_path: Path, la
     assert len(kept[0][1]) >= 200 - 1
     for before, known in kept:
         assert not set(known) & set(asked_for[before:])
+
+
+class StallingServer(LabellingServer):
+    """Keeps the requests that contain "lost" waiting, until `stalls` is false."""
+
+    stalls = True
+
+    async def _answer(self, step: str, body: dict[str, Any], request: web.Request) -> web.StreamResponse:
+        while self.stalls and "lost" in body["messages"][-1]["content"]:
+            await asyncio.sleep(0.01)
+        return await super()._answer(step, body, request)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+def test_a_kill_while_one_row_waits_for_the_server_loses_no_later_answer(tmp_path: Path, ending: str) -> None:
+    texts = [f'where is my "parcel",\tnumber {i}' for i in range(120)]
+    texts[3] = "my parcel is lost"
+    (tmp_path / "new.jsonl").write_text("".join(json.dumps({"text": text, "n": 0.5}) + "\n" for text in texts))
+    Instruction(text="", labels=("delivery", "refund"), method="naive", mode="generate").save(tmp_path / "made.json")
+    with serving(StallingServer()) as server:
+        follower = ["--follower", "openai:m", "--base-url", server.url, "--concurrency", "4"]
+        command = [sys.executable, "-m", "promptmii", "predict", "made.json", "new.jsonl", *follower]
+        resumed, whole = (tmp_path / f"{name}.{ending}" for name in ("resumed", "whole"))
+        stored = run_folder(resumed) / "ahead.jsonl"
+        for requests in (120, 121):
+            with subprocess.Popen([*command, "-o", resumed.name], cwd=tmp_path, stderr=subprocess.PIPE) as process:
+                while len(server.bodies) < requests or stored.read_text().count("\n") < 116:
+                    assert process.poll() is None
+                    time.sleep(0.01)
+                os.kill(process.pid, signal.SIGKILL)
+        server.stalls = False
+        done = subprocess.run([*command, "-o", resumed.name], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert len(server.bodies) == 122  # the lost row, three times, and each other row once
+        subprocess.run([*command, "-o", whole.name], cwd=tmp_path, capture_output=True, check=True)
+    assert resumed.read_bytes() == whole.read_bytes()
+    assert not run_folder(resumed).exists()
 
 
 LABELLED = """

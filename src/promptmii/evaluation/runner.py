@@ -66,7 +66,10 @@ class CellRunner:
             model.close()
 
     def run(self, jobs: Sequence[PlannedCell], tasks: Mapping[str, Task]) -> Generator[FinishedCell]:
-        """Yield cells as they finish. An error ends all cells and is raised here."""
+        """Yield cells as they finish. An error ends all cells and is raised here.
+
+        After a refusal by a server, the other cells end by their own refusals, so that no paid answer is lost.
+        """
         cells = parallel(lambda job: self.cell(job, tasks[job.cell.task]), jobs, self._settings.workers)
         with closing(cells):
             for _, cell in cells:

@@ -138,11 +138,6 @@ class Failure:
     """Resources used despite the failure."""
 
 
-def unanswered(error: Exception) -> Failure:
-    """The place of an answer that did not come because of an error."""
-    return Failure(FailureKind.UNANSWERED, str(error))
-
-
 @dataclass(frozen=True, slots=True)
 class Completion:
     """Text that a model wrote."""
@@ -186,7 +181,7 @@ class ModelCard:
     contrasts: bool = False
     """`generate` supports `Sampling.contrast`."""
     concurrency: int = 1
-    """Most requests in flight at once, across all threads; 1 for a local model, whose calls take turns."""
+    """How many threads may call it at once; 1 for a local model, whose calls take turns."""
     price: Price | None = None
     """`None` if unknown, which is not zero."""
     context_assumed: bool = False

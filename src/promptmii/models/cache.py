@@ -12,9 +12,9 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from promptmii.errors import EndpointError, OutputError
+from promptmii.errors import OutputError
 from promptmii.files import no_room, private_file, private_folder
-from promptmii.models.base import Answer, Chat, Choice, Completion, Failure, LanguageModel, Sampling, unanswered
+from promptmii.models.base import Answer, Chat, Choice, Completion, Failure, LanguageModel, Sampling
 from promptmii.models.threads import parallel
 from promptmii.models.wrappers import Wrapper
 from promptmii.task import content_key
@@ -88,30 +88,17 @@ class Cached(Wrapper):
         one_by_one = self.card.concurrency > 1 and not whole
         batches = [[i] for i in missing] if one_by_one else [missing] if missing else []
         threads = min(self.card.concurrency, len(batches))
-        refusals: list[EndpointError] = []
 
         def answer(batch: Sequence[int]) -> list[Answer | Failure]:
             """Ask and store at once, so that a killed process loses only the requests in flight."""
-            asked: Sequence[Answer | Failure] = ()
-            try:
-                asked = () if refusals else ask([chats[i] for i in batch])
-            except EndpointError as error:
-                if not error.lasting:
-                    raise
-                refusals.append(error)  # the requests in flight finish, because they are paid
-                asked = error.answers
-            answers = [_divide_time(answer, threads) for answer in asked]
-            pairs = zip((keys[i] for i in batch), answers, strict=False)
+            answers = [_divide_time(answer, threads) for answer in ask([chats[i] for i in batch])]
+            pairs = zip((keys[i] for i in batch), answers, strict=True)
             self._store([(key, answer) for key, answer in pairs if _is_final(answer, truncated=sampled)])
             return answers
 
-        fresh: dict[str, Answer | Failure] = {}
+        known: dict[str, Answer | Failure] = {**cached}
         for number, answers in parallel(answer, batches, threads):
-            fresh.update(zip((keys[i] for i in batches[number]), answers, strict=False))
-        known = cached | fresh
-        if refusals:
-            refusals[0].answers = [known.get(key) or unanswered(refusals[0]) for key in keys]
-            raise refusals[0]
+            known |= zip((keys[i] for i in batches[number]), answers, strict=True)
         return [known[key] for key in keys]
 
     def _keys(self, chats: Sequence[Chat], request: list[object], *, numbered: bool) -> list[str]:

@@ -99,8 +99,8 @@ class Limited(Priced):
         try:
             answers = call()
             paid = self._paid(answers, reserved)
-        except EndpointError as error:
-            paid = self._paid(error.answers, reserved)
+        except EndpointError:
+            paid = reserved if len(chats) > 1 else 0.0  # some of several may have been answered
             raise
         finally:
             self._limit.settle(reserved, paid, self._model.card.reference)

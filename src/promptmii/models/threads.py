@@ -1,7 +1,8 @@
 """Run work on several threads that end together.
 
 `parallel` yields results as they finish. When it ends (exhausted, closed, by an error or by Ctrl-C), it cancels what
-its threads are waiting for and joins them, so that they do not use anything after it is closed.
+its threads are waiting for and joins them, so that they do not use anything after it is closed. Only if a server begins
+to refuse every call, the work in progress is finished first, because its answers are paid.
 
 Each thread that computes with torch on a CPU gets its own pool of helper threads, one per core; with more helpers than
 cores, a batch takes up to three times as long. Workers therefore hand such work to the calling thread
@@ -17,6 +18,8 @@ from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any, TypeVar
+
+from promptmii.errors import EndpointError
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -94,7 +97,8 @@ def in_calling_thread(work: Callable[[], T]) -> T:
 def parallel(work: Callable[[T], R], items: Sequence[T], threads: int) -> Generator[tuple[int, R]]:
     """Do `work` on each item, up to `threads` at once; yield each position and result as it finishes.
 
-    The first error ends all work. A single item, or `threads=1`, runs in this thread.
+    The first error ends all work. After a lasting `EndpointError`, no work starts, and it is raised once the work in
+    progress is finished. A single item, or `threads=1`, runs in this thread.
     """
     if min(threads, len(items)) <= 1:
         yield from enumerate(map(work, items))
@@ -102,23 +106,31 @@ def parallel(work: Callable[[T], R], items: Sequence[T], threads: int) -> Genera
     outer = _current.get()
     group = _Group(outer)
     positions = itertools.count()
+    refusals: list[EndpointError] = []
 
     def loop() -> None:
         _current.set(group)
-        while not group.stopped and (position := next(positions)) < len(items):
+        while not group.stopped and not refusals and (position := next(positions)) < len(items):
             outcome = _outcome(lambda: work(items[position]))
-            group.inbox.put(lambda position=position, outcome=outcome: (position, outcome.result()))
+            error = outcome.exception()
+            if isinstance(error, EndpointError) and error.lasting:
+                refusals.append(error)
+            else:
+                group.inbox.put(lambda position=position, outcome=outcome: (position, outcome.result()))
+        group.inbox.put(ended)
+
+    def ended() -> None:
+        nonlocal running
+        running -= 1
 
     workers = [threading.Thread(target=loop, daemon=True) for _ in range(min(threads, len(items)))]
+    running = len(workers)
     with outer.cancelled_by(group.stop) if outer else nullcontext():
         try:
             for worker in workers:
                 worker.start()
-            remaining = len(items)
-            while remaining:
-                finished = group.inbox.get()()
-                if finished:
-                    remaining -= 1
+            while running:
+                if finished := group.inbox.get()():
                     yield finished
         finally:
             group.stop()
@@ -126,6 +138,8 @@ def parallel(work: Callable[[T], R], items: Sequence[T], threads: int) -> Genera
             for worker in workers:
                 if worker.ident is not None:
                     worker.join(max(0.0, deadline - time.monotonic()))
+    if refusals:
+        raise refusals[0]
 
 
 def _outcome(work: Callable[[], R]) -> Future[R]:

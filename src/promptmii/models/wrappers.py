@@ -4,11 +4,8 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from copy import copy
 from dataclasses import dataclass, field, replace
-from itertools import islice
 
-from promptmii.errors import EndpointError
 from promptmii.models.base import (
     Answer,
     Chat,
@@ -139,11 +136,7 @@ class Watched(Wrapper):
     ) -> list[Answer | Failure]:
         answers: list[Answer | Failure] = []
         for start in range(0, len(chats), max(size, 1)):
-            try:
-                batch = call(chats[start : start + size])
-            except EndpointError as error:
-                error.answers = [*answers, *error.answers]
-                raise
+            batch = call(chats[start : start + size])
             answers += batch
             with _reporting:
                 self._progress.advance(len(batch), money=self._cost(batch))
@@ -201,13 +194,6 @@ class Batched(Wrapper):
             self._waiting = [call for call in self._waiting if call not in batch]
         try:
             answers = iter(self._model.generate([chat for call in batch for chat in call.chats], first.sampling))
-        except EndpointError as error:
-            paid = iter(error.answers)
-            for call in batch:
-                own = copy(error)
-                own.answers = [*islice(paid, len(call.chats))]
-                call.answers.set_exception(own)
-            return
         except BaseException as error:
             for call in batch:
                 call.answers.set_exception(error)

@@ -1,18 +1,19 @@
 """A table file that grows row by row, and can be resumed after a kill.
 
 Until every row has an answer, the folder `labelled.csv.run` exists beside `labelled.csv`. It records the inputs of the
-run, so that only the same command resumes it. It also stores new answers for rows that had failed: those cannot be
-appended, and are merged into the table when the run ends.
+run, so that only the same command resumes it. It also stores answers that cannot be appended to the table: those for
+rows that had failed are merged into it when the run ends, and those for rows ahead of their turn are appended later.
 """
 
+import io
 import json
 import os
 import shutil
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from promptmii.data.table import Row
 from promptmii.errors import OutputError
@@ -20,8 +21,10 @@ from promptmii.files import LOCK, append_line, atomic_file, check_writable, lock
 from promptmii.models.base import FailureKind
 from promptmii.workbench.formats import Format, format_for
 
+T = TypeVar("T")
 INPUTS = "run.json"
 RETRIED = "again.jsonl"
+AHEAD = "ahead.jsonl"
 
 
 @dataclass
@@ -40,6 +43,23 @@ class Tally:
         self.labelled += bool(row["predicted_label"])
         self.unsure += bool(row.get("unsure_label"))
         self.failed += bool(row["failure"])
+
+
+class Turns(Generic[T]):
+    """Items that come in any order, and leave in the order of their positions."""
+
+    def __init__(self, first: int = 0) -> None:
+        self._next = first
+        self.ahead: dict[int, T] = {}
+
+    def due(self, items: Iterable[tuple[int, T]]) -> list[T]:
+        """Add items, and remove those whose turn has come."""
+        self.ahead |= items
+        due: list[T] = []
+        while self._next in self.ahead:
+            due.append(self.ahead.pop(self._next))
+            self._next += 1
+        return due
 
 
 def run_folder(output: Path) -> Path:
@@ -114,10 +134,11 @@ class GrowingTable:
         self.path = path
         self.tally = Tally()
         self._format = file_format
-        self._retried = folder / RETRIED
+        self._retried, self._ahead = folder / RETRIED, folder / AHEAD
         self._answered = bytearray()  # by position, whether the row has an answer
         if not path.exists():
             self._retried.unlink(missing_ok=True)
+            self._ahead.unlink(missing_ok=True)
             write_text(path, file_format.head)
         self.merge_retried()
         end = len(file_format.head.encode())
@@ -130,49 +151,80 @@ class GrowingTable:
         os.truncate(path, end)
         self.resumed = len(self._answered)
         """Rows in the file at the start."""
+        self._turns = Turns[Row](self.resumed)
+        self._append(self._rows_ahead())
+        if self._turns.ahead:
+            write_text(self._ahead, self._lines(self._turns.ahead.items()), force=True)
 
     def lacks(self, position: int) -> bool:
         """Whether the row has no answer, or failed."""
-        return position >= len(self._answered) or not self._answered[position]
+        if position < len(self._answered):
+            return not self._answered[position]
+        return position not in self._turns.ahead
 
     @property
     def answered(self) -> int:
         """Number of rows with an answer."""
-        return sum(self._answered)
+        return sum(self._answered) + len(self._turns.ahead)
 
     def write(self, rows: Sequence[tuple[int, Row]]) -> None:
-        """Write rows with their positions, in order: retried rows first, then new ones."""
+        """Write rows with their positions, in any order."""
         old = [(position, row) for position, row in rows if position < self.resumed]
         retried = [(position, row) for position, row in old if row["failure"] != FailureKind.UNANSWERED]
-        new = [row for position, row in rows if position >= self.resumed]
         if retried:
-            lines = (json.dumps([position, self._format.records([row])]) + "\n" for position, row in retried)
-            append_line(self._retried, "".join(lines).encode())
-        if new:
-            append_line(self.path, self._format.records(new).encode())
+            append_line(self._retried, self._lines(retried).encode())
         for position, row in retried:
             self._answered[position] = not row["failure"]
             self.tally.failed -= 1
             self.tally.rows -= 1
             self.tally.count(row)
-        for row in new:
+        self._append((position, row) for position, row in rows if position >= self.resumed)
+        waiting = [(position, row) for position, row in rows if position in self._turns.ahead]
+        if waiting:
+            append_line(self._ahead, self._lines(waiting).encode())
+
+    def _append(self, rows: Iterable[tuple[int, Row]]) -> None:
+        """Append the rows whose turn has come."""
+        due = self._turns.due(rows)
+        if due:
+            append_line(self.path, self._format.records(due).encode())
+        for row in due:
             self.tally.count(row)
             self._answered.append(not row["failure"])
+        if not self._turns.ahead:
+            self._ahead.unlink(missing_ok=True)
+
+    def _lines(self, rows: Iterable[tuple[int, Row]]) -> str:
+        return "".join(json.dumps([position, self._format.records([row])]) + "\n" for position, row in rows)
+
+    def _rows_ahead(self) -> Iterator[tuple[int, Row]]:
+        """The answered rows that a killed run stored ahead of their turn."""
+        for position, record, _ in _noted(self._ahead):
+            content = io.BytesIO(f"{self._format.head}{record}".encode())
+            yield from (
+                (position, row)
+                for row, _ in self._format.read(content)
+                if position >= self.resumed and not row["failure"]
+            )
 
     def merge_retried(self) -> None:
         """Replace failed rows in the file by their retried answers."""
         if not self._retried.exists():
             return
-        retried = _retried_records(self._retried)
-        next_position, next_record = next(retried, (-1, ""))
+        retried = {position: start for position, _, start in _noted(self._retried)}  # no records, to save memory
         start = len(self._format.head.encode())
-        with atomic_file(self.path) as temporary, self.path.open("rb") as old, temporary.open("wb") as file:
+        with (
+            atomic_file(self.path) as temporary,
+            self.path.open("rb") as old,
+            self._retried.open("rb") as new,
+            temporary.open("wb") as file,
+        ):
             file.write(old.read(start))
             for position, (_, end) in enumerate(self._read()):
                 record = old.read(end - start)
-                if position == next_position:
-                    record = next_record.encode()
-                    next_position, next_record = next(retried, (-1, ""))
+                if position in retried:
+                    new.seek(retried[position])
+                    record = json.loads(new.readline())[1].encode()
                 file.write(record)
                 start = end
         self._retried.unlink()
@@ -198,10 +250,13 @@ class GrowingTable:
         )
 
 
-def _retried_records(path: Path) -> Iterator[tuple[int, str]]:
-    """Positions and records, in order. Skips a last line that a kill cut short."""
-    with path.open("rb") as file:
-        for line in file:
-            if line.endswith(b"\n"):
-                position, record = state_in(path, line)
-                yield position, record
+def _noted(path: Path) -> Iterator[tuple[int, str, int]]:
+    """Position, record and byte offset of each row stored there. Skips a last line that a kill cut short."""
+    if path.exists():
+        with path.open("rb") as file:
+            start = 0
+            for line in file:
+                if line.endswith(b"\n"):
+                    position, record = state_in(path, line)
+                    yield position, record, start
+                start += len(line)

@@ -1,32 +1,31 @@
-"""The labelling loop: it writes labelled rows in input order, with any number of requests in flight."""
+"""The labelling loop: rows in batches for a local model, or one by one on several threads for a server."""
 
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 from typing import NamedTuple, TypeAlias
 
+from promptmii.calibration_kinds import READS, Reads
 from promptmii.data import Texts
 from promptmii.data.table import Row
 from promptmii.errors import DataError, EndpointError
 from promptmii.follower import Follower, Prediction
 from promptmii.instruction import Cost, Instruction
-from promptmii.models.base import Answer, Chat, Choice, Completion, Failure, FailureKind, Sampling, Usage, unanswered
+from promptmii.models.base import Failure, FailureKind, Usage
 from promptmii.models.threads import parallel
-from promptmii.models.wrappers import Wrapper
 from promptmii.progress import Progress
 from promptmii.workbench.abstain import Threshold, gives_probabilities
-from promptmii.workbench.formats import DIGITS, batches
+from promptmii.workbench.formats import DIGITS
 
 MIN_BATCH, MAX_BATCH = 16, 4096
 """Rows per batch for a local model. A kill loses at most one batch."""
 TARGET_SECONDS = 0.1
 """Batches that finish sooner are doubled, because their overhead dominates."""
-BATCHES_IN_FLIGHT = 3
-"""For a server; each batch has as many rows as the server takes requests, so that one slow answer does not idle it."""
 WINDOW = 64
-"""Batches after which the loop waits for the slowest."""
+"""Rows per thread after which the loop waits for the slowest, so that few rows ever wait for their turn."""
 GIVE_UP = 256
 """The run ends after this many consecutive rows failed with an outage, or if this many first rows all fail."""
 OUTAGES = (FailureKind.CONNECTION, FailureKind.RATE_LIMIT, FailureKind.SERVER, FailureKind.TIMEOUT)
@@ -42,12 +41,10 @@ class PendingRow(NamedTuple):
     text: str
 
 
-Answered: TypeAlias = tuple[Sequence[Prediction], EndpointError | None]
-"""Predictions, and the error that ends the run, if any."""
-AnsweredBatch: TypeAlias = tuple[Sequence[PendingRow], Sequence[Prediction]]
+Answered: TypeAlias = list[tuple[PendingRow, Prediction]]
 """Rows and their predictions."""
 Write: TypeAlias = Callable[[Sequence[tuple[int, Row]], Sequence[Prediction]], object]
-"""Receives labelled rows with their positions, in order, and their predictions."""
+"""Receives labelled rows with their positions, as answers come, and their predictions."""
 
 
 @dataclass(frozen=True)
@@ -116,11 +113,10 @@ class Labelling:
         progress.step("Labelling", self.texts.n - answered)
         usage, outage_rows, replied = Usage(), 0, bool(answered)
         reported: set[FailureKind] = set()
-        for batch, predictions in self._answered_batches(lacks):
-            pairs = list(zip(batch, predictions, strict=True))
-            write([(row.position, row.row | self._answer_columns(p)) for row, p in pairs], predictions)
-            progress.advance(sum(not row.text.strip() for row in batch))  # the follower advances for the others
-            usage = sum((p.usage for p in predictions), usage)
+        for pairs in self._answered(lacks):
+            write([(row.position, row.row | self._answer_columns(p)) for row, p in pairs], [p for _, p in pairs])
+            progress.advance(sum(not row.text.strip() for row, _ in pairs))  # the follower advances for the others
+            usage = sum((prediction.usage for _, prediction in pairs), usage)
             for row, prediction in pairs:
                 failure = prediction.failure
                 if failure and failure.kind not in reported and prediction is not UNANSWERED:
@@ -136,6 +132,7 @@ class Labelling:
             outage_rows = outage_rows + len(failures) if is_outage else 0
             if failures and failures[-1] and outage_rows >= GIVE_UP:
                 raise self._outage_error(failures[-1], replied=replied)
+        usage = replace(usage, seconds=usage.seconds / self._threads)
         return Cost.of(usage, self.follower.model.card.price)
 
     def _outage_error(self, failure: Failure, *, replied: bool) -> EndpointError:
@@ -144,100 +141,54 @@ class Labelling:
             f"{self.follower.model.card.reference} {how} ({failure.kind}: {failure.message.rstrip('.')}).", failure.kind
         )
 
-    def _answered_batches(self, lacks: Callable[[int], bool]) -> Iterator[AnsweredBatch]:
-        rows = (PendingRow(n, row, text) for n, (row, text) in enumerate(self.texts) if lacks(n))
-        concurrency = self.follower.model.card.concurrency
-        if concurrency == 1:
-            yield from self._sequential(rows)
-        else:
-            pending = batches(rows, concurrency)
-            while window := list(islice(pending, WINDOW)):
-                yield from _concurrent(self._predict, window)
+    @property
+    def _threads(self) -> int:
+        """1 also for a calibration by the texts labelled together."""
+        return 1 if READS[self.follower.calibration] is Reads.QUERY else self.follower.model.card.concurrency
 
-    def _sequential(self, rows: Iterator[PendingRow]) -> Iterator[AnsweredBatch]:
+    def _answered(self, lacks: Callable[[int], bool]) -> Iterator[Answered]:
+        rows = (PendingRow(n, row, text) for n, (row, text) in enumerate(self.texts) if lacks(n))
+        if self._threads == 1:
+            yield from self._sequential(rows)
+        while window := list(islice(rows, WINDOW * self._threads)):
+            yield from self._concurrent(window)
+
+    def _sequential(self, rows: Iterator[PendingRow]) -> Iterator[Answered]:
         """One batch at a time, of growing size."""
         size = MIN_BATCH
         while batch := list(islice(rows, size)):
             started = time.perf_counter()
-            predictions, error = self._predict(batch)
-            if predictions:
-                yield batch, predictions
-            if error:
-                raise error
+            yield self._predict(batch)
             if time.perf_counter() - started < TARGET_SECONDS:
                 size = min(2 * size, MAX_BATCH)
 
-    def _predict(self, batch: Sequence[PendingRow]) -> Answered:
-        """A prediction for each row, and the error that ends the run, if any; no prediction if it left no answer.
+    def _concurrent(self, window: Sequence[PendingRow]) -> Iterator[Answered]:
+        """One row per call, so that each answer can be written as soon as it comes.
 
-        Empty texts cost no call.
+        Before an error propagates, yields the rows answered so far; rows between them count as unanswered.
         """
-        model = _Kept(self.follower.model)
-        follower = replace(self.follower, model=model)
-        predictions = follower.predict(self.instruction, [row.text for row in batch if row.text.strip()])
-        if model.error:
-            lost = [p.failure is not None and p.failure.kind is FailureKind.UNANSWERED for p in predictions]
-            if all(lost):
-                return [], model.error
-            predictions = [UNANSWERED if gone else p for p, gone in zip(predictions, lost, strict=True)]
-        answers = iter(predictions)
-        return [next(answers) if row.text.strip() else Prediction(None) for row in batch], model.error
+        done: deque[tuple[PendingRow, Prediction]] = deque()
+        answered: set[int] = set()
 
+        def take() -> Answered:
+            """All new answers at once, because each write flushes the disk."""
+            pairs = [done.popleft() for _ in range(len(done))]
+            answered.update(row.position for row, _ in pairs)
+            return pairs
 
-class _Kept(Wrapper):
-    """Keeps the answers of a batch in which the server begins to refuse every call."""
-
-    error: EndpointError | None = None
-
-    def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Completion | Failure]:
-        return self._kept(chats, lambda: self._model.generate(chats, sampling))
-
-    def choose(self, chats: Sequence[Chat], options: Sequence[str]) -> list[Choice | Failure]:
-        return self._kept(chats, lambda: self._model.choose(chats, options))
-
-    def _kept(self, chats: Sequence[Chat], call: Callable[[], list[Answer | Failure]]) -> list[Answer | Failure]:
-        answers: list[Answer | Failure] = []
         try:
-            if not self.error:
-                return call()
-        except EndpointError as error:
-            if not error.lasting:
-                raise
-            self.error = error
-            answers = [*error.answers]
-        return [*answers, *[unanswered(self.error)] * (len(chats) - len(answers))]
+            for _ in parallel(lambda row: done.extend(self._predict([row])), window, self._threads):
+                if done:
+                    yield take()
+        except GeneratorExit:
+            raise
+        except BaseException:
+            yield take()
+            end = max(answered, default=-1)
+            yield [(row, UNANSWERED) for row in window if row.position < end and row.position not in answered]
+            raise
 
-
-def _concurrent(
-    predict: Callable[[Sequence[PendingRow]], Answered], window: Sequence[Sequence[PendingRow]]
-) -> Generator[AnsweredBatch]:
-    """The batches of a window with their predictions, in order, several in flight at once.
-
-    Before an error propagates, yields the batches answered so far; rows between them count as unanswered.
-    """
-    done: dict[int, Sequence[Prediction]] = {}
-    errors: list[EndpointError] = []
-    next_index = 0
-
-    def run(index: int) -> None:
-        if errors:
-            return
-        predictions, error = predict(window[index])
-        if error:
-            errors.append(error)  # the batches in flight finish, because they are paid
-        if predictions:
-            done[index] = predictions
-
-    try:
-        for _ in parallel(run, range(len(window)), BATCHES_IN_FLIGHT):
-            while next_index in done:
-                yield window[next_index], done.pop(next_index)
-                next_index += 1
-        if errors:
-            raise errors[0]
-    except GeneratorExit:
-        raise
-    except BaseException:
-        for index in range(next_index, max(done, default=-1) + 1):
-            yield window[index], done.get(index, [UNANSWERED] * len(window[index]))
-        raise
+    def _predict(self, batch: Sequence[PendingRow]) -> Answered:
+        """Rows with their predictions. Empty texts cost no call."""
+        answers = iter(self.follower.predict(self.instruction, [row.text for row in batch if row.text.strip()]))
+        return [(row, next(answers) if row.text.strip() else Prediction(None)) for row in batch]

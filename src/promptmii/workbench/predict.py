@@ -21,6 +21,7 @@ from promptmii.workbench.formats import Csv, ParquetTable, csv_text, format_for
 from promptmii.workbench.growing_table import (
     GrowingTable,
     Tally,
+    Turns,
     end_run,
     locked_run_folder,
     refuse_overwriting,
@@ -110,21 +111,22 @@ def predict(
 
 def _labelled(job: Labelling, sink: Sink | None, progress: Progress) -> Labelled:
     """Label the rows in memory, or pass them to the sink as CSV."""
-    csv_format, tally = Csv(job.columns), Tally()
+    csv_format, tally, turns = Csv(job.columns), Tally(), Turns[tuple[Row, Prediction]]()
     rows: list[Row] = []
     predictions: list[Prediction] = []
     if sink:
         sink(csv_format.head)
 
     def write(positioned: Sequence[tuple[int, Row]], new_predictions: Sequence[Prediction]) -> None:
-        new = [row for _, row in positioned]
+        due = turns.due((n, (row, p)) for (n, row), p in zip(positioned, new_predictions, strict=True))
+        new = [row for row, _ in due]
         for row in new:
             tally.count(row)
-        if sink:
+        if sink and new:
             sink(csv_format.records(new))
-        else:
+        elif new:
             rows.extend(new)
-            predictions.extend(new_predictions)
+            predictions.extend(prediction for _, prediction in due)
 
     cost = job.run(write, progress)
     return Labelled(job.columns, tally, cost, job.threshold, tuple(rows), tuple(predictions))
@@ -188,7 +190,7 @@ def file_run(
         try:
             yield FileRun(job, output, table, folder, parquet)
         finally:
-            if not table.tally.rows:
+            if not (table.tally.rows or table.answered):
                 growing.unlink()
 
 

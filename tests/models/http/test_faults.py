@@ -3,7 +3,7 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from typing import Any
 
@@ -16,6 +16,7 @@ from promptmii.models.http.answers import check_whole_prompt
 from promptmii.models.http.client import HttpModel
 from promptmii.models.http.config import HttpConfig
 from promptmii.models.http.constraints import Dialect, read
+from promptmii.models.threads import parallel
 
 CHATS: list[Chat] = [[{"role": "user", "content": text}] for text in ("fine one", "forbidden one", "fine two")]
 SAMPLING = Sampling(max_tokens=9, top_p=0.9)
@@ -26,6 +27,11 @@ def ask(
 ) -> tuple[list[Completion | Failure], FaultyServer]:
     with serving(FaultyServer(default=default)) as server, connect(server, **changes) as model:
         return model.generate(chats, SAMPLING), server
+
+
+def one_by_one(model: HttpModel) -> Iterator[tuple[int, Completion | Failure]]:
+    """Ask on several threads, as a run does that keeps each answer."""
+    return parallel(lambda chat: model.generate([chat], SAMPLING)[0], CHATS, model.card.concurrency)
 
 
 def refusing(name: str, reply: Reply) -> Callable[[dict[str, Any]], Reply | None]:
@@ -151,34 +157,47 @@ class TestRejectedRows:
         (answer,), server = ask(for_forbidden(reply), CHATS[1:2])  # refused before the server has answered any text
         assert isinstance(answer, Failure)
         assert "Attention Required!" in answer.message
-        assert len(server.bodies) == 3
+        assert len(server.bodies) == 2  # the text, and a harmless chat
 
     @pytest.mark.parametrize("status", [401, 403, 404])
-    def test_a_server_that_begins_to_refuse_every_call_is_an_error_that_holds_the_answers(self, status: int) -> None:
+    def test_a_server_that_begins_to_refuse_every_call_is_an_error_after_its_answers(self, status: int) -> None:
         replies = iter([completion("yes")])
         with (
             serving(FaultyServer(default=lambda _: next(replies, Reply("gone", status)))) as server,
             connect(server, concurrency=1) as model,
         ):
-            with pytest.raises(EndpointError, match="gone") as caught:
-                model.generate(CHATS, SAMPLING)
-            assert [type(answer) for answer in caught.value.answers] == [Completion, Failure, Failure]
+            before: list[Completion | Failure] = []
+            with pytest.raises(EndpointError, match="gone"):
+                before.extend(answer for _, answer in one_by_one(model))
+            assert [type(answer) for answer in before] == [Completion]
             assert len(server.bodies) <= 4  # the last may be sent before the refusal is known
             server.default = for_forbidden(Reply("Attention Required!", status=403))
             answers = model.generate(CHATS, SAMPLING)
         assert [type(answer) for answer in answers] == [Completion, Failure, Completion]
 
-    def test_a_refusal_ends_the_pause_of_a_call_that_would_be_tried_again(self) -> None:
-        replies = iter([Reply("Slow down.", 429, {"retry-after": "4.5"})])
-        with (
-            serving(FaultyServer(default=lambda _: next(replies, Reply("No.", 401)))) as server,
-            connect(server, concurrency=3, patience=20) as model,
-        ):
+    def test_a_refusal_lets_requests_that_were_sent_finish(self) -> None:
+        def reply(body: dict[str, Any]) -> str:
+            return "401" if "forbidden" in body["messages"][-1]["content"] else "slow"
+
+        with serving(FaultyServer(default=reply)) as server, connect(server, concurrency=3) as model:
             _ = model.card
-            started = time.monotonic()
+            before: list[Completion | Failure] = []
             with pytest.raises(EndpointError, match="refuses the key"):
-                model.generate(CHATS, SAMPLING)
-            assert time.monotonic() - started < 4
+                before.extend(answer for _, answer in one_by_one(model))
+        assert [type(answer) for answer in before] == [Completion, Completion]
+
+    def test_a_refusal_ends_the_pause_of_a_call_that_would_be_tried_again(self) -> None:
+        for ask_all in (lambda model: model.generate(CHATS, SAMPLING), lambda model: list(one_by_one(model))):
+            replies = iter([Reply("Slow down.", 429, {"retry-after": "4.5"})])
+            with (
+                serving(FaultyServer(default=lambda _, replies=replies: next(replies, Reply("No.", 401)))) as server,
+                connect(server, concurrency=3, patience=20) as model,
+            ):
+                _ = model.card
+                started = time.monotonic()
+                with pytest.raises(EndpointError, match="refuses the key"):
+                    ask_all(model)
+                assert time.monotonic() - started < 4
 
     def test_a_check_without_an_outcome_is_not_repeated_by_every_call_in_flight(self) -> None:
         def reply(body: dict[str, Any]) -> Reply:

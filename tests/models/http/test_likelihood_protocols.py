@@ -1,6 +1,7 @@
 """Likelihoods from toy servers with vLLM's `prompt_logprobs` and OpenAI's `top_logprobs`."""
 
 import json
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from tests.models.http.test_server_likelihoods import log_p
 
 from promptmii.config import Endpoint
 from promptmii.doctor import examine
-from promptmii.errors import UnsupportedError
+from promptmii.errors import EndpointError, UnsupportedError
 from promptmii.models.base import Chat, Choice, Failure, FailureKind
 from promptmii.models.http.likelihoods import log_probability
 from promptmii.models.http.refusals import RefusedError
@@ -84,6 +85,19 @@ def test_a_server_with_wrong_likelihoods_is_constrained_instead(fault: str) -> N
         (choice,) = model.choose([CHAT], ["ab", "axe"])
     assert isinstance(choice, Choice)
     assert (choice.index, choice.scores) == (1, None)
+
+
+@pytest.mark.parametrize(("status", "fatal"), [(401, True), (402, True), (403, False), (404, False)])
+def test_a_refused_account_is_reported_and_a_missing_endpoint_is_not(status: int, fatal: bool) -> None:
+    class Refusing(VllmLike):
+        async def complete(self, request: web.Request) -> web.Response:
+            del request
+            return web.json_response(error("No.", status).body, status=status)
+
+    with serving(Refusing()) as server, connect(server) as model:
+        with pytest.raises(EndpointError, match=f"HTTP {status}: No") if fatal else nullcontext():
+            assert not model.card.gives_scores
+        assert not server.bodies
 
 
 class OpenAiLike(FaultyServer):

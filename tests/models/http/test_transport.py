@@ -51,14 +51,14 @@ class Files(FaultyServer):
 
 def test_the_query_of_a_path_is_joined_to_that_of_the_address() -> None:
     with serving(Files()) as running:
-        server = Server(f"{running.url}?api-version=1", HttpConfig(api_key=KEY))
+        server = Server(f"{running.url}?api-version=1", HttpConfig(api_key=KEY), "m")
         assert submit(server.get("/batches?limit=1")).result() == {"limit": "1", "api-version": "1"}
         submit(server.close()).result()
 
 
 def test_the_error_of_a_download_holds_its_message_but_not_the_key(tmp_path: Path) -> None:
     with serving(Files()) as running:
-        server = Server(running.url, HttpConfig(api_key=KEY))
+        server = Server(running.url, HttpConfig(api_key=KEY), "m")
         with pytest.raises(RefusedError) as caught:
             submit(server.download("/files/f/content", tmp_path / "f")).result()
         submit(server.close()).result()

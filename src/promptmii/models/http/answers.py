@@ -1,8 +1,10 @@
-"""Reads chat completions, and checks their text, finish reason and usage."""
+"""Reads chat completions, streamed or not, and checks their text, finish reason and usage."""
 
+import json
 import math
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -23,6 +25,8 @@ _RULE = re.compile(r"([\W_])\1+|(\w)\2{3,}")
 """A repeated sign, such as the dashes of a line across a page, which tokenizers merge."""
 CHECKED_PROMPT = 1000
 """Only longer prompts, in tokens, are compared with the server's count."""
+STREAM_FIELDS = ("data:", "event:", "id:", "retry:", ":")
+"""What the lines of a stream start with; a colon alone starts a comment, such as a sign of life."""
 
 
 def read_completion(body: Any) -> Completion:
@@ -103,7 +107,7 @@ def _first_choice(body: Any) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
         return choice, message
     succeeded = isinstance(body, dict) and str(body.get("code")) in ("0", "200")  # an answer of another format
     if isinstance(body, dict | list) and error_message(body) and not succeeded:
-        raise refusal(200, body, "", answered=True)
+        raise refusal(200, body, "")
     raise bad_answer(f"no answer in {str(body)[:SHOWN]!r}")
 
 
@@ -177,3 +181,53 @@ def choices_by_index(body: Any) -> dict[int, dict[str, Any]]:
 def objects_in(value: Any) -> list[dict[str, Any]]:
     """The objects in a decoded JSON list; an empty list for anything else."""
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def join_stream(text: str) -> Any:
+    """The body that a streamed answer would be without streaming; `None` if the text is not a stream.
+
+    Some servers and gateways can only stream.
+    """
+    text = text.lstrip("\ufeff").lstrip()
+    if not text.startswith(STREAM_FIELDS):
+        return None
+    events: list[dict[str, Any]] = []
+    for line in text.split("\n"):  # not splitlines(), since a text may hold other line breaks
+        if not line.startswith(STREAM_FIELDS[1:]):
+            with suppress(ValueError, RecursionError):
+                event = json.loads(line.removeprefix("data:"), strict=False)
+                events += [event] if isinstance(event, dict) else []
+    error = next((event for event in events if event.get("error")), None)
+    if error or not any(objects_in(event.get("choices")) for event in events):
+        return error or next(reversed(events), None)  # an error may be only a message
+    merged = _merged(events, done="[DONE]" in text)
+    if any(choice["message"].get("content") for choice in merged["choices"]):
+        return merged
+    return next((event for event in reversed(events) if _is_whole(event)), merged)
+
+
+def _is_whole(event: Mapping[str, Any]) -> bool:
+    return any(choice.get("message") for choice in objects_in(event.get("choices")))
+
+
+def _merged(events: Sequence[Mapping[str, Any]], *, done: bool) -> dict[str, Any]:
+    """The choices, each with the pieces of its message in order, and the last usage."""
+    unfinished = "stop" if done else "the stream was aborted"
+    merged: dict[object, dict[str, Any]] = {}
+    for choice in [choice for event in events for choice in objects_in(event.get("choices"))]:
+        index = choice.get("index", 0)
+        whole = merged.setdefault(index, {"index": index, "message": {}, "finish_reason": unfinished})
+        whole |= {name: choice[name] for name in ("finish_reason", "error") if choice.get(name)}
+        delta = choice.get("delta")
+        for name, piece in delta.items() if isinstance(delta, dict) else ():
+            whole["message"].setdefault(name, []).append(piece)
+    for whole in merged.values():
+        whole["message"] = {name: _together(pieces) for name, pieces in whole["message"].items()}
+    usage = next((event["usage"] for event in reversed(events) if event.get("usage")), None)
+    return {"choices": [*merged.values()], "usage": usage}
+
+
+def _together(pieces: Sequence[Any]) -> Any:
+    """The pieces of a text as one text; other pieces, such as parts of a content, as a list."""
+    texts = [piece for piece in pieces if piece]
+    return "".join(texts) if all(isinstance(piece, str) for piece in texts) else texts

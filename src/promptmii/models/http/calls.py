@@ -12,7 +12,7 @@ from promptmii.errors import EndpointError, PromptMIIError
 from promptmii.models.base import Chat, Failure, FailureKind
 from promptmii.models.http.config import CHAT, HttpConfig
 from promptmii.models.http.refusals import DoubtfulError, RefusedError
-from promptmii.models.http.retries import Retries, refusal
+from promptmii.models.http.retries import Retries
 from promptmii.models.http.transport import Server, request_limit, submit
 from promptmii.models.threads import ending, wait_for
 
@@ -27,16 +27,15 @@ class Calls:
 
     def __init__(self, model: str, reference: str, config: HttpConfig) -> None:
         """`model` is the name on the servers. Raises `ConfigError` or `EndpointError` as `Server` does."""
-        self.servers = [Server(url, config) for url in config.urls]
-        self._model = model
+        self.servers = [Server(url, config, model) for url in config.urls]
         self._reference = reference
         self._slots = config.slots or request_limit(config.urls, config.concurrency)
         self._pending: set[Future[Any]] = set()
         self._closed = False
         self._lock = threading.Lock()
         self._one_check = asyncio.Lock()
-        self._refusal: asyncio.Future[EndpointError] | None = None
-        """The value of `refusal` for calls that start now."""
+        self._refused: asyncio.Future[EndpointError] | None = None
+        """The first lasting error of the calls in flight."""
         self._checks: dict[Server, tuple[float, bool]] = {}
         """When each server was last checked, and whether it refused that."""
 
@@ -76,30 +75,6 @@ class Calls:
         """The results of concurrent calls, in order. Raises as `run` and `gather` do."""
         return self.run(self.gather(call, items))
 
-    def finish(self, call: Callable[[S], Coroutine[Any, Any, T]], items: Sequence[S]) -> list[T | EndpointError]:
-        """`map` for calls that are paid: if the server begins to refuse all, those in flight finish, and no more start.
-
-        A lasting `EndpointError` takes the place of each result that did not come.
-        """
-
-        async def caught(item: S) -> T | EndpointError:
-            try:
-                return await call(item)
-            except EndpointError as error:
-                if not error.lasting:
-                    raise
-                if (first := refusal.get()) and not first.done():
-                    first.set_result(error)
-                return error
-
-        async def finished() -> list[T | EndpointError]:
-            if self._refusal is None or self._refusal.done():
-                self._refusal = asyncio.get_running_loop().create_future()
-            refusal.set(self._refusal)
-            return await self.gather(caught, items)
-
-        return self.run(finished())
-
     async def gather(self, call: Callable[[S], Coroutine[Any, Any, T]], items: Sequence[S]) -> list[T]:
         """The results of concurrent calls, in order. The first `PromptMIIError` cancels the other calls."""
         try:
@@ -113,8 +88,12 @@ class Calls:
         """The result of a request for an answer to a text, or its failure after all retries.
 
         A firewall may refuse one text, so a refusal that looks like one of every call ends the run only if the server
-        has answered no other text since, and refuses a harmless chat too.
+        has answered no other text since, and refuses a harmless chat too. It then ends every call of the run that waits
+        for a slot or for another try; requests that were sent finish, because they are paid.
         """
+        if self._refused is None or self._refused.done():
+            self._refused = asyncio.get_running_loop().create_future()
+        refused = self._refused
         sent = -math.inf
 
         async def noted() -> T:
@@ -124,17 +103,19 @@ class Calls:
 
         async def judged() -> T:
             try:
-                return await self._limited(noted)
-            except DoubtfulError:
-                if server.config.deferred or await self.refuses(server, sent):
+                return await self._limited(noted, refused)
+            except DoubtfulError as error:
+                final = server.config.deferred or refused.done()
+                if final or await self.refuses(server, sent) or not server.answered:
                     raise
-                return await self._limited(request)
-            except RefusedError as error:
-                if error.doubt and await self.refuses(server, sent):
-                    raise error.doubt from None
-                raise
+                raise error.otherwise from None
 
-        return await Retries(server).run(judged, lambda: self._check_server(server))
+        try:
+            return await Retries(server).run(judged, lambda: self._check_server(server), refused)
+        except EndpointError as error:
+            if error.lasting and not refused.done():
+                refused.set_result(error)
+            raise
 
     async def refuses(self, server: Server, since: float = 0.0) -> bool:
         """Whether the server refuses the key, the model or the address. Checks it once for all calls in flight.
@@ -158,24 +139,24 @@ class Calls:
         """The result of a request, or its failure after all retries."""
         return await Retries(server).run(lambda: self._limited(request), lambda: self._check_server(server))
 
-    async def _limited(self, request: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """The result of a request, sent when one of the slots is free."""
+    async def _limited(
+        self, request: Callable[[], Coroutine[Any, Any, T]], refused: asyncio.Future[EndpointError] | None = None
+    ) -> T:
+        """The result of a request, sent when one of the slots is free, unless all calls are `refused` by then."""
         async with self._slots:
             if ending():  # the slot may be free because another request was cancelled
                 raise asyncio.CancelledError
-            if (first := refusal.get()) and first.done():
-                raise first.result()
+            if refused and refused.done():
+                raise refused.result()
             return await request()
 
     async def _check_server(self, server: Server) -> None:
         """Send a harmless chat, to find out if the server is down or fails on one text only."""
-        body = {"model": self._model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}
+        body = {"model": server.model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}
         try:
             async with self._slots:
                 await server.post(CHAT, body)
         except RefusedError as error:
-            if error.doubt:
-                raise error.doubt from None
             if error.failure.kind is not FailureKind.REQUEST:
                 return
         server.mark_answered()

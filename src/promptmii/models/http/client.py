@@ -5,12 +5,10 @@ import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
-from itertools import repeat
 from typing import Any, TypeVar
 
 from promptmii.errors import EndpointError, UnsupportedError
 from promptmii.models.base import (
-    Answer,
     Chat,
     Choice,
     Completion,
@@ -22,7 +20,6 @@ from promptmii.models.base import (
     Usage,
     check_options,
     clocked,
-    unanswered,
 )
 from promptmii.models.http import constraints, tokens
 from promptmii.models.http.calls import Calls
@@ -44,19 +41,6 @@ REMEMBERED = 20_000
 """Maximum number of cached token counts."""
 UNSUPPORTED = (FailureKind.BAD_ANSWER, FailureKind.REQUEST)
 """Failures of a probe which mean that the server lacks the feature."""
-
-
-def _delivered(results: Sequence[Answer | Failure | EndpointError], started: float) -> list[Answer | Failure]:
-    """The answers, with their shares of the time. Raises the first error, which then holds the other answers."""
-    answers = clocked(
-        [unanswered(result) if isinstance(result, EndpointError) else result for result in results],
-        time.perf_counter() - started,
-    )
-    for result in results:
-        if isinstance(result, EndpointError):
-            result.answers = answers
-            raise result
-    return answers
 
 
 class HttpModel(LanguageModel):
@@ -82,7 +66,7 @@ class HttpModel(LanguageModel):
         """Options as encoded by the likelihood protocol."""
         self._dialect: constraints.Dialect | None = None
         self._probed = False
-        self._completions = Completions(self._name)
+        self._completions = Completions()
         self._counts: dict[str, int] = {}
         """Token counts by `content_key`, so that long texts take no more memory than short ones."""
 
@@ -113,7 +97,8 @@ class HttpModel(LanguageModel):
                     length or ASSUMED_CONTEXT,
                     gives_scores=self._scoring is not None,
                     exact_tokens=exact,
-                    concurrency=self._config.concurrency,
+                    # With one request at a time, too, each answer is kept as it comes.
+                    concurrency=max(2, self._config.concurrency),
                     context_assumed=length is None,
                 )
             return self._card
@@ -139,12 +124,9 @@ class HttpModel(LanguageModel):
         started = time.perf_counter()
         keys = [repr(list(chat)) for chat in chats]
         counts, chat_of = Counter(keys), dict(zip(keys, chats, strict=True))
-        samples = self._calls.finish(lambda key: self._samples(chat_of[key], counts[key], sampling), [*counts])
-        unused = {
-            key: repeat(answers) if isinstance(answers, EndpointError) else iter(answers)
-            for key, answers in zip(counts, samples, strict=True)
-        }
-        return _delivered([next(unused[key]) for key in keys], started)
+        samples = self._calls.map(lambda key: self._samples(chat_of[key], counts[key], sampling), [*counts])
+        unused = {key: iter(answers) for key, answers in zip(counts, samples, strict=True)}
+        return clocked([next(unused[key]) for key in keys], time.perf_counter() - started)
 
     async def _samples(self, chat: Chat, count: int, sampling: Sampling) -> list[Completion | Failure]:
         """`count` answers to one chat: from one request if the server supports that, else from one request per seed."""
@@ -191,7 +173,7 @@ class HttpModel(LanguageModel):
             return [encoded for _ in chats]
 
         async def score(server: Server, chat: Chat) -> Choice:
-            choice = await protocol.score(server, self._name, chat, encoded)
+            choice = await protocol.score(server, chat, encoded)
             self._completions.check(server, chat, choice.usage)
             return choice
 
@@ -199,14 +181,14 @@ class HttpModel(LanguageModel):
             server = self._calls.server_for(chat)
             return self._calls.answered(server, lambda: score(server, chat))
 
-        return _delivered(self._calls.finish(retried, chats), started)
+        return clocked(self._calls.map(retried, chats), time.perf_counter() - started)
 
     def _encode(self, options: Sequence[str], protocol: LikelihoodProtocol, end: int) -> Any:
         """The options as `protocol.score` takes them, or a failure. Each option is encoded only once."""
         server = self._calls.servers[0]
 
         def encode(option: str) -> Coroutine[Any, Any, Any]:
-            return self._calls.retried(server, lambda: protocol.encode(server, self._name, option))
+            return self._calls.answered(server, lambda: protocol.encode(server, option))
 
         missing = [option for option in options if option not in self._encoded]
         results = self._calls.map(encode, missing) if missing else []
@@ -227,7 +209,8 @@ class HttpModel(LanguageModel):
                 f"(tried: {', '.join(constraints.Dialect)}). Use --mode generate."
             )
         started = time.perf_counter()
-        return _delivered(self._calls.finish(lambda chat: self._choose(chat, options, dialect), chats), started)
+        answers = self._calls.map(lambda chat: self._choose(chat, options, dialect), chats)
+        return clocked(answers, time.perf_counter() - started)
 
     async def _choose(self, chat: Chat, options: Sequence[str], dialect: constraints.Dialect) -> Choice | Failure:
         sampling = Sampling(max_tokens=constraints.token_limit(options))
@@ -281,13 +264,16 @@ class HttpModel(LanguageModel):
         return None
 
     async def _probe(self, server: Server, protocol: LikelihoodProtocol) -> int | Failure | None:
-        """The token that ends an answer; a failure or `None` if the server does not speak the protocol."""
+        """The token that ends an answer; a failure or `None` if the server does not speak the protocol.
+
+        Raises `EndpointError` if the server refuses every call, as with a bad key or an empty account.
+        """
         try:
-            end = await self._calls.retried(server, lambda: protocol.probe(server, self._name))
-        except EndpointError:
+            end = await self._calls.retried(server, lambda: protocol.probe(server))
+        except DoubtfulError:
             if self._first_tokens:
                 raise
-            return None  # it has no such endpoint
+            return None  # it has no such endpoint, or none for this key
         if isinstance(end, Failure) and end.kind not in UNSUPPORTED:
             raise self._failed("did not answer the probe", end)
         return end
@@ -299,14 +285,14 @@ class HttpModel(LanguageModel):
     async def _count(self, text: str) -> int:
         servers = self._calls.servers
         server = servers[len(text) % len(servers)]
-        encoded = await self._calls.retried(server, lambda: tokens.encode(server, self._name, text))
+        encoded = await self._calls.answered(server, lambda: tokens.encode(server, text))
         if isinstance(encoded, Failure):
             raise self._failed("stopped counting tokens", encoded)
         return len(encoded)
 
     async def _counts_tokens(self, server: Server) -> bool:
         try:
-            encoded = await self._asked(server, lambda: tokens.encode(server, self._name, "hello"))
+            encoded = await self._asked(server, lambda: tokens.encode(server, "hello"))
         except EndpointError as error:
             if error.kind is FailureKind.SERVER:
                 raise

@@ -29,9 +29,7 @@ STREAM = re.compile(r"\bstream", re.IGNORECASE)
 class Completions:
     """Sends the requests, and remembers what the servers do not support."""
 
-    def __init__(self, model: str) -> None:
-        """`model` is the name on the servers."""
-        self._model = model
+    def __init__(self) -> None:
         self.card: ModelCard | None = None
         """Set by the client once it has queried the servers."""
         self._dropped: set[str] = set()
@@ -81,7 +79,7 @@ class Completions:
         while True:
             parameters = _parameters(sampling, dropped, neutral=neutral, streams=streams) | dict(extra)
             try:
-                response = await server.post(CHAT, {"model": self._model, "messages": list(chat)} | parameters)
+                response = await server.post(CHAT, {"model": server.model, "messages": list(chat)} | parameters)
                 break
             except RefusedError as error:
                 rejected = error.failure.kind is FailureKind.REQUEST
@@ -96,7 +94,7 @@ class Completions:
         self._dropped |= dropped
         self._streams |= streams
         if "temperature" in newly_dropped:
-            message = f"The model {self._model} refuses `temperature`. It uses its own, so answers vary between runs."
+            message = f"The model {server.model} refuses `temperature`. It uses its own, so answers vary between runs."
             warnings.warn(message, stacklevel=1)
         return response
 

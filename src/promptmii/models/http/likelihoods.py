@@ -23,16 +23,16 @@ ROUNDING = 1e-3
 
 
 class LikelihoodProtocol(NamedTuple):
-    """A way to get likelihoods. Its functions take a server and the model's name there, and raise `RefusedError`."""
+    """A way to get likelihoods. Its functions raise `RefusedError`."""
 
     name: str
-    probe: Callable[[Server, str], Coroutine[Any, Any, int | None]]
+    probe: Callable[[Server], Coroutine[Any, Any, int | None]]
     """The token that ends an answer if the server speaks this protocol, else `None`."""
-    encode: Callable[[Server, str, str], Coroutine[Any, Any, Any]]
+    encode: Callable[[Server, str], Coroutine[Any, Any, Any]]
     """Encode one option, for instance as tokens."""
     combine: Callable[[Sequence[str], Sequence[Any], int], Any]
     """Prepare the encoded options for `score`, from their texts, their encodings and the end token."""
-    score: Callable[[Server, str, Chat, Any], Coroutine[Any, Any, Choice]]
+    score: Callable[[Server, Chat, Any], Coroutine[Any, Any, Choice]]
     """`log P(option + end | chat)` of each option."""
 
 

@@ -17,20 +17,20 @@ from promptmii.models.http.tokens import encode, token_ids
 from promptmii.models.http.transport import Server
 
 
-async def _probe(server: Server, model: str) -> int | None:
+async def _probe(server: Server) -> int | None:
     """The token that ends an answer if the server gives exact likelihoods, else `None`. Raises `RefusedError`."""
-    prompt = await Inquiry(server).run(lambda: _chat_tokens(server, model, PROBE))
+    prompt = await Inquiry(server).run(lambda: _chat_tokens(server, PROBE))
     if isinstance(prompt, Failure):
         return None  # not vLLM
-    end = await _end_of_turn(server, model)
-    body = _body(model, [prompt]) | {"logprobs": 1, "return_tokens_as_token_ids": True}
+    end = await _end_of_turn(server)
+    body = _body(server.model, [prompt]) | {"logprobs": 1, "return_tokens_as_token_ids": True}
     logprobs = as_object(_choices(await server.post("/completions", body), 1)[0].get("logprobs"))
     try:
         token = int(str(logprobs["tokens"][0]).removeprefix("token_id:"))
         expected = log_probability(logprobs["token_logprobs"][0], token)
     except (KeyError, IndexError, TypeError, ValueError):
         return None
-    choice = _choices(await server.post("/completions", _body(model, [[*prompt, token]])), 1)[0]
+    choice = _choices(await server.post("/completions", _body(server.model, [[*prompt, token]])), 1)[0]
     return end if abs(_sum_log_p(choice, len(prompt), [token]) - expected) < TOLERANCE else None
 
 
@@ -39,10 +39,10 @@ def _combine(_: Sequence[str], tokens: Sequence[list[int]], end: int) -> list[li
     return [[*option, end] for option in tokens]
 
 
-async def _score(server: Server, model: str, chat: Chat, options: list[list[int]]) -> Choice:
+async def _score(server: Server, chat: Chat, options: list[list[int]]) -> Choice:
     """`log P(option + end | chat)` of each option. Raises `RefusedError`."""
-    prompt = await _chat_tokens(server, model, chat)
-    body = await server.post("/completions", _body(model, [[*prompt, *option] for option in options]))
+    prompt = await _chat_tokens(server, chat)
+    body = await server.post("/completions", _body(server.model, [[*prompt, *option] for option in options]))
     choices = _choices(body, len(options))
     scores = [_sum_log_p(choice, len(prompt), option) for choice, option in zip(choices, options, strict=True)]
     return Choice.likeliest(scores, Usage(1, len(prompt), 0))
@@ -69,10 +69,10 @@ def _sum_log_p(choice: dict[str, Any], start: int, tokens: Sequence[int]) -> flo
     return math.fsum(log_probability(row.get("logprob"), token) for row, token in zip(rows, tokens, strict=True))
 
 
-async def _chat_tokens(server: Server, model: str, chat: Chat, *, opening: bool = True) -> list[int]:
+async def _chat_tokens(server: Server, chat: Chat, *, opening: bool = True) -> list[int]:
     """The tokens of a chat; `opening` appends those that open an answer."""
     body = {
-        "model": model,
+        "model": server.model,
         "messages": list(chat),
         "add_generation_prompt": opening,
         "chat_template_kwargs": {"enable_thinking": False},
@@ -80,10 +80,10 @@ async def _chat_tokens(server: Server, model: str, chat: Chat, *, opening: bool 
     return token_ids(await server.post_outside_v1("/tokenize", body))
 
 
-async def _end_of_turn(server: Server, model: str) -> int:
+async def _end_of_turn(server: Server) -> int:
     """The token that the chat template puts after an answer."""
-    word = await encode(server, model, WORD)
-    tokens = await _chat_tokens(server, model, TURNS, opening=False)
+    word = await encode(server, WORD)
+    tokens = await _chat_tokens(server, TURNS, opening=False)
     positions = [n for n in range(len(tokens) - len(word)) if tokens[n : n + len(word)] == word]
     if not positions:
         raise bad_answer("the chat template changes the tokens of an answer")

@@ -74,12 +74,15 @@ class RefusedError(Exception):
         self.wait = wait
         self.lasting = lasting
         self.body = body
-        self.doubt: DoubtfulError | None = None
-        """The error if not this text is the reason: every later call will fail too."""
 
 
 class DoubtfulError(EndpointError):
     """Every call would fail, unless the server, or a firewall before it, objects to this text alone."""
+
+    def __init__(self, message: str, kind: FailureKind | None, otherwise: RefusedError) -> None:
+        """`otherwise`: the error if the text is the reason, because the server answers other texts."""
+        super().__init__(message, kind, lasting=True)
+        self.otherwise = otherwise
 
 
 def bad_answer(message: str, usage: Usage = Usage(), *, lasting: bool = False) -> RefusedError:
@@ -87,13 +90,8 @@ def bad_answer(message: str, usage: Usage = Usage(), *, lasting: bool = False) -
     return RefusedError(FailureKind.BAD_ANSWER, message, usage, lasting=lasting)
 
 
-def refusal(
-    status: int, body: Any, raw: str, wait: float | None = None, *, answered: bool = False
-) -> RefusedError | EndpointError:
-    """The error for an error status, or for an error body under HTTP 200; `EndpointError` if every call would fail.
-
-    `answered`: the server has completed a chat before, so the key is valid and a 403 concerns one text.
-    """
+def refusal(status: int, body: Any, raw: str, wait: float | None = None) -> RefusedError | EndpointError:
+    """The error for an error status, or for an error body under HTTP 200; `EndpointError` if every call would fail."""
     detail = error_message(body) or one_line(raw)
     status = effective_status(status, body, detail)
     message = f"HTTP {status}: {detail}" if detail else f"HTTP {status}"
@@ -102,20 +100,22 @@ def refusal(
         return EndpointError(f"The account has no money or quota left: {message}", FailureKind.AUTH, lasting=True)
     if FLAGGED.search(full_text) and status not in (401, 429) and status < 500:
         return RefusedError(FailureKind.REQUEST, message, lasting=True)
-    may_be_key = status == 403 or (status != 429 and BAD_KEY.search(full_text))
-    if status == 401 or (may_be_key and not answered):
-        # A 403 may also come from a firewall that objects to a text, or concern the model list alone.
-        firewall = ", or ask the operator of the server whether a firewall blocks the request" if status == 403 else ""
-        fix = f"Set OPENAI_API_KEY to a valid one{firewall}."
-        error = EndpointError if status == 401 and not RESTRICTED.search(full_text) else DoubtfulError
-        return error(f"The server refuses the key ({message}). {fix}", FailureKind.AUTH, lasting=True)
     if status in (400, 413, 422, 500) and TOO_LONG.search(full_text):
-        return RefusedError(FailureKind.CONTEXT, message, lasting=True)
-    if status == 429:
-        return RefusedError(FailureKind.RATE_LIMIT, message, wait=wait)
-    if (status >= 500 and status != 501 and not BAD_REQUEST.search(full_text)) or status == 408:
-        return RefusedError(FailureKind.SERVER, message, wait=wait)
-    return RefusedError(FailureKind.REQUEST, message, body=body if body is not None else raw)
+        error = RefusedError(FailureKind.CONTEXT, message, lasting=True)
+    elif status == 429:
+        error = RefusedError(FailureKind.RATE_LIMIT, message, wait=wait)
+    elif (status >= 500 and status != 501 and not BAD_REQUEST.search(full_text)) or status == 408:
+        error = RefusedError(FailureKind.SERVER, message, wait=wait)
+    else:
+        error = RefusedError(FailureKind.REQUEST, message, body=body if body is not None else raw)
+    if status not in (401, 403) and (status == 429 or not BAD_KEY.search(full_text)):
+        return error
+    # A 403 may also come from a firewall that objects to a text, or concern the model list alone.
+    firewall = ", or ask the operator of the server whether a firewall blocks the request" if status == 403 else ""
+    message = f"The server refuses the key ({message}). Set OPENAI_API_KEY to a valid one{firewall}."
+    if status == 401 and not RESTRICTED.search(full_text):
+        return EndpointError(message, FailureKind.AUTH, lasting=True)
+    return DoubtfulError(message, FailureKind.AUTH, error)
 
 
 def effective_status(status: int, body: Any, message: str) -> int:

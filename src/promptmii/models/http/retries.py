@@ -6,7 +6,6 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine
-from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any, TypeVar, cast
 
@@ -28,8 +27,6 @@ LOADING = "Loading model"
 """What llama.cpp's server answers until it has loaded its model."""
 LONGEST_PAUSE = 30.0
 """Maximum back-off in seconds, before up to half of it is added at random; a server may ask for more."""
-refusal: ContextVar[asyncio.Future[EndpointError] | None] = ContextVar("refusal", default=None)
-"""The first lasting error of the calls in flight together with the current one."""
 
 
 def known(usage: Usage) -> Usage:
@@ -68,10 +65,12 @@ class Retries:
         self,
         request: Callable[[], Coroutine[Any, Any, T]],
         check_server: Callable[[], Coroutine[Any, Any, None]] | None = None,
+        refused: asyncio.Future[EndpointError] | None = None,
     ) -> T | Failure:
         """The result of the request, or the failure after all retries.
 
-        `check_server` finds out if the server answers at all. It is called if no other call has shown that.
+        `check_server` finds out if the server answers at all. It is called if no other call has shown that. `refused`
+        ends a pause, since the next try would fail too.
         """
         while True:
             try:
@@ -86,8 +85,7 @@ class Retries:
             suspect = self._faults[FailureKind.SERVER] >= SUSPECT_AFTER
             if suspect and check_server and not self._server_answers():
                 await check_server()
-            first = refusal.get()
-            await (asyncio.wait([first], timeout=pause) if first else asyncio.sleep(pause))
+            await (asyncio.wait([refused], timeout=pause) if refused else asyncio.sleep(pause))
 
     def _server_answers(self) -> bool:
         """The server has answered another call since this one first failed."""

@@ -19,9 +19,9 @@ def estimate(text: str) -> int:
     return -(-sum(1 if ord(char) < 0x250 else 4 for char in text) // 4)
 
 
-async def encode(server: Server, model: str, text: str) -> list[int]:
+async def encode(server: Server, text: str) -> list[int]:
     """The token ids of a text, without a beginning-of-text token. Raises `RefusedError`."""
-    body = {"model": model, "prompt": text, "add_special_tokens": False, "content": text, "add_special": False}
+    body = {"model": server.model, "prompt": text, "add_special_tokens": False, "content": text, "add_special": False}
     return token_ids(await server.post_outside_v1("/tokenize", body))
 
 

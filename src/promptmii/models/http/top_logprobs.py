@@ -19,19 +19,19 @@ FEWER = 5
 """Tokens to request from a server that refuses `TOP_LOGPROBS`; many servers allow five."""
 
 
-async def _probe(server: Server, model: str) -> int | None:
+async def _probe(server: Server) -> int | None:
     """0, in place of an end token, if the server lists likely tokens with consistent values, else `None`."""
-    tokens, _ = await _answer_tokens(server, model, PROBE, 1)
+    tokens, _ = await _answer_tokens(server, PROBE, 1)
     if not tokens:
         return None
     listed = _listed(tokens[0])
     return 0 if len(listed) > 1 and listed.get(str(tokens[0].get("token"))) == max(listed.values()) else None
 
 
-async def _encode(server: Server, model: str, option: str) -> str:
+async def _encode(server: Server, option: str) -> str:
     """The first token of an option. Raises `RefusedError` if the model does not repeat the option."""
     chat: Chat = [{"role": "user", "content": f"Repeat exactly, and write nothing else:\n{option}"}]
-    tokens, _ = await _answer_tokens(server, model, chat, 8)
+    tokens, _ = await _answer_tokens(server, chat, 8)
     first = str(tokens[0].get("token")) if tokens else ""
     if not first or not option.startswith(first):
         raise _indistinct(f"the model does not repeat {option!r}")
@@ -50,9 +50,9 @@ def _combine(options: Sequence[str], first_tokens: Sequence[str], _end: int) -> 
     return list(first_tokens)
 
 
-async def _score(server: Server, model: str, chat: Chat, options: list[str]) -> Choice:
+async def _score(server: Server, chat: Chat, options: list[str]) -> Choice:
     """`log P(first token | chat)` of each option. Raises `RefusedError`."""
-    tokens, usage = await _answer_tokens(server, model, chat, 1)
+    tokens, usage = await _answer_tokens(server, chat, 1)
     if not tokens:
         raise bad_answer("no log-probabilities in the answer")
     listed = _listed(tokens[0])
@@ -62,16 +62,16 @@ async def _score(server: Server, model: str, chat: Chat, options: list[str]) -> 
     return Choice.likeliest([listed.get(token, lowest) for token in options], usage)
 
 
-async def _answer_tokens(server: Server, model: str, chat: Chat, max_tokens: int) -> tuple[list[dict[str, Any]], Usage]:
+async def _answer_tokens(server: Server, chat: Chat, max_tokens: int) -> tuple[list[dict[str, Any]], Usage]:
     """The `logprobs` entries of the tokens of an answer."""
     parameters = {"temperature": 0, "max_tokens": max_tokens, "logprobs": True, "top_logprobs": server.top_logprobs}
     try:
-        body = as_object(await server.post(CHAT, {"model": model, "messages": list(chat)} | parameters))
+        body = as_object(await server.post(CHAT, {"model": server.model, "messages": list(chat)} | parameters))
     except RefusedError as error:
         if server.top_logprobs == FEWER or "top_logprobs" not in error.failure.message:
             raise
         server.top_logprobs = FEWER
-        return await _answer_tokens(server, model, chat, max_tokens)
+        return await _answer_tokens(server, chat, max_tokens)
     logprobs = [choice.get("logprobs") for choice in objects_in(body.get("choices"))]
     content = logprobs[0].get("content") if logprobs and isinstance(logprobs[0], dict) else None
     return objects_in(content), read_usage(body.get("usage"), "")

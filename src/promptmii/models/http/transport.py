@@ -22,7 +22,7 @@ import httpx
 
 from promptmii.errors import EndpointError
 from promptmii.models.base import FailureKind
-from promptmii.models.http import events
+from promptmii.models.http.answers import join_stream
 from promptmii.models.http.config import HttpConfig
 from promptmii.models.http.refusals import (
     DoubtfulError,
@@ -85,12 +85,16 @@ def _ignore_endpoint_errors(loop: asyncio.AbstractEventLoop, context: dict[str, 
 
 
 class Server:
-    """An OpenAI-compatible server at one address."""
+    """An OpenAI-compatible server at one address, with the model to ask there."""
 
-    def __init__(self, url: str, config: HttpConfig) -> None:
-        """Sends nothing. Raises `ConfigError` or `EndpointError` if key, proxy or certificates cannot be used."""
+    def __init__(self, url: str, config: HttpConfig, model: str) -> None:
+        """`model` is the model's name there. Sends nothing.
+
+        Raises `ConfigError` or `EndpointError` if key, proxy or certificates cannot be used.
+        """
         self.url = url
         self.config = config
+        self.model = model
         self._base, _, query = url.partition("?")
         self._query = query
         self._key = config.key
@@ -198,12 +202,12 @@ class Server:
             source = self._masked(raw.decode(json.detect_encoding(raw))) if response.is_success else text
             body = json.loads(source, strict=False)  # some servers do not escape line breaks
         if body is None:
-            body = events.joined(text)
+            body = join_stream(text)
         if not response.is_success or (isinstance(body, dict) and body.get("error")):
             raise self._error(response, body, text)
         if body is None and text.lstrip().startswith("<"):
             fix = "Is that the address of its API?" if "/v1" in self._base else NO_V1
-            raise self._wrong_address(f"{self.url} answers with a web page, not JSON: {one_line(text)}. {fix}")
+            raise _wrong_address(f"{self.url} answers with a web page, not JSON: {one_line(text)}. {fix}")
         if body is None:
             raise bad_answer(f"not JSON in UTF-8: {text[:80]!r}")
         return body
@@ -219,34 +223,19 @@ class Server:
         if response.is_redirect:
             target = self._masked(one_line(response.headers.get("location", "nowhere")))
             fix = "Redirects are not followed; if you trust that address, give it with --base-url."
-            return self._wrong_address(f"{self.url} redirects to {target}. {fix}", None)
+            return _wrong_address(f"{self.url} redirects to {target}. {fix}", None)
         message = error_message(body) or one_line(text)
         status = effective_status(response.status_code, body, message)
         if status in (404, 405):
             right_path = "/v1" in self._base or re.search("model|deployment", message, re.IGNORECASE)
             fix = "Does the server know the model?" if right_path else NO_V1
-            return self._wrong_address(f"{self.url} answers HTTP {status}: {message.rstrip('.')}. {fix}")
+            return _wrong_address(f"{self.url} answers HTTP {status}: {message.rstrip('.')}. {fix}")
         wait = retry_after(response.headers.get("retry-after", ""))
-        doubt = refusal(response.status_code, body, text, wait)
-        if not self.answered or not isinstance(doubt, DoubtfulError):
-            return doubt
-        return _doubted(refusal(response.status_code, body, text, wait, answered=True), doubt)
-
-    def _wrong_address(
-        self, message: str, kind: FailureKind | None = FailureKind.REQUEST
-    ) -> RefusedError | EndpointError:
-        """The error for a wrong address, or for one rejected text if the server has answered before."""
-        doubt = DoubtfulError(message, kind, lasting=True)
-        if not self.answered:
-            return doubt
-        return _doubted(RefusedError(FailureKind.REQUEST, message, lasting=True), doubt)
+        return refusal(response.status_code, body, text, wait)
 
 
-def _doubted(error: RefusedError | EndpointError, doubt: DoubtfulError) -> RefusedError | EndpointError:
-    """The refusal of one text by a server that has answered before, which may refuse every text from now on."""
-    if isinstance(error, RefusedError):
-        error.doubt = doubt
-    return error
+def _wrong_address(message: str, kind: FailureKind | None = FailureKind.REQUEST) -> DoubtfulError:
+    return DoubtfulError(message, kind, RefusedError(FailureKind.REQUEST, message, lasting=True))
 
 
 def _client(url: str, config: HttpConfig) -> httpx.AsyncClient:
