@@ -31,11 +31,10 @@ from promptmii.task import Task
 pytestmark = [pytest.mark.smol, pytest.mark.slow]
 N, ROWS = 6, 6
 EMBEDS = ("embed", "setfit") if sentences.available() else ()
-PROMPTED = ("naive", "icl", "keywords", "zero", "mii", "other-task", "knn-icl")
-RECOMPUTED = ("naive", "icl", "keywords", "zero", "knn-icl")
-"""Those whose prompts are put together here a second time; `mii` and `other-task` are written as `zero` is."""
+PROMPTED = ("naive", "icl", "keywords", "zero", "knn-icl")
+"""Their prompts are put together here a second time. `zero` stands for all methods whose instruction a model writes."""
 CLASSIFIERS = ("tfidf", "tfidf-all", *EMBEDS)
-ALL = (*PROMPTED, "shuffled", *CLASSIFIERS)
+ALL = (*PROMPTED, *CLASSIFIERS)
 BIKES = {
     "repair": ("my {} is broken", "the {} makes a noise", "can you fix a {}", "the {} came loose on the road"),
     "rental": ("can I rent a {} for a day", "what does it cost to hire a {}", "I return the {} tomorrow"),
@@ -64,7 +63,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    models = {"generators": ("smol",), "untrained": ("smol",), "followers": ("smol",)}
+    models = {"untrained": ("smol",), "followers": ("smol",)}
     grid = EvaluateSettings.of(
         tasks=(str(folder),), methods=ALL, n=(N,), seeds=1, evaluate=ROWS, budget=24, workers=1, **models
     )
@@ -111,7 +110,7 @@ def nearest(examples: Sequence[Example], text: str, k: int = 5) -> list[Example]
 
 
 def test_scores_match_scikit_learn(run: Run) -> None:
-    assert {record.cell.method for record in run.failed} <= {"shuffled"}  # smol may write no lines about labels
+    assert not run.failed
     for record in done(run, *ALL):
         gold, predicted = record.scored(run.queries)
         names = [label or "none" for label in predicted]
@@ -162,7 +161,7 @@ def test_calibrations_are_fitted_on_texts_that_their_prompt_does_not_show(
     run: Run, folder: Path, smol: LanguageModel
 ) -> None:
     """The offset is minus each label's mean log-probability over the support, up to a constant."""
-    for record in done(run, *RECOMPUTED):
+    for record in done(run, *PROMPTED):
         if record.cell.task != "bikes":
             continue
         instruction, support = record.instruction, support_of(folder, record)
