@@ -1,5 +1,6 @@
 """Compare prompts on the same rows: instructions, texts, and methods that write nothing."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -125,7 +126,7 @@ def junit(checks: Sequence[Check]) -> str:
 
 
 def compare(
-    prompts: Sequence[Prompt] | Mapping[str, Prompt],
+    prompts: Prompt | Sequence[Prompt] | Mapping[str, Prompt],
     source: Source,
     follower: FollowerLike = None,
     columns: Columns | None = None,
@@ -134,7 +135,7 @@ def compare(
     n: int | None = None,
     progress: Progress = QUIET,
 ) -> Comparison:
-    """Measure instructions, texts and methods (`naive`, `icl`, ...) on the same rows of `source`.
+    """Measure one or several instructions, texts or methods (`naive`, `icl`, ...) on the same rows of `source`.
 
     A mapping names the prompts. ICL shows examples, and texts and edited instructions are calibrated on them: the rows
     of `examples`, or the rows of `source` that a prompt was made from, or else `n` drawn rows if a prompt needs any. No
@@ -183,8 +184,10 @@ def differences(rows: Sequence[Measured]) -> dict[str, metrics.Difference]:
 _Entry: TypeAlias = Instruction | str | Method
 
 
-def _entries(prompts: Sequence[Prompt] | Mapping[str, Prompt]) -> dict[str, _Entry]:
+def _entries(prompts: Prompt | Sequence[Prompt] | Mapping[str, Prompt]) -> dict[str, _Entry]:
     """The prompts by name. Raises `ConfigError`."""
+    if isinstance(prompts, Instruction | str | os.PathLike):
+        prompts = (prompts,)
     if not prompts:
         raise ConfigError(
             f"Nothing is given to compare; expected instruction files, texts, or {', '.join(COMPARABLE)}."
