@@ -39,6 +39,7 @@ def test_unknown_setting_of_a_table_names_the_nearest_in_that_table() -> None:
     ("values", "words"),
     [
         ({"n": 0}, "n = 0"),
+        ({"calibration": "x"}, "setting calibration = 'x' is refused: Input should be 'auto', 'none'"),
         ({"endpoint": {"context_length": 0}}, "endpoint.context_length = 0"),
         ({"endpoint": {"prices": {"openai:m": (math.nan, 1.0)}}}, r"The price of openai:m is \(nan, "),
         ({"endpoint": {"prices": {"*": (1.0, -1.0)}}}, r"The price of \* is \(1\.0, -1\.0, "),

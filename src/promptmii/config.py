@@ -119,7 +119,7 @@ class InduceSettings(Settings):
     follower: str | None = None
     """Default: the generator without its adapters (`models.default_follower`)."""
     mode: Mode = "choose"
-    calibration: CalibrationKind | Literal["auto"] = "auto"
+    calibration: Literal["auto", CalibrationKind] = "auto"
     """`auto`: `support` in `choose` mode if the follower gives likelihoods, else `none` (docs/models.md)."""
     shortlist: ShortlistKind = "auto"
     """How to preselect labels if there are more than 30. Needs `choose` mode with likelihoods."""

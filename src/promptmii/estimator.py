@@ -106,7 +106,7 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
         method: Literal["mii", "icl", "naive"] = "mii",
         n: int = 20,
         mode: Mode = "choose",
-        calibration: CalibrationKind | Literal["auto"] = "auto",
+        calibration: Literal["auto", CalibrationKind] = "auto",
         best_of: int = 1,
         budget: int | None = None,
         seed: int = 0,

@@ -254,6 +254,7 @@ def test_show_prints_an_instruction_without_models(tmp_path: Path) -> None:
         (["induce", demo_path(), "-o", "/nowhere/out.json"], 2, "does not exist"),
         (["show", demo_path()], 2, "not an instruction file"),
         (["induce"], 2, "Missing argument"),
+        (["induce", demo_path(), "--mode", "foo"], 2, "'--mode': 'foo' is not one of 'choose', 'generate'"),
         (["doctor", "hf:/no/such/folder"], 3, "cannot be loaded"),
         (["doctor", "smol", "--context-length", "0"], 2, "context_length = 0 is refused"),
         (["compare", "naive", "--data", demo_path(), "-o", "a.csv", "--junit", "./a.csv"], 2, "both name a.csv"),
@@ -273,7 +274,7 @@ def test_edit_refuses_what_cannot_work_before_it_opens_the_editor(
 ) -> None:
     monkeypatch.setenv("VISUAL", "no-such-editor")
     before = instruction_file.read_bytes()
-    assert "--mode is 'foo'" in run("edit", instruction_file, demo_path(), "--mode", "foo").stderr
+    assert "--price is 'cheap'" in run("edit", instruction_file, demo_path(), "--price", "cheap").stderr
     instruction_file.with_name("made.json~").mkdir()
     assert "made.json~ is a folder" in run("edit", instruction_file, demo_path()).stderr
     assert instruction_file.read_bytes() == before

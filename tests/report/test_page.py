@@ -530,6 +530,9 @@ def test_the_page_follows_a_dark_theme_prints_light_and_fits_a_phone(browser: An
     tab.page.set_viewport_size({"width": 360, "height": 740})
     tab.page.click("#task-table .open >> nth=0")
     tab.page.wait_for_selector(".confusion")
+    tab.page.evaluate(
+        "for (const s of document.querySelectorAll('.controls select')) s.append(new Option('w'.repeat(60)))"
+    )
     assert tab.page.evaluate("document.documentElement.scrollWidth") == 360
     tab.page.close()
 

@@ -639,6 +639,7 @@ def test_messages_name_fields_of_the_page_and_no_folder_of_it(client: TestClient
         ("correct --base-url (or OPENAI_BASE_URL).", 'correct "Server address" (or OPENAI_BASE_URL).'),
         ("Use fewer examples, or give --context-length, so that they fit.", "Use fewer examples."),
         ("It says: too long, raise --max-model-len.", "It says: too long, raise --max-model-len."),
+        ("No memory for it; ask for a smaller one with --context-length.", "No memory for it."),
         ("Run again; with a --cache folder answers are kept. Or use --text.", 'Run again. Or use "Text".'),
         ("Use --mode generate.", 'Use "How the follower answers": generate.'),
         ("/my home/data/0123456789abcdef/a.csv is empty.", "a.csv is empty."),

@@ -48,11 +48,13 @@ class Evaluate(TyperCommand):
 
 
 def _described(method: "type[Method]") -> str:
+    from promptmii.inducers import WrittenBy
+
     options = [
         f"options.{method.name}.{name}={field.default}" + (f" ({field.description})" if field.description else "")
         for name, field in method.model_fields.items()
     ]
-    writer = "" if method.written_by.value == "nobody" else f" Written by --{method.written_by.value}."
+    writer = "" if method.written_by is WrittenBy.NOBODY else f" Written by --{method.written_by.value}."
     return f"{method.name}: {method.summary}.{writer}" + (f" --set {', '.join(options)}." if options else "")
 
 

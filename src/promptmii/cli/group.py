@@ -70,6 +70,9 @@ class Commands(Group):
             if not PROCESS:
                 show_error(f"Interrupted. {AFTER_INTERRUPT.get(words[0] if words else '', '')}".rstrip())
             raise typer.Exit(INTERRUPTED) from interrupt
+        except typer.BadParameter as error:
+            error.message = error.message.removeprefix("Value error, ")  # pydantic's words, which typer keeps
+            raise
         except (PromptMIIError, OSError, ValueError, RecursionError, MemoryError) as error:
             broken_pipe = isinstance(error, OSError) and error.errno == errno.EPIPE
             if broken_pipe or os.environ.get("PROMPTMII_TRACEBACK"):

@@ -54,7 +54,7 @@ class EvaluateSettings(Settings):
     searcher: str | None = None
     """Model that proposes candidates in searches. By default each follower proposes for itself."""
     mode: Mode = "choose"
-    calibration: CalibrationKind | Literal["auto"] = "auto"
+    calibration: Literal["auto", CalibrationKind] = "auto"
     budget: int | None = Field(default=None, ge=8)
     """Maximum length of an instruction, in tokens."""
     template: str | None = None

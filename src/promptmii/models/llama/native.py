@@ -221,7 +221,7 @@ class Native:
             if self._context:
                 self._library.llama_set_abort_callback(self._context, self._interrupt.callback, None)
         if not self._context:
-            raise ModelError(f"No memory for a context of {cells} tokens. Ask for a smaller one with --context-length.")
+            raise ModelError(f"No memory for a context of {cells} tokens; ask for a smaller one with --context-length.")
         self._memory = self._library.llama_get_memory(self._context)
         self._adapt(adapters)
 
