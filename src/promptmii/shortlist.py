@@ -81,12 +81,16 @@ def _ranks(instruction: Instruction, support: Support, similarity: Similarity) -
 def _similarities(instruction: Instruction, texts: Sequence[str], similarity: Similarity) -> Any:
     """The similarity of each text to each label's description, shape (n, K)."""
     with _lock:  # or else threads that start together would each compute the same descriptions
-        similarity_to_labels = _similarity_to(similarity, descriptions(instruction.text, instruction.labels))
+        similarity_to_labels = _similarity_to(similarity, instruction.text, instruction.labels)
     return similarity_to_labels(texts)
 
 
 _lock = threading.Lock()
-_similarity_to = lru_cache(maxsize=8)(sentences.similarity_to)
+
+
+@lru_cache(maxsize=8)
+def _similarity_to(similarity: Similarity, text: str, labels: tuple[str, ...]) -> sentences.SimilarityTo:
+    return sentences.similarity_to(similarity, descriptions(text, labels))
 
 
 def descriptions(text: str, labels: Sequence[str]) -> tuple[str, ...]:

@@ -168,7 +168,7 @@ def test_a_file_that_was_emptied_is_not_continued(tmp_path: Path) -> None:
     assert output.read_bytes() == b""
 
 
-@pytest.mark.parametrize("name", ["run.json", "again.jsonl", "ahead.jsonl", "threshold.json"])
+@pytest.mark.parametrize("name", ["run.json", "threshold.json"])
 def test_a_damaged_note_of_an_unfinished_run_is_named(tmp_path: Path, name: str) -> None:
     output = tmp_path / "out.csv"
     with pytest.raises(KeyboardInterrupt):
@@ -177,6 +177,35 @@ def test_a_damaged_note_of_an_unfinished_run_is_named(tmp_path: Path, name: str)
     with pytest.raises(OutputError, match=rf"{name}, a note of the unfinished run, is damaged"):
         run(TEXTS, output)
     run(TEXTS, output, force=True)
+
+
+@pytest.mark.parametrize(
+    "damaged", ["\0\0", "[21]", '["21", ""]', '[-1, ""]', '[21, "a refund"]', '[21, "\\"a"]', "[21"]
+)
+def test_a_damaged_line_among_answers_ahead_of_their_turn_costs_only_its_own_row(
+    tmp_path: Path, whole: bytes, damaged: str
+) -> None:
+    output = tmp_path / "out.csv"
+    with pytest.raises(KeyboardInterrupt):
+        run(TEXTS, output, Dying(20))
+    records = whole.decode().splitlines(keepends=True)[1:]
+    answers = [json.dumps([position, records[position]]) for position in (20, 22)]
+    (run_folder(output) / "ahead.jsonl").write_text("\n".join([answers[0], damaged, answers[1], ""]))
+    rest = ScriptedModel(score=keyword)
+    run(TEXTS, output, rest)
+    assert requested(rest) == [*TEXTS[16:20], TEXTS[21], *TEXTS[23:]]
+    assert output.read_bytes() == whole
+
+
+def test_a_damaged_line_among_retried_answers_costs_only_its_own_row(tmp_path: Path, whole: bytes) -> None:
+    output = tmp_path / "out.csv"
+    run(TEXTS, output, failing([TEXTS[3], TEXTS[17]]))
+    answer = json.dumps([17, whole.decode().splitlines(keepends=True)[18]])
+    (run_folder(output) / "again.jsonl").write_text(f'\0\0\n[3, "a ref\n{answer}\n[3')
+    rest = ScriptedModel(score=keyword)
+    run(TEXTS, output, rest)
+    assert requested(rest) == [TEXTS[3]]
+    assert output.read_bytes() == whole
 
 
 def test_the_input_is_not_overwritten(tmp_path: Path) -> None:

@@ -3,9 +3,11 @@
 import csv
 
 import pytest
+from tests.models.faulty_server import FaultyServer, serving
 from tests.workbench.keyword import keyword
 
-from promptmii import Follower, Naive, ScriptedModel, Support, workbench
+from promptmii import Follower, Instruction, Naive, ScriptedModel, Support, workbench
+from promptmii.config import Endpoint
 from promptmii.errors import DataError, EndpointError
 from promptmii.models.base import Failure, FailureKind
 
@@ -53,3 +55,12 @@ def test_empty_texts_do_not_hide_an_outage() -> None:
     texts = ["" if i % 10 == 0 else f"a refund {i}" for i in range(600)]
     with pytest.raises(EndpointError, match="answered none of the first 256 rows"):
         workbench.predict(instruction, texts, Follower(ScriptedModel(score=lambda *_: down)))
+
+
+def test_the_seconds_of_a_few_rows_are_not_divided_by_threads_that_had_none() -> None:
+    instruction = Instruction(text="", labels=("free", "spam"), method="naive", mode="generate")
+    with serving(FaultyServer(default="slow")) as server:
+        followers = workbench.Followers("openai:m", Endpoint.of(base_url=server.url, concurrency=8))
+        done = workbench.predict(instruction, ["a text"], followers)
+        followers.close()
+    assert done.cost.seconds > 0.1

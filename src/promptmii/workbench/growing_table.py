@@ -10,10 +10,12 @@ import json
 import os
 import shutil
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, BinaryIO, Generic, TypeVar
+
+from pydantic import NonNegativeInt, TypeAdapter, ValidationError
 
 from promptmii.data.table import Row
 from promptmii.errors import OutputError
@@ -25,6 +27,9 @@ T = TypeVar("T")
 INPUTS = "run.json"
 RETRIED = "again.jsonl"
 AHEAD = "ahead.jsonl"
+DAMAGED = (ValueError, KeyError, TypeError)
+"""What reading a damaged row raises."""
+_NOTE = TypeAdapter(tuple[NonNegativeInt, str])
 
 
 @dataclass
@@ -201,11 +206,12 @@ class GrowingTable:
         """The answered rows that a killed run stored ahead of their turn."""
         for position, record, _ in _noted(self._ahead):
             content = io.BytesIO(f"{self._format.head}{record}".encode())
-            yield from (
-                (position, row)
-                for row, _ in self._format.read(content)
-                if position >= self.resumed and not row["failure"]
-            )
+            with suppress(*DAMAGED):
+                yield from (
+                    (position, row)
+                    for row, _ in self._rows_in(content)
+                    if position >= self.resumed and not row["failure"]
+                )
 
     def merge_retried(self) -> None:
         """Replace failed rows in the file by their retried answers."""
@@ -236,12 +242,15 @@ class GrowingTable:
     def _read(self) -> Iterator[tuple[Row, int]]:
         try:
             with self.path.open("rb") as file:
-                for row, end in self._format.read(file):
-                    if not {"predicted_label", "failure"} <= row.keys():
-                        raise ValueError("a row has no predicted_label or no failure")
-                    yield row, end
-        except (ValueError, KeyError, TypeError) as error:
+                yield from self._rows_in(file)
+        except DAMAGED as error:
             raise self._changed(error) from error
+
+    def _rows_in(self, file: BinaryIO) -> Iterator[tuple[Row, int]]:
+        for row, end in self._format.read(file):
+            if not {"predicted_label", "failure"} <= row.keys():
+                raise ValueError("a row has no predicted_label or no failure")
+            yield row, end
 
     def _changed(self, reason: object) -> OutputError:
         return OutputError(
@@ -251,12 +260,15 @@ class GrowingTable:
 
 
 def _noted(path: Path) -> Iterator[tuple[int, str, int]]:
-    """Position, record and byte offset of each row stored there. Skips a last line that a kill cut short."""
+    """Position, record and byte offset of each row stored there.
+
+    Skips a last line that a kill cut short, and lines that a power cut damaged: their rows are asked again.
+    """
     if path.exists():
         with path.open("rb") as file:
             start = 0
             for line in file:
-                if line.endswith(b"\n"):
-                    position, record = state_in(path, line)
-                    yield position, record, start
+                with suppress(ValidationError):
+                    if line.endswith(b"\n"):
+                        yield *_NOTE.validate_json(line), start
                 start += len(line)

@@ -111,7 +111,7 @@ class Labelling:
         Raises `EndpointError` if the server stops answering, or answers none of the first rows.
         """
         progress.step("Labelling", self.texts.n - answered)
-        usage, outage_rows, replied = Usage(), 0, bool(answered)
+        usage, asked, outage_rows, replied = Usage(), 0, 0, bool(answered)
         reported: set[FailureKind] = set()
         for pairs in self._answered(lacks):
             write([(row.position, row.row | self._answer_columns(p)) for row, p in pairs], [p for _, p in pairs])
@@ -123,6 +123,7 @@ class Labelling:
                     reported.add(failure.kind)
                     progress.note(f"Row {row.position + 1} failed ({failure.kind}): {failure.message}")
             failures = [prediction.failure for row, prediction in pairs if row.text.strip()]
+            asked += len(failures)
             replied = replied or not all(failures)
             # Rows that still wait for a Batch API are not an outage.
             is_outage = all(
@@ -132,7 +133,7 @@ class Labelling:
             outage_rows = outage_rows + len(failures) if is_outage else 0
             if failures and failures[-1] and outage_rows >= GIVE_UP:
                 raise self._outage_error(failures[-1], replied=replied)
-        usage = replace(usage, seconds=usage.seconds / self._threads)
+        usage = replace(usage, seconds=usage.seconds / max(1, min(self._threads, asked)))
         return Cost.of(usage, self.follower.model.card.price)
 
     def _outage_error(self, failure: Failure, *, replied: bool) -> EndpointError:

@@ -1,7 +1,6 @@
 """Likelihoods from toy servers with vLLM's `prompt_logprobs` and OpenAI's `top_logprobs`."""
 
 import json
-from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -87,17 +86,33 @@ def test_a_server_with_wrong_likelihoods_is_constrained_instead(fault: str) -> N
     assert (choice.index, choice.scores) == (1, None)
 
 
-@pytest.mark.parametrize(("status", "fatal"), [(401, True), (402, True), (403, False), (404, False)])
-def test_a_refused_account_is_reported_and_a_missing_endpoint_is_not(status: int, fatal: bool) -> None:
-    class Refusing(VllmLike):
-        async def complete(self, request: web.Request) -> web.Response:
-            del request
-            return web.json_response(error("No.", status).body, status=status)
+class NoCompletions(VllmLike):
+    """Refuses `/completions` with this status."""
 
-    with serving(Refusing()) as server, connect(server) as model:
-        with pytest.raises(EndpointError, match=f"HTTP {status}: No") if fatal else nullcontext():
-            assert not model.card.gives_scores
-        assert not server.bodies
+    def __init__(self, status: int) -> None:
+        super().__init__()
+        self.status = status
+
+    async def complete(self, request: web.Request) -> web.Response:
+        del request
+        return web.json_response(error("No.", self.status).body, status=self.status)
+
+
+@pytest.mark.parametrize("status", [401, 402, 403, 404])
+def test_a_gateway_that_refuses_only_the_endpoint_of_likelihoods_is_asked_for_chats(status: int) -> None:
+    with serving(NoCompletions(status)) as server, connect(server) as model:
+        assert not model.card.gives_scores
+        assert len(server.bodies) == (status < 403)  # a harmless chat shows that the key is valid
+
+
+@pytest.mark.parametrize("status", [401, 402])
+def test_a_bad_key_and_an_empty_account_are_reported_before_the_first_text(status: int) -> None:
+    refusing = NoCompletions(status)
+    refusing.default = error("No.", status)
+    with serving(refusing) as server, connect(server) as model:
+        with pytest.raises(EndpointError, match=f"HTTP {status}: No"):
+            _ = model.card
+        assert len(server.bodies) == 1
 
 
 class OpenAiLike(FaultyServer):

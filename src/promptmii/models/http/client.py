@@ -270,13 +270,17 @@ class HttpModel(LanguageModel):
         """
         try:
             end = await self._calls.retried(server, lambda: protocol.probe(server))
-        except DoubtfulError:
-            if self._first_tokens:
+        except EndpointError as error:
+            if self._first_tokens or (not isinstance(error, DoubtfulError) and await self._refuses_chats(server)):
                 raise
             return None  # it has no such endpoint, or none for this key
         if isinstance(end, Failure) and end.kind not in UNSUPPORTED:
             raise self._failed("did not answer the probe", end)
         return end
+
+    async def _refuses_chats(self, server: Server) -> bool:
+        """Whether the server refuses even a harmless chat. A Batch API is not asked for one."""
+        return not self._config.deferred and await self._calls.refuses(server)
 
     def _failed(self, problem: str, failure: Failure) -> EndpointError:
         message = f"The server behind {self._reference} {problem}: {failure.kind}: {failure.message}"
@@ -318,7 +322,7 @@ class HttpModel(LanguageModel):
         except EndpointError as error:
             if error.kind is FailureKind.REQUEST:
                 return None  # it has no model list
-            if isinstance(error, DoubtfulError) and (self._config.deferred or not await self._calls.refuses(server)):
+            if isinstance(error, DoubtfulError) and not await self._refuses_chats(server):
                 return None  # it has one that this key may not read
             raise
         if not isinstance(listing, Failure):
