@@ -12,7 +12,17 @@ from promptmii.errors import ConfigError
 from promptmii.evaluation.plan import EvaluateSettings, grid_tasks, plan, references
 from promptmii.inducers import InContext, Kit, method_named
 from promptmii.prompts import FRAME_SLOTS, META_SLOTS, Template, induction_prompt
-from promptmii.styles import FILES, OURS, PLAIN, Style, import_styles, read_style, split_style, style_for, style_names
+from promptmii.styles import (
+    CONTRAST,
+    FILES,
+    OURS,
+    Style,
+    import_styles,
+    read_style,
+    split_style,
+    style_for,
+    style_names,
+)
 from promptmii.task import Task
 
 EXAMPLES = (Example('It says "no {x}"\nLabel: b', "a"), Example("later", "b"))
@@ -67,7 +77,7 @@ def checkout(tmp_path: Path) -> tuple[Path, dict[str, str]]:
 
 def test_imported_prompts_have_the_authors_layout(checkout: tuple[Path, dict[str, str]]) -> None:
     styles = import_styles(*checkout)
-    assert style_names() == [OURS, PLAIN, *sorted(styles)]
+    assert style_names() == [OURS, CONTRAST, *sorted(styles)]
     assert not any(style.contrast for style in styles.values())
     evaluated = induction_prompt(styles["promptmii-llama"].template, ("a", "b"), EXAMPLES)
     assert evaluated == ('Rules for a, b:\nInput: It says "no {x}"\nLabel: b\nLabel: a\nInput: later\nLabel: b\nGo.')
@@ -138,7 +148,7 @@ def test_a_different_version_of_the_checkout_is_refused(checkout: tuple[Path, di
         import_styles(folder, hashes)
     with pytest.raises(ConfigError, match="Give a checkout of github"):
         import_styles(folder / "none")
-    assert style_names() == [OURS, PLAIN]
+    assert style_names() == [OURS, CONTRAST]
 
 
 @pytest.mark.parametrize("family", ["llama-3.1-8b", "qwen-2.5-7b"])
@@ -160,7 +170,7 @@ def test_a_template_replaces_the_prompt_of_a_built_in_style_and_is_refused_with_
     template.write_text("{{examples}} {{labels}}")
     for reference in ("m", "m#ours", "promptmii-llama-3.1-8b"):
         assert style_for(reference, str(template)) == Style(meta="{{examples}} {{labels}}")
-    assert style_for("m#plain", str(template)) == Style(meta="{{examples}} {{labels}}", contrast=0.0)
+    assert style_for("m#contrast", str(template)) == Style(meta="{{examples}} {{labels}}", contrast=0.5)
     with pytest.raises(ConfigError, match="both set the prompt of m; give only one"):
         style_for("m#promptmii-llama", str(template))
 

@@ -1,7 +1,7 @@
 """Styles: the prompts of generator and follower, with their limits.
 
-A model reference can name a style: `openai:MODEL#STYLE`. `ours` and `plain` are built in. promptmii does not ship the
-prompts of the paper; `promptmii styles import` reads them from a checkout of the authors' repository.
+A model reference can name a style: `openai:MODEL#STYLE`. `ours` and `contrast` are built in. promptmii does not ship
+the prompts of the paper; `promptmii styles import` reads them from a checkout of the authors' repository.
 """
 
 import ast
@@ -20,8 +20,8 @@ from promptmii.schema import Frozen
 from promptmii.task import content_key
 
 OURS = "ours"
-PLAIN = "plain"
-"""`ours` without contrastive decoding, which can double the generator's prompt tokens."""
+CONTRAST = "contrast"
+"""`ours` with contrastive decoding, which can double the generator's prompt tokens."""
 RELEASED = re.compile(r"promptmii-(llama|qwen)-[\d.]+-\d+b", re.IGNORECASE)
 """Names of the paper's checkpoints."""
 FILES = {
@@ -42,7 +42,7 @@ class Style(Frozen):
     """
     frame: str = Field(default_factory=lambda: follower_frame().text)
     """The follower's prompt. `{{text|raw}}` inserts the text without quotes."""
-    contrast: float = Field(default=0.5, ge=0)
+    contrast: float = Field(default=0.0, ge=0)
     """Strength of contrastive decoding against the same examples with exchanged labels; 0 turns it off."""
     listed_once: bool = True
     """Drop items of the instruction that the same sentence has already listed."""
@@ -70,7 +70,7 @@ class Style(Frozen):
         return Template(self.meta, META_SLOTS)
 
 
-BUILT_IN = {OURS: Style(), PLAIN: Style(contrast=0.0)}
+BUILT_IN = {OURS: Style(), CONTRAST: Style(contrast=0.5)}
 
 
 class _Prompt(NamedTuple):
@@ -166,7 +166,6 @@ def import_styles(checkout: Path, hashes: dict[str, str] = FILES) -> dict[str, S
         name: Style(
             meta=_with_slots(_string_in(modules[prompt.file], prompt.name, prompt.function), prompt.layout),
             frame=frame,
-            contrast=0.0,
             listed_once=False,
             longest_prompt=prompt.longest_prompt,
             answer=prompt.answer,
@@ -175,7 +174,7 @@ def import_styles(checkout: Path, hashes: dict[str, str] = FILES) -> dict[str, S
     }
     for name, (function, variable) in _BASELINES.items():
         frame = _follower_prompt(_string_in(modules[_EVALUATION_FILE], variable, function))
-        styles[name] = Style(frame=frame, contrast=0.0, listed_once=False, answer=10)
+        styles[name] = Style(frame=frame, listed_once=False, answer=10)
     private_folder(_folder())
     for name, style in styles.items():
         write_text(_folder() / f"{name}.json", style.model_dump_json(indent=2) + "\n", force=True)

@@ -67,6 +67,9 @@ def test_prompt_mii_makes_one_call_with_every_example() -> None:
     assert all(example.text in prompt for example in SUPPORT.examples)
 
 
+CONTRAST = read_style("contrast")
+
+
 class Contrasting(ScriptedModel):
     """Supports contrast, and records the decoding settings of each call."""
 
@@ -82,7 +85,7 @@ class Contrasting(ScriptedModel):
 
 def test_the_contrast_shows_the_examples_with_exchanged_labels() -> None:
     model = Contrasting()
-    assert MetaInducer(Writer(model)).induce(SUPPORT).text == GOOD
+    assert MetaInducer(Writer(model, CONTRAST)).induce(SUPPORT).text == GOOD
     contrast = model.samplings[0].contrast
     assert contrast is not None
     ((request,), (wrong,)) = (model.calls[0], contrast.chat)
@@ -93,20 +96,21 @@ def test_the_contrast_shows_the_examples_with_exchanged_labels() -> None:
 
 def test_there_is_no_contrast_if_it_is_meaningless_or_does_not_fit() -> None:
     same = Support(SUPPORT.labels, tuple(replace(example, label="money") for example in SUPPORT.examples))
-    assert Writer(Contrasting()).contrast(same, same.examples) is None
-    assert Writer(Contrasting()).contrast(SUPPORT, SUPPORT.examples[:3]) is None
-    assert Writer(Contrasting()).contrast(SUPPORT, SUPPORT.examples[:4]) is not None
-    assert Writer(Contrasting(context_length=600)).contrast(SUPPORT, SUPPORT.examples) is None
-    assert Writer(Contrasting(), read_style("plain")).contrast(SUPPORT, SUPPORT.examples) is None
-    assert writer(GOOD).contrast(SUPPORT, SUPPORT.examples) is None
+    contrasting = Writer(Contrasting(), CONTRAST)
+    assert contrasting.contrast(same, same.examples) is None
+    assert contrasting.contrast(SUPPORT, SUPPORT.examples[:3]) is None
+    assert contrasting.contrast(SUPPORT, SUPPORT.examples[:4]) is not None
+    assert Writer(Contrasting(context_length=600), CONTRAST).contrast(SUPPORT, SUPPORT.examples) is None
+    assert Writer(Contrasting()).contrast(SUPPORT, SUPPORT.examples) is None
+    assert Writer(writer(GOOD).model, CONTRAST).contrast(SUPPORT, SUPPORT.examples) is None
 
 
 def test_samples_use_a_contrast_and_retries_do_not() -> None:
     model = Contrasting()
-    MetaInducer(Writer(model, budget=4)).induce(SUPPORT)
+    MetaInducer(Writer(model, CONTRAST, budget=4)).induce(SUPPORT)
     assert [sampling.contrast is not None for sampling in model.samplings] == [True, False]
     sampled = Contrasting()
-    BestOf(Writer(sampled), follower(), k=2).induce(SUPPORT)
+    BestOf(Writer(sampled, CONTRAST), follower(), k=2).induce(SUPPORT)
     assert sampled.samplings[0].contrast is not None
 
 

@@ -158,8 +158,6 @@ class TrainSettings(Settings):
     def _check(self) -> Self:
         if self.overlong == "drop" and not self.fixed:
             raise ValueError("overlong = 'drop' needs fixed = true, to know in advance which prompts are too long")
-        if self.template and self.style:
-            raise ValueError("template and style both set the generator's prompt; give only one")
         if not self.schedule or min(self.schedule) < 1:
             raise ValueError("schedule needs at least one number of examples, each at least 1")
         if self.few_labels and not 2 <= self.few_labels[0] <= self.few_labels[1]:

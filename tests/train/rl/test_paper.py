@@ -93,7 +93,7 @@ def test_user_settings_override_the_preset_and_contradictions_are_refused() -> N
     with pytest.raises(ConfigError, match="needs fixed = true"):
         TrainSettings.of(overlong="drop")
     with pytest.raises(ConfigError, match="give only one"):
-        TrainSettings.of(style="ours", template="mine.txt")
+        style_of(TrainSettings.of(style="promptmii-qwen-train", template="mine.txt"))
     with pytest.raises(ConfigError, match="mode = 'generate'"):
         TrainSettings.of(reward={"measure": "released_f1", "mode": "choose"})
     with pytest.raises(ConfigError, match="the calibration support needs likelihoods, so mode = 'choose'"):
