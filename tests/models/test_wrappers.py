@@ -127,7 +127,7 @@ class Refusing(Wrapper):
 
     @property
     def card(self) -> ModelCard:
-        return replace(super().card, concurrency=3)
+        return replace(super().card, batches=False, concurrency=3)
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Completion | Failure]:
         with self._lock:

@@ -180,8 +180,10 @@ class ModelCard:
     """`count_tokens` uses the model's own tokenizer rather than an estimate."""
     contrasts: bool = False
     """`generate` supports `Sampling.contrast`."""
+    batches: bool = True
+    """It computes the chats of a call together, and calls take turns. A server answers each chat by itself."""
     concurrency: int = 1
-    """How many threads may call it at once; 1 for a local model, whose calls take turns."""
+    """How many threads may call it at once."""
     price: Price | None = None
     """`None` if unknown, which is not zero."""
     context_assumed: bool = False

@@ -61,7 +61,7 @@ class Cached(Wrapper):
 
     def choose(self, chats: Sequence[Chat], options: Sequence[str]) -> list[Choice | Failure]:
         # A local model serves one thread at a time. Waiting here lets other threads find equal questions in the cache.
-        with nullcontext() if self.card.concurrency > 1 else self._turn:
+        with self._turn if self.card.batches else nullcontext():
             return self._answers(chats, ["choose", *options], lambda batch: self._model.choose(batch, options), _CHOICE)
 
     def _answers(
@@ -85,7 +85,7 @@ class Cached(Wrapper):
         whole = any(not key.endswith("-1") for key in keys)
         if whole and missing:
             missing = list(range(len(chats)))
-        one_by_one = self.card.concurrency > 1 and not whole
+        one_by_one = not self.card.batches and not whole
         batches = [[i] for i in missing] if one_by_one else [missing] if missing else []
         threads = min(self.card.concurrency, len(batches))
 

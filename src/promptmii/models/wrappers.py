@@ -204,7 +204,7 @@ class Batched(Wrapper):
 
 def for_threads(model: LanguageModel) -> LanguageModel:
     """A model for use by several threads: `Batched`, unless the model handles concurrent calls itself."""
-    return model if model.card.concurrency > 1 else Batched(model)
+    return Batched(model) if model.card.batches else model
 
 
 def _compatible(first: _Call, waiting: Sequence[_Call]) -> list[_Call]:

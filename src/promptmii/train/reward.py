@@ -153,11 +153,11 @@ class Reward:
 
 
 def _batches(requests: Sequence[_Request]) -> list[list[_Request]]:
-    """Single requests, except that a model without concurrency gets all drafts of an episode in one batch."""
+    """Single requests, except that a model that batches gets all drafts of an episode in one call."""
     batches: dict[object, list[_Request]] = {}
     for request in requests:
         follower, episode, _ = request
-        local = follower.mode == "choose" and follower.model.card.concurrency == 1
+        local = follower.mode == "choose" and follower.model.card.batches
         batches.setdefault((id(follower), episode) if local else request, []).append(request)
     return list(batches.values())
 

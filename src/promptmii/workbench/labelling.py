@@ -144,12 +144,16 @@ class Labelling:
 
     @property
     def _threads(self) -> int:
-        """1 also for a calibration by the texts labelled together."""
-        return 1 if READS[self.follower.calibration] is Reads.QUERY else self.follower.model.card.concurrency
+        return 1 if self._batches else self.follower.model.card.concurrency
+
+    @property
+    def _batches(self) -> bool:
+        """Label many rows per call, as a local model does, and also a calibration by the texts labelled together."""
+        return self.follower.model.card.batches or READS[self.follower.calibration] is Reads.QUERY
 
     def _answered(self, lacks: Callable[[int], bool]) -> Iterator[Answered]:
         rows = (PendingRow(n, row, text) for n, (row, text) in enumerate(self.texts) if lacks(n))
-        if self._threads == 1:
+        if self._batches:
             yield from self._sequential(rows)
         while window := list(islice(rows, WINDOW * self._threads)):
             yield from self._concurrent(window)

@@ -97,8 +97,8 @@ class HttpModel(LanguageModel):
                     length or ASSUMED_CONTEXT,
                     gives_scores=self._scoring is not None,
                     exact_tokens=exact,
-                    # With one request at a time, too, each answer is kept as it comes.
-                    concurrency=max(2, self._config.concurrency),
+                    batches=False,
+                    concurrency=self._config.concurrency,
                     context_assumed=length is None,
                 )
             return self._card

@@ -68,7 +68,7 @@ class ServedModel(HttpModel):
 
     @property
     def card(self) -> ModelCard:
-        return replace(super().card, revision=self._revision, concurrency=1)
+        return replace(super().card, revision=self._revision, batches=True)
 
     def close(self) -> None:
         super().close()
