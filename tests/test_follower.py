@@ -83,7 +83,7 @@ def test_a_calibration_is_not_applied_to_another_model() -> None:
     other = Follower(ScriptedModel(score=biased, name="other"))
     texts = [example.text for example in QUERY]
     assert other.predict(instruction, texts) == other.predict(plain, texts)
-    assert other.own(instruction).calibration is None
+    assert other.own_calibration(instruction) is None
     assert Follower(ScriptedModel(score=biased)).predict(instruction, texts) != other.predict(instruction, texts)
 
 
@@ -289,8 +289,8 @@ def test_a_calibration_of_another_text_is_not_applied() -> None:
     follower = Follower(ScriptedModel(score=biased), "choose", "support")
     instruction = follower.prepare(Naive().induce(SUPPORT), SUPPORT)
     edited = instruction.model_copy(update={"text": "Decide."})
-    assert follower.own(instruction) is instruction
-    assert follower.own(edited).calibration is None
+    assert follower.own_calibration(instruction) is instruction.calibration
+    assert follower.own_calibration(edited) is None
 
 
 def test_the_support_rows_are_recorded() -> None:

@@ -171,7 +171,7 @@ def test_a_template_replaces_the_prompt_of_a_built_in_style_and_is_refused_with_
     for reference in ("m", "m#ours", "promptmii-llama-3.1-8b"):
         assert style_for(reference, str(template)) == Style(meta="{{examples}} {{labels}}")
     assert style_for("m#contrast", str(template)) == Style(meta="{{examples}} {{labels}}", contrast=0.5)
-    with pytest.raises(ConfigError, match="both set the prompt of m; give only one"):
+    with pytest.raises(ConfigError, match="both set the prompt; give only one"):
         style_for("m#promptmii-llama", str(template))
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from promptmii.estimator import PromptClassifier
     from promptmii.follower import Follower, Prediction
-    from promptmii.inducers import BestOf, InContext, MetaInducer, Naive, Writer
-    from promptmii.instruction import Inducer, Instruction, export
+    from promptmii.inducers import BestOf, InContext, Inducer, MetaInducer, Naive, Writer
+    from promptmii.instruction import Instruction, export
     from promptmii.models import LanguageModel, ScriptedModel, load_model
     from promptmii.pipeline import Induced, induce
     from promptmii.scoring import Scored
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 _MODULES = {
     "estimator": ("PromptClassifier",),
     "follower": ("Follower", "Prediction"),
-    "inducers": ("BestOf", "InContext", "MetaInducer", "Naive", "Writer"),
-    "instruction": ("Inducer", "Instruction", "export"),
+    "inducers": ("BestOf", "InContext", "Inducer", "MetaInducer", "Naive", "Writer"),
+    "instruction": ("Instruction", "export"),
     "models": ("LanguageModel", "ScriptedModel", "load_model"),
     "pipeline": ("Induced", "induce"),
     "scoring": ("Scored",),

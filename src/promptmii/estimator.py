@@ -27,8 +27,8 @@ from promptmii.data import sample
 from promptmii.data.labels import label_text
 from promptmii.errors import ConfigError, DataError, EndpointError, ScoreRefusedError, UnsupportedError, nearest
 from promptmii.follower import Follower, Prediction, resolve_calibration
-from promptmii.inducers import InContext, Naive
-from promptmii.instruction import Inducer, Mode
+from promptmii.inducers import InContext, Inducer, Naive
+from promptmii.instruction import Mode
 from promptmii.models import WRITER, default_follower, load_model
 from promptmii.models.base import LanguageModel
 from promptmii.pipeline import make_inducer
@@ -79,8 +79,8 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
     ----------
     generator : the model that writes: a reference (`"smol"`, `"hf:<id>"`, `"openai:<model>"`, each with `#<style>` for
         the prompt it was trained with) or a `LanguageModel`.
-    follower : the model that labels; `None` means the generator without its adapters. Clones share models; pickles
-        store only references.
+    follower : the model that labels; `None` means the generator without its adapters. Clones share models; a pickle
+        holds a reference as it is, and a `LanguageModel` whole.
     method : `"mii"` (the generator writes), `"icl"` (the examples are the prompt) or `"naive"` (the label names alone).
     n : number of examples to draw from X, which must have at least as many.
     mode : `"choose"` compares the likelihoods of the labels, `"generate"` reads the label from the follower's text.

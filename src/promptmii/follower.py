@@ -169,7 +169,7 @@ class Follower(Predictor):
     def _calibration(self, choices: "_Choices") -> Calibration | None:
         if READS[self.calibration] is Reads.QUERY and len(choices.logp):
             return calibrate.fit(self.calibration, choices.logp)
-        return self.own(choices.instruction).calibration
+        return self.own_calibration(choices.instruction)
 
     def _choose(self, parts: Sequence[Part]) -> list["_Choices"]:
         framed = [self._frames(*part) for part in parts]
@@ -202,13 +202,10 @@ class Follower(Predictor):
             answers |= zip(groups[option_sets[number]], map(_with_a_likeliest, group_answers), strict=True)
         return [answers[position] for position in range(len(requests))]
 
-    def own(self, instruction: Instruction) -> Instruction:
-        """The instruction, without its calibration if that was fitted to another model or another text."""
-        if instruction.calibration is None or (
-            instruction.calibrates and instruction.follower in (None, self.model.card.reference)
-        ):
-            return instruction
-        return instruction.model_copy(update={"calibration": None})
+    def own_calibration(self, instruction: Instruction) -> Calibration | None:
+        """The instruction's calibration, unless it was fitted to another model or another text."""
+        own = instruction.calibrates and instruction.follower in (None, self.model.card.reference)
+        return instruction.calibration if own else None
 
     def _generate(self, instruction: Instruction, texts: Sequence[str]) -> list[Prediction]:
         labels = [defuse(label) for label in instruction.labels]
@@ -231,7 +228,7 @@ class Follower(Predictor):
     def _cut_frames(self, instruction: Instruction, texts: Sequence[str], max_tokens: int | None) -> "_Frames":
         """`_frames` with exact token counts instead of upper bounds."""
         labels = map(defuse, instruction.labels)
-        prompt_tokens, *label_tokens = self.model.count_tokens([instruction.longest_prompt, *labels])
+        prompt_tokens, *label_tokens = self.model.count_tokens([instruction.empty_prompt, *labels])
         context = self.model.card.context_length
         room = context - TEMPLATE_MARGIN - prompt_tokens - (max_tokens or max(label_tokens))
         if room < MIN_TEXT_TOKENS:

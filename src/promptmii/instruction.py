@@ -10,7 +10,7 @@ import os
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, FiniteFloat, ValidationError, field_validator, model_validator
 
@@ -282,7 +282,7 @@ class Instruction(Frozen):
         return before + _frame(self.frame).format_text(text) + after
 
     @property
-    def longest_prompt(self) -> str:
+    def empty_prompt(self) -> str:
         """The prompt for an empty text. A subclass with a different prompt for each text returns its longest."""
         return self.prompt("")
 
@@ -298,6 +298,11 @@ class Instruction(Frozen):
         """
         if self.template.layout("text"):
             raise ConfigError("This instruction's prompt template shows texts unquoted, but exported code quotes them.")
+        if to == "llama.cpp" and self.calibrates and self.shortlists:
+            raise ConfigError(
+                "The calibration is for shortlists of labels, which exported code does not make. Use promptmii predict, "
+                "or make the instruction with: promptmii induce --shortlist none"
+            )
         before, after = _parts(self.frame, self.text, self.labels)
         scale, offset = (1.0,) * len(self.labels), (0.0,) * len(self.labels)
         if self.calibration and self.calibrates:
@@ -379,21 +384,3 @@ def export(
 ) -> str:
     """Call `Instruction.export` on an instruction or its file."""
     return Instruction.of(instruction).export(to, path, force=force)
-
-
-class Inducer(Protocol):
-    """A method that turns examples into an instruction. The evaluation treats all methods alike.
-
-    The contract, tested for every implementation: the labels are the support's, in order; equal support and seed give
-    equal text; the cost covers every model call; a failed call raises and never becomes an empty instruction; if the
-    text depends on the examples, `support_rows` names them.
-    """
-
-    @property
-    def name(self) -> str:
-        """The method's name in tables and records."""
-        ...
-
-    def induce(self, support: Support, *, seed: int = 0) -> Instruction:
-        """Make an instruction from the support alone. Raises `EndpointError` when the model gives no answer."""
-        ...

@@ -18,8 +18,18 @@ from promptmii.data import LoadedTask, Source, draw_notes, load_task, sample
 from promptmii.errors import ModelError, OutputError, ScoreRefusedError, SpendingLimitError
 from promptmii.files import check_writable, free_name
 from promptmii.follower import Follower, resolve_calibration
-from promptmii.inducers import BestOf, FixedInstruction, InContext, Keeping, MetaInducer, Naive, Writer, marked_lines
-from promptmii.instruction import Inducer, Instruction
+from promptmii.inducers import (
+    BestOf,
+    FixedInstruction,
+    InContext,
+    Inducer,
+    Keeping,
+    MetaInducer,
+    Naive,
+    Writer,
+    marked_lines,
+)
+from promptmii.instruction import Instruction
 from promptmii.models import check_reference
 from promptmii.models.base import LanguageModel
 from promptmii.models.references import default_follower

@@ -116,20 +116,13 @@ def style_for(reference: str, template: str | None = None) -> Style:
     checkpoints without either.
     """
     model, name = split_style(reference)
-    if template and name not in (None, *BUILT_IN):
-        raise ConfigError(
-            f"The style {name!r} and the template {template} both set the prompt of {model}; give only one."
-        )
-    style = read_style(name) if name else Style()
-    if template:
-        return style.model_copy(update={"meta": read_template(Path(template), META_SLOTS).text})
-    if not name and (released := RELEASED.search(model)):
+    if not (name or template) and (released := RELEASED.search(model)):
         suggestion = f"promptmii-{released[1].lower()}"
         raise ConfigError(
             f"{model} was trained with its own prompts. Write {model}#{suggestion} for the paper's evaluation "
             f"(-train for its training), or {model}#{OURS} for promptmii's."
         )
-    return style
+    return read_style(name or OURS, template)
 
 
 def style_names() -> list[str]:
@@ -137,10 +130,16 @@ def style_names() -> list[str]:
     return [*BUILT_IN, *sorted(path.stem for path in _folder().glob("*.json"))]
 
 
-def read_style(name: str) -> Style:
-    """A built-in or imported style, by name. Raises `ConfigError`."""
+def read_style(name: str, template: str | None = None) -> Style:
+    """A built-in or imported style, by name; a template file replaces a built-in one's prompt for the generator.
+
+    Raises `ConfigError`.
+    """
     if name in BUILT_IN:
-        return BUILT_IN[name]
+        style = BUILT_IN[name]
+        return style.model_copy(update={"meta": read_template(Path(template), META_SLOTS).text}) if template else style
+    if template:
+        raise ConfigError(f"The style {name!r} and the template {template} both set the prompt; give only one.")
     path = _folder() / f"{name}.json"
     if not path.exists():
         if name in IMPORTED:

@@ -18,7 +18,7 @@ from promptmii import Instruction
 from promptmii.cli import app
 from promptmii.errors import ConfigError, OutputError
 from promptmii.exports import TARGETS
-from promptmii.instruction import Measurement
+from promptmii.instruction import Calibration, Measurement, Shortlist
 from promptmii.prompts import quote
 
 texts = st.lists(st.one_of(st.text(max_size=20), st.sampled_from(PIECES)), max_size=6).map("".join)
@@ -110,6 +110,16 @@ def test_unknown_targets_and_existing_files_are_refused(tmp_path: Path) -> None:
         INSTRUCTION.export("python", path)
     INSTRUCTION.export("openai", path, force=True)
     assert path.read_text("utf-8") == INSTRUCTION.export("openai")
+
+
+def test_a_calibration_for_shortlists_is_not_exported() -> None:
+    label_count = len(INSTRUCTION.labels)
+    shortlist = Shortlist(by="tfidf", size=2, recall=1, rows=30, belongs_to=INSTRUCTION.text_key)
+    calibration = Calibration(kind="support", scale=(1.0,) * label_count, offset=(0.5,) * label_count)
+    shortlisted = INSTRUCTION.model_copy(update={"shortlist": shortlist, "calibration": calibration})
+    with pytest.raises(ConfigError, match="for shortlists of labels"):
+        shortlisted.export("llama.cpp")
+    assert shortlisted.export("python") == INSTRUCTION.export("python")
 
 
 def test_the_command_prints_or_saves(tmp_path: Path) -> None:

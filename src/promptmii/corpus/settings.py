@@ -47,7 +47,7 @@ class FetchSettings(Settings):
     seconds: float = Field(default=300, gt=0)
     """Time limit per configuration, not counting waits for rate limits."""
     memory_mib: int = Field(default=2048, ge=256)
-    """Memory limit of each reading process."""
+    """Memory limit of each reading process; on Linux only, unless Ray runs them."""
     patience: float = Field(default=300, ge=0)
     """Seconds to wait for a hub that is down, before the build stops. The same command resumes it."""
 

@@ -1,4 +1,4 @@
-"""The methods that turn examples into an instruction, and their table. All implement `instruction.Inducer`.
+"""The methods that turn examples into an instruction, and their table. All implement `Inducer`.
 
 To add a method, write a module with a subclass of `Method` and list it in `METHODS`.
 """
@@ -16,7 +16,7 @@ from promptmii.inducers.gepa import GEPA, GEPAMethod
 from promptmii.inducers.icl import ICLMethod, InContext
 from promptmii.inducers.keeping import Keeping, marked_lines
 from promptmii.inducers.meta import BestOf, BestOfMethod, MetaInducer, MIIMethod, ZeroMethod
-from promptmii.inducers.method import Expected, Kit, Method, Role, WrittenBy
+from promptmii.inducers.method import Expected, Inducer, Kit, Method, Role, WrittenBy
 from promptmii.inducers.neighbours import NearestMethod
 from promptmii.inducers.sft import FineTuning, SFTMethod
 from promptmii.inducers.writing import Writer
@@ -30,6 +30,7 @@ __all__ = [
     "FineTuning",
     "FixedInstruction",
     "InContext",
+    "Inducer",
     "Keeping",
     "Kit",
     "MetaInducer",

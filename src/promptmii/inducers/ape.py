@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 
 from pydantic import Field
 
-from promptmii.follower import Follower
+from promptmii.follower import TEMPLATE_MARGIN, Follower
 from promptmii.inducers.method import Expected, Kit, Method, WrittenBy
 from promptmii.inducers.search import Search, held_back
-from promptmii.inducers.writing import TEMPLATE_MARGIN, Writer, fitting_positions
+from promptmii.inducers.writing import Writer, fitting_positions
 from promptmii.instruction import Instruction
 from promptmii.models.base import Chat, Sampling
 from promptmii.prompts import META_SLOTS, Template, ape_propose, ape_vary, bundled, example_lines

@@ -1,4 +1,4 @@
-"""The description of a method: its options, its expected number of calls, its help, and its inducer.
+"""The inducer, which makes an instruction, and the method: its options, its expected number of calls, and its help.
 
 Each method's module has a subclass of `Method`; `inducers.METHODS` lists them. Command line, configuration, dry run,
 grid and report use that table, so none of them names a method, apart from the fixed comparison with naive and icl, and
@@ -8,13 +8,13 @@ the paper's numbers.
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple, Protocol
 
 from pydantic import Field
 
 from promptmii.follower import Follower, Predictor
 from promptmii.inducers.writing import Writer
-from promptmii.instruction import Inducer
+from promptmii.instruction import Instruction
 from promptmii.prompts import FRAME_SLOTS, Template
 from promptmii.schema import Settings
 from promptmii.styles import OURS, read_style
@@ -68,6 +68,24 @@ class Kit:
     """A human's instruction for the task."""
     adapters: Path = Path("adapters")
     """The folder of fine-tuned adapters."""
+
+
+class Inducer(Protocol):
+    """A method that turns examples into an instruction. The evaluation treats all methods alike.
+
+    The contract, tested for every implementation: the labels are the support's, in order; equal support and seed give
+    equal text; the cost covers every model call; a failed call raises and never becomes an empty instruction; if the
+    text depends on the examples, `support_rows` names them.
+    """
+
+    @property
+    def name(self) -> str:
+        """The method's name in tables and records."""
+        ...
+
+    def induce(self, support: Support, *, seed: int = 0) -> Instruction:
+        """Make an instruction from the support alone. Raises `EndpointError` when the model gives no answer."""
+        ...
 
 
 class Method(Settings):

@@ -116,7 +116,7 @@ class _PerQuery(Instruction):
         return self._prompt_with(self._neighbours.nearest(text, self._max_tokens), text)
 
     @property
-    def longest_prompt(self) -> str:
+    def empty_prompt(self) -> str:
         return self._prompt_with(self._neighbours.longest(self._max_tokens), "")
 
     def _prompt_with(self, examples: Sequence[Example], text: str) -> str:

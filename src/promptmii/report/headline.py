@@ -201,7 +201,7 @@ def _if_as_good(scores: Scores, rival: Series, tested: Series, n: int) -> str:
 
 
 def long_prompts(scores: Scores, n: int) -> str:
-    """A sentence on in-context learning with the most examples, the poster's other headline, or `""`."""
+    """A sentence on in-context learning with the most examples, or `""`."""
     tested, most = _under_test(scores, n), max(scores.ns)
     if tested is None or shows_examples(tested.series.method) or tested.n >= most:
         return ""

@@ -119,14 +119,14 @@ def slug(*parts: object) -> str:
 
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
-POSTER_N = 20
-"""The number of examples in the poster's headline."""
+HEADLINE_N = 20
+"""The number of examples that the page opens with if it was run; the default of `induce`."""
 
 
 def chosen_n(ns: Iterable[int]) -> int:
-    """The n that the page opens with: the poster's if it was run, else the middle one. It ignores the scores."""
+    """The n that the page opens with: `HEADLINE_N`, or else the middle one. It ignores the scores."""
     ordered = sorted(ns)
-    return POSTER_N if POSTER_N in ordered else ordered[len(ordered) // 2]
+    return HEADLINE_N if HEADLINE_N in ordered else ordered[len(ordered) // 2]
 
 
 def nearest_n(ns: Collection[int], n: int) -> int:

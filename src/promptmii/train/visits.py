@@ -16,7 +16,7 @@ from promptmii.data.nameless import hide_names, rename_labels, sort_by_name
 from promptmii.errors import ConfigError, DataError, counted
 from promptmii.inducers.writing import Writer
 from promptmii.models.base import Message
-from promptmii.styles import Style, style_for
+from promptmii.styles import OURS, Style, read_style
 from promptmii.task import Episode, Example, Support, Task, content_key
 from promptmii.train.paper import TRL
 from promptmii.train.settings import TrainSettings
@@ -50,7 +50,7 @@ def style_of(settings: TrainSettings) -> Style:
 
     Raises `ConfigError` for an unknown style, a template that cannot be read, or a template with an imported style.
     """
-    style = style_for(f"{settings.model}#{settings.style}" if settings.style else "", settings.template)
+    style = read_style(settings.style or OURS, settings.template)
     longest = int({**TRL, **settings.trl}["max_completion_length"])  # where a draft is cut
     return style.model_copy(update={"longest": longest, "longest_prompt": settings.longest_prompt})
 

@@ -252,7 +252,7 @@ def _prepare(
         kit = Kit(Writer(follower.model), replace(follower, calibration=kind))
         predictor = entry.predictor(kit, support, 0)
         return predictor, predictor.prepare(entry.inducer(kit).induce(support), support)
-    is_foreign = follower.own(instruction) is not instruction
+    is_foreign = follower.own_calibration(instruction) is not instruction.calibration
     if kind != "none" and (isinstance(entry, str) or _is_edited(instruction) or is_foreign):
         kind = instruction.calibration.kind if instruction.calibration else kind
         return follower, fit_calibration(instruction, replace(follower, calibration=kind), rows.examples)

@@ -144,7 +144,7 @@ def open_followers(follower: FollowerLike, progress: Progress = QUIET) -> Genera
 def calibration_notes(instruction: Instruction, follower: Follower) -> tuple[str, ...]:
     """Notes on why the instruction has no calibration for this follower."""
     edited = (f"the instruction was {EDITED}",) if EDITED in instruction.provenance.notes else ()
-    if follower.own(instruction) is instruction:
+    if follower.own_calibration(instruction) is instruction.calibration:
         return edited
     foreign = f"no calibration: it was fitted to {instruction.follower}, and {follower.model.card.reference} answers"
     return (*edited, foreign)

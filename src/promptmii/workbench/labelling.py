@@ -155,6 +155,7 @@ class Labelling:
         rows = (PendingRow(n, row, text) for n, (row, text) in enumerate(self.texts) if lacks(n))
         if self._batches:
             yield from self._sequential(rows)
+            return
         while window := list(islice(rows, WINDOW * self._threads)):
             yield from self._concurrent(window)
 

@@ -147,7 +147,7 @@ def score(
 def bind(follower: Follower, instruction: Instruction) -> Instruction:
     """The instruction with this follower and its mode, without a calibration fitted to another follower."""
     binding = {"follower": follower.model.card.reference, "mode": follower.mode}
-    bound = follower.own(instruction).model_copy(update=binding)
+    bound = instruction.model_copy(update=binding | {"calibration": follower.own_calibration(instruction)})
     return bound if _calibrates(follower) else bound.without_notes(EDITED)
 
 
