@@ -1,4 +1,7 @@
-"""The reward: how well frozen followers label rows that the generator never saw, scored as in evaluation.
+"""The reward: how well frozen followers label rows that the generator never saw, by the evaluation's scorer.
+
+Drafts are scored as written. Use and validation also clean them (`Writer.text`: no thinking, no introduction, no
+repeated list items), but what cleaning would mend must not earn a reward.
 
 Identical instructions of one visit are scored once. If a follower fails, the draft gets None instead of zero, which
 leaves it out of its group, so that a dead server teaches nothing.
