@@ -16,8 +16,9 @@ from promptmii.inducers.writing import Writer
 from promptmii.progress import QUIET, Progress
 from promptmii.styles import Style
 from promptmii.task import content_key
+from promptmii.train.card import generator_card
 from promptmii.train.launch import check_processes, end_with_launcher
-from promptmii.train.loop import BEST, Best, Safeguards, checkpoints, generator_card, run_loop
+from promptmii.train.loop import BEST, Best, Safeguards, checkpoints, run_loop
 from promptmii.train.reward import Reward
 from promptmii.train.rl.followers import open_followers
 from promptmii.train.rl.plan import GrpoPlan, check_packages, grpo_plan
