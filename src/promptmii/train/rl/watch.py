@@ -1,6 +1,6 @@
 """The trainer callback that logs curves, validates, saves the best weights and stops early."""
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from time import perf_counter
@@ -11,15 +11,15 @@ import torch
 from accelerate.utils import gather_object
 from transformers import TrainerCallback
 
-from promptmii.errors import UnsupportedError
 from promptmii.follower import Follower
 from promptmii.inducers.writing import Writer
-from promptmii.models.base import ModelCard, Sampling
+from promptmii.models.base import ModelCard
 from promptmii.models.hf.engines import engine_for
-from promptmii.models.local import Likelihoods, LocalModel
+from promptmii.models.local import LocalModel
 from promptmii.progress import Progress
 from promptmii.train.loop import Best
 from promptmii.train.rl.likelihoods import Drift
+from promptmii.train.rl.shared_engine import SharedEngine, Write
 from promptmii.train.rl.trainer import PolicyTrainer, whole_weights
 from promptmii.train.run_folder import VALIDATION, RunFolder
 from promptmii.train.settings import TrainSettings
@@ -189,47 +189,6 @@ class Watch(TrainerCallback):
         state: Any = trainer.accelerator.get_state_dict(trainer.model_wrapped) if sharded else None
         if self.folder:
             self.best.save(step, measured, state)
-
-
-Write = Callable[[Sequence[Sequence[int]], Sequence[int], Sampling, Sequence[int]], list[list[int]]]
-"""The signature of `Engine.write` without `against`."""
-
-
-@dataclass(frozen=True)
-class SharedEngine:
-    """An `Engine` that writes its own share of the rows and gathers the rest from the other processes.
-
-    It takes any number of rows and processes. Each process writes the same number of rows, because an engine that
-    spans processes needs them to run in step.
-    """
-
-    local_write: Write
-    process: int
-    processes: int
-
-    def write(
-        self,
-        prompts: Sequence[Sequence[int]],
-        rows: Sequence[int],
-        sampling: Sampling,
-        ends: Sequence[int],
-        against: Sequence[int] = (),
-    ) -> list[list[int]]:
-        del against  # unused, because the model's card says that it has no contrasts
-        size = -(-len(rows) // self.processes)
-        own = list(rows[self.process * size : (self.process + 1) * size])
-        own += list(rows[:1]) * (size - len(own))  # padding, dropped below
-        used = sorted(set(own))
-        written = self.local_write([prompts[row] for row in used], [used.index(row) for row in own], sampling, ends)
-        gathered: list[list[int]] = gather_object(written)
-        return gathered[: len(rows)]
-
-    def score(self, prompts: Sequence[Sequence[int]], options: Sequence[Sequence[int]], end: int) -> list[Likelihoods]:
-        del prompts, options, end
-        raise UnsupportedError("A writer that several processes share gives no likelihoods.")
-
-    def close(self) -> None:
-        """Nothing to release."""
 
 
 def _memory_gib(device: torch.device) -> float:
