@@ -135,13 +135,11 @@ def _trainer(
         run.describe(facts, fixed=("data", "templates", "followers"))
     card = partial(generator_card, settings, policy.base, {task.name: task for task in split.train})
     best = Best(folder, VALIDATION, policy, card, gain=settings.validation.gain)
-    watch = Watch(settings, writer, policy, followers, validation_cases, best, run, progress)
-    trainer = PolicyTrainer(
-        policy,
-        RewardFunction(reward, visits, policy, run),
-        args=config,
-        visits=VisitDataset(visits, batches.visits),
-        callbacks=[watch, Safeguards(policy, "trl.learning_rate or trl.max_grad_norm")],
+    reward_function = RewardFunction(reward, visits, policy, run)
+    trainer = PolicyTrainer(policy, reward_function, VisitDataset(visits, batches.visits), args=config)
+    watch = Watch(
+        trainer, batches.steps_per_rollout, settings, writer, policy, followers, validation_cases, best, run, progress
     )
-    watch.attach(trainer, batches.steps_per_rollout)
+    trainer.add_callback(watch)
+    trainer.add_callback(Safeguards(policy, "trl.learning_rate or trl.max_grad_norm"))
     return trainer
