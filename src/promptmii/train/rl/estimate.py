@@ -101,7 +101,7 @@ def estimate(settings: TrainSettings, folder: Path, progress: Progress = QUIET) 
     split = readable(read_split(settings, progress), settings, writer)
     visits = Visits(split.train, settings, writer)
     batches = grpo.batches(visits.per_pass)
-    grpo.config(folder, batches, cpu=True, dry_run=True)  # TRL checks its options
+    grpo.config(folder, cpu=True, dry_run=True)  # TRL checks its options
 
     sample = [visits.visit(number) for number in range(min(SAMPLED, batches.visits))]
     prompt_tokens = fmean(model.count_tokens([visit.chat[0]["content"] for visit in sample]))

@@ -67,7 +67,6 @@ def train(
         atexit.register(state.destroy_process_group)
     check_processes(settings.plan.processes, state.num_processes)
     split = read_split(settings, progress)
-    grpo.batches(len(split.train))  # fail before any server is started
     if state.num_processes == 1 and (gpus := torch.cuda.device_count()) > 1:
         progress.note(f"Training uses one of {gpus} GPUs, as plan.processes is 1")
     with ExitStack() as stack:
@@ -99,7 +98,7 @@ def _trainer(
     settings = grpo.settings
     # With DeepSpeed, transformers shards the weights it loads once this exists. That must affect the generator, but
     # not the followers, which are loaded already.
-    config = grpo.config(folder, grpo.batches(len(split.train)), cpu=not torch.cuda.is_available())
+    config = grpo.config(folder, cpu=not torch.cuda.is_available())
     policy = TrainableModel.load(settings.model, settings.lora, settings.seed)
     if config.beta and not settings.lora and policy.below.adapters:
         raise ConfigError(
@@ -118,7 +117,7 @@ def _trainer(
         progress.note(NO_VALIDATION)
     visits = Visits(split.train, settings, writer)
     batches = grpo.batches(visits.per_pass)
-    config.max_steps = batches.steps  # the only value in it that depends on the number of tasks
+    config.max_steps = batches.steps  # known only now: it depends on the tasks that fit the generator's prompt
     reward = Reward(settings.reward, followers, style, progress)
     reward.check(visits.visit(0).episode)
     if run:
