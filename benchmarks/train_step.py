@@ -141,7 +141,7 @@ def straightforward(settings: TrainSettings, name: str, folder: Path) -> dict[st
     trainer = Timed(
         model=model,
         reward_funcs=[reward],
-        args=grpo_plan(settings).config(folder, batches, cpu=True),
+        args=grpo_plan(settings).config(folder, cpu=True),
         train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
         peft_config=adapter(settings.lora) if settings.lora else None,

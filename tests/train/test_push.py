@@ -20,7 +20,7 @@ from promptmii.config import LoraSettings
 from promptmii.errors import ArtefactError, EndpointError
 from promptmii.publish import measured, push_weights
 from promptmii.records import Run
-from promptmii.train.loop import generator_card
+from promptmii.train.card import generator_card
 from promptmii.train.settings import TrainSettings
 from promptmii.tuning import TrainableModel
 from promptmii.tuning.lora import save_adapter

@@ -63,6 +63,21 @@ def test_unknown_setting_is_named(tmp_path: Path) -> None:
         run_stage("sft", tmp_path / "recipe.toml", tmp_path / "run")
 
 
+@pytest.mark.parametrize(
+    ("useless", "reason"),
+    [
+        ({"passes": 2}, "Unknown setting 'passes'"),
+        ({"lora": {"rank": 2}}, "Unknown setting 'lora'"),
+        ({"validation": {"every": 2}}, "Unknown setting 'validation.every'"),
+        ({"trl": {"learning_rate": 1e-6}}, "trl.learning_rate.* Input should be 'max_completion_length'"),
+        ({"stage": "rl"}, "stage = 'rl' is refused: Input should be 'best-of'"),
+    ],
+)
+def test_best_of_refuses_settings_that_it_does_not_use(useless: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        BestOfSettings.of(**useless)
+
+
 def test_bank_describes_the_tasks_of_the_warm_start_recipe() -> None:
     settings = SftSettings.read(config_path("train", "warm-start"), tasks=("anywhere",))
     assert set(settings.train) | set(settings.validate_on) <= set(read_bank(SHIPPED))

@@ -1,6 +1,7 @@
 """Validation writes instructions as users get them, in few batches."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from promptmii import ScriptedModel
 from promptmii.errors import SpendingLimitError
@@ -9,7 +10,7 @@ from promptmii.inducers import Writer
 from promptmii.models.base import Chat, Completion, Failure, Sampling
 from promptmii.models.wrappers import Wrapper
 from promptmii.task import Example, Task
-from promptmii.train.validation import Case, judge, write
+from promptmii.train.validation import Case, judge, summary, write
 
 
 class Recorded(Wrapper):
@@ -45,3 +46,5 @@ def test_a_case_beyond_the_spending_limit_is_not_judged() -> None:
     (outcome,) = judge(written, [Follower(ScriptedModel(score=refuse))], 4)
     assert outcome.macro_f1 is None
     assert outcome.failure == "Stopped at --max-cost"
+    assert summary([outcome] * 2) == {"validation/failed": 1.0}
+    assert summary([outcome, replace(outcome, macro_f1=0.5)])["validation/failed"] == 0.5

@@ -128,6 +128,10 @@ class FailureKind(StrEnum):
     """The run ended or the batch expired before the answer came."""
 
 
+OUTAGES = frozenset({FailureKind.TIMEOUT, FailureKind.CONNECTION, FailureKind.RATE_LIMIT, FailureKind.SERVER})
+"""Failures of the server rather than of one request. They may pass after a while."""
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """A call without an answer. It never becomes a score or an empty string."""

@@ -1,9 +1,8 @@
-"""The training loop that fine-tuning and RL share: safeguards, checkpoints, the best weights and the model card."""
+"""The training loop that fine-tuning and RL share: safeguards, checkpoints and the best weights."""
 
 import json
 import math
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,18 +12,11 @@ import torch
 from safetensors import SafetensorError
 from transformers import PrinterCallback, Trainer, TrainerCallback
 
-from promptmii.errors import ModelError, OutputError, PromptMIIError, counted
+from promptmii.errors import ModelError, OutputError, PromptMIIError
 from promptmii.files import atomic_folder
-from promptmii.markup import markdown_table
-from promptmii.models.embedded import EMBEDDED
 from promptmii.models.hf import quiet
-from promptmii.models.references import ServerReference
-from promptmii.schema import Settings
-from promptmii.task import Task
 from promptmii.train.run_folder import is_training_run, read_curves
-from promptmii.train.settings import TrainSettings
 from promptmii.tuning import TrainableModel
-from promptmii.version import VERSION
 
 
 @dataclass(eq=False)
@@ -148,77 +140,3 @@ class Best:
         with atomic_folder(self.folder / BEST) as new:
             self.policy.save(new, state)
             (new / "README.md").write_text(self.card(step, measured), encoding="utf-8")
-
-
-PRIVATE: Mapping[str, Any] = {
-    **dict.fromkeys(
-        ("stage", "model", "tasks", "only", "train", "bank", "pairs", "template", "endpoint", "plan"), True
-    ),
-    "reward": {"followers", "serve"},
-    "trl": {"vllm_server_base_url", "vllm_server_host"},
-}
-"""Settings that a card omits: paths, addresses, and values that it gives elsewhere."""
-
-
-def model_card(
-    settings: Settings,
-    title: str,
-    paragraphs: Sequence[str],
-    base: str,
-    tasks: Mapping[str, Task],
-    step: int,
-    measured: Mapping[str, float],
-    *,
-    adapter: bool = True,
-) -> str:
-    """A model card in Markdown. `paragraphs` introduce the model; `adapter` is False if all weights were trained."""
-    name = base.removeprefix("hf:")
-    embedded = EMBEDDED.get(name)
-    base_note = f" ({embedded.title}, {embedded.licence})" if embedded else ""
-    repository = embedded.repository if embedded else None if Path(name).exists() else name
-    recipe = {"step": step, **settings.model_dump(mode="json", exclude=dict(PRIVATE))}
-    rows = [
-        (name, task.source.get("group", "unstated"), task.source.get("licence", "unstated"))
-        for name, task in tasks.items()
-    ]
-    licences = Counter(task.source.get("licence") or "unstated" for task in tasks.values())
-    lines = [
-        "---",
-        f"library_name: {'peft' if adapter else 'transformers'}",
-        *([f"base_model: {repository}"] if repository else []),
-        "tags: [promptmii, text-classification]",
-        "---",
-        f"# {title}",
-        "",
-        *(line for paragraph in paragraphs for line in (paragraph, "")),
-        f"{'A LoRA adapter of' if adapter else 'Trained from'} `{base}`{base_note}, made by promptmii "
-        f"{VERSION}. Load it as `{base + '+' if adapter else 'hf:'}<this folder>`.",
-        "",
-        *_section("Recipe", [f"- {name}: {value}" for name, value in recipe.items()]),
-        *_section("Validation", [f"- {name}: {value:.3f}" for name, value in measured.items()]),
-        *_section("Data", [markdown_table(("task", "source", "licence"), rows)] if rows else []),
-        *_section("Licences of the data", [f"- {licence}: {counted(n, 'task')}" for licence, n in licences.items()]),
-    ]
-    return "\n".join(lines)
-
-
-def _section(title: str, lines: Sequence[str]) -> list[str]:
-    return [f"## {title}", "", *lines, ""] if lines else []
-
-
-def generator_card(
-    settings: TrainSettings, base: str, tasks: Mapping[str, Task], step: int, measured: Mapping[str, float]
-) -> str:
-    """The model card of a reinforced generator."""
-    reward = settings.reward
-    servers = {name: ServerReference.parse(name) for name in reward.followers}
-    followers = ", ".join(f"`openai:{server.model}`" if server else f"`{name}`" for name, server in servers.items())
-    paragraphs = (
-        "Reads labelled examples of a text-classification task and writes an instruction for it. Trained from "
-        f"`{settings.model}` with reinforcement learning (GRPO): the reward is how well a frozen model ({followers}, "
-        f"mode `{reward.mode}`) labels other examples under the instruction.",
-        "Limits: it guesses the rule behind the examples. It may be wrong, and it may repeat texts it was shown. Check "
-        "an instruction before you rely on it. Validation is macro-F1 on tasks from other sources.",
-    )
-    adapter = settings.lora is not None
-    return model_card(settings, "An instruction generator", paragraphs, base, tasks, step, measured, adapter=adapter)

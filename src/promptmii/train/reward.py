@@ -1,4 +1,7 @@
-"""The reward: how well frozen followers label rows that the generator never saw, scored as in evaluation.
+"""The reward: how well frozen followers label rows that the generator never saw, by the evaluation's scorer.
+
+Drafts are scored as written. Use and validation also clean them (`Writer.text`: no thinking, no introduction, no
+repeated list items), but what cleaning would mend must not earn a reward.
 
 Identical instructions of one visit are scored once. If a follower fails, the draft gets None instead of zero, which
 leaves it out of its group, so that a dead server teaches nothing.
@@ -14,7 +17,7 @@ from promptmii.errors import EndpointError
 from promptmii.follower import Follower
 from promptmii.inducers import copied_runs
 from promptmii.instruction import Instruction
-from promptmii.models.base import FailureKind
+from promptmii.models.base import OUTAGES
 from promptmii.models.threads import parallel
 from promptmii.progress import QUIET, Progress
 from promptmii.scoring import Scored, score_each
@@ -23,8 +26,6 @@ from promptmii.task import Episode
 from promptmii.train.measures import apply_measure
 from promptmii.train.settings import RewardSettings
 
-TRANSIENT = (FailureKind.TIMEOUT, FailureKind.CONNECTION, FailureKind.RATE_LIMIT, FailureKind.SERVER)
-"""Failures that may pass after a while."""
 THREADS = 16
 """Batches scored at once; more if a follower allows more concurrent requests."""
 PAUSE = 5.0
@@ -134,7 +135,7 @@ class Reward:
             ready = [follower.prepare(instruction, episode.support) for instruction in instructions]
             return [_result(scored) for scored in score_each(follower, ready, episode.query)]
         except EndpointError as error:  # the whole batch failed, for example during calibration
-            return [_Result(None, str(error), error.kind in TRANSIENT)] * len(requests)
+            return [_Result(None, str(error), error.kind in OUTAGES)] * len(requests)
 
     def _judged(self, draft: Draft, results: Sequence[_Result]) -> Judged:
         penalty = self.settings.token_price * max(draft.tokens - self.settings.free_tokens, 0)
@@ -167,7 +168,7 @@ def _result(scored: Scored) -> _Result:
     if not failures:
         return _Result(scored)
     first = f"{failures[0].kind}: {failures[0].message}"
-    return _Result(None, first, any(failure.kind in TRANSIENT for failure in failures))
+    return _Result(None, first, any(failure.kind in OUTAGES for failure in failures))
 
 
 def _share_failed(results: Mapping[_Request, _Result]) -> float:

@@ -107,6 +107,9 @@ def _check_unchanged(saved: Path, settings: Settings, changeable: tuple[str, ...
         if dot:
             before.get(table, {}).pop(name, None)
             now.get(table, {}).pop(name, None)
+    for name, table in now.items():
+        if isinstance(getattr(settings, name), Settings):  # a setting that no longer exists cannot have changed
+            before[name] = {inner: (before.get(name) or {}).get(inner) for inner in table}
     changed = [name for name in now if name not in changeable and before.get(name) != now[name]]
     if changed:
         raise ConfigError(

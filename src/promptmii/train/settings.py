@@ -1,5 +1,6 @@
 """Settings of the training stages: tasks, visits, reward and validation."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -54,21 +55,26 @@ class RewardSettings(Settings):
         return self
 
 
-class ValidationSettings(Settings):
-    """The validation tasks, and how often they are measured."""
+class HeldOutSettings(Settings):
+    """The tasks to hold out for validation."""
 
     tasks: tuple[str, ...] = ()
     """Names of tasks to hold out, with all other tasks of their sources. If empty, `share` decides."""
     share: float = Field(default=0.1, ge=0, lt=1)
     """Share of the sources to hold out (the paper's 10 %)."""
+    most: int = Field(default=50, ge=1)
+    """Maximum number of validation tasks; if there are more, a sample is used."""
+
+
+class ValidationSettings(HeldOutSettings):
+    """The validation tasks, and how often they are measured."""
+
     every: int = Field(default=15, ge=1)
     """Optimiser steps between validations. The paper's 15 are rollouts, which are 30 steps at two updates each."""
     n: tuple[int, ...] = (5, 20)
     """Numbers of examples to measure each task with."""
     rows: int = Field(default=20, ge=1)
     """Test rows per task."""
-    most: int = Field(default=50, ge=1)
-    """Maximum number of validation tasks; if there are more, a sample is used."""
     nameless: bool = False
     """Measure each task a second time with hidden label names."""
     patience: int | None = Field(default=None, ge=1)
@@ -92,14 +98,11 @@ class PlanSettings(Settings):
     """Tokens per second that all processes together train on."""
 
 
-class TrainSettings(Settings):
-    """Settings of reinforcement learning."""
+class VisitSettings(Settings):
+    """Settings of the tasks, the visits to them and the reward, for reinforcement learning and best-of."""
 
-    stage: TrainingStage = "rl"
-    preset: Literal["paper"] | None = None
-    """`paper`: the authors' settings, including prompts and parser, for everything not given (docs/train.md)."""
     model: str = "smol"
-    """The generator to train: `smol`, `hf:...`. With `lora`, training continues the last adapter of `smol+folder`."""
+    """The generator: `smol`, `hf:...`."""
     tasks: tuple[str, ...] = ()
     """A corpus, task files, folders of them, `written` or `suite`. An index.csv may name source_repo and licence."""
     only: tuple[str, ...] = ()
@@ -114,12 +117,6 @@ class TrainSettings(Settings):
     """Maps each number of examples to the share of the tasks that a pass visits with it."""
     query: int = Field(default=20, ge=1)
     """Rows to score an instruction on."""
-    prompts: int = Field(default=64, ge=1)
-    """Visits per rollout, each with `trl.num_generations` drafts."""
-    prompts_per_update: int | None = Field(default=None, ge=1)
-    """Visits per optimiser step; `None` takes all of a rollout. The paper has 32, two steps per rollout."""
-    passes: float = Field(default=30.0, gt=0)
-    """Passes over the tasks, unless `trl.max_steps` is set."""
     longest_prompt: int = Field(default=4096, ge=64)
     """Maximum tokens of the generator's prompt."""
     overlong: Literal["shorten", "drop"] = "shorten"
@@ -136,23 +133,8 @@ class TrainSettings(Settings):
     style: str | None = None
     """Style of the generator's and the follower's prompts (`promptmii styles list`); `None` for promptmii's own."""
     seed: int = 0
-    stuck: int = Field(default=20, ge=1)
-    """Warn after this many steps in a row with equal rewards in every group."""
     reward: RewardSettings = RewardSettings()
-    validation: ValidationSettings = ValidationSettings()
-    lora: LoraSettings | None = None
-    """`None` trains all weights."""
     endpoint: Endpoint = Endpoint()
-    plan: PlanSettings = PlanSettings()
-    trl: dict[str, Any] = Field(default_factory=dict[str, Any])
-    """Options of TRL's `GRPOConfig`. The defaults are the paper's."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _apply_preset(cls, values: Any) -> Any:
-        if isinstance(values, dict) and values.get("preset") == "paper":
-            return merged(paper_preset(values), values)
-        return values
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -163,6 +145,35 @@ class TrainSettings(Settings):
         if self.few_labels and not 2 <= self.few_labels[0] <= self.few_labels[1]:
             raise ValueError("few_labels must be two ascending numbers, the first at least 2")
         return self
+
+
+class TrainSettings(VisitSettings):
+    """Settings of reinforcement learning."""
+
+    stage: Literal["rl"] = "rl"
+    preset: Literal["paper"] | None = None
+    """`paper`: the authors' settings, including prompts and parser, for everything not given (docs/train.md)."""
+    prompts: int = Field(default=64, ge=1)
+    """Visits per rollout, each with `trl.num_generations` drafts."""
+    prompts_per_update: int | None = Field(default=None, ge=1)
+    """Visits per optimiser step; `None` takes all of a rollout. The paper has 32, two steps per rollout."""
+    passes: float = Field(default=30.0, gt=0)
+    """Passes over the tasks, unless `trl.max_steps` is set."""
+    stuck: int = Field(default=20, ge=1)
+    """Warn after this many steps in a row with equal rewards in every group."""
+    validation: ValidationSettings = ValidationSettings()
+    lora: LoraSettings | None = None
+    """`None` trains all weights. If given, training continues the last adapter of a model `smol+folder`."""
+    plan: PlanSettings = PlanSettings()
+    trl: dict[str, Any] = Field(default_factory=dict[str, Any])
+    """Options of TRL's `GRPOConfig`. The defaults are the paper's."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _apply_preset(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("preset") == "paper":
+            return merged(paper_preset(values), values)
+        return values
 
 
 class SftSettings(Settings):
@@ -217,10 +228,10 @@ class SftSettings(Settings):
         return self
 
 
-class BestOfSettings(TrainSettings):
+class BestOfSettings(VisitSettings):
     """Settings of best-of. The tasks, generator and reward are set as for reinforcement learning."""
 
-    stage: TrainingStage = "best-of"
+    stage: Literal["best-of"] = "best-of"
     drafts: int = Field(default=8, ge=2)
     """Drafts per visit."""
     visits: int = Field(default=200, ge=1)
@@ -231,6 +242,10 @@ class BestOfSettings(TrainSettings):
     """Minimum lead of the best draft over its visit's mean: among equal drafts, the best is luck."""
     least: float = 0.0
     """Minimum reward for a draft to be kept."""
+    validation: HeldOutSettings = HeldOutSettings()
+    """Tasks without drafts, so that they can validate the training that follows."""
+    trl: Mapping[Literal["max_completion_length"], Annotated[int, Field(ge=1)]] = {}
+    """Only `max_completion_length`: the token limit of a draft, 1024 by default as in reinforcement learning."""
 
 
 class _Staged(Settings):

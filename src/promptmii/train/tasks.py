@@ -9,7 +9,7 @@ from promptmii.data.sources import SPLIT, find_tasks
 from promptmii.errors import ConfigError, DataError, nearest
 from promptmii.progress import QUIET, Progress
 from promptmii.task import Task, content_key
-from promptmii.train.settings import TrainSettings, ValidationSettings
+from promptmii.train.settings import BestOfSettings, HeldOutSettings, TrainSettings, VisitSettings
 
 TRAINING_SPLITS: tuple[Split, ...] = ("train", "validation")
 """The splits of a corpus that training may read. The held-out split is only for evaluation."""
@@ -35,7 +35,7 @@ def group(task: Task) -> str:
     return task.source.get("group") or task.name
 
 
-def read_split(settings: TrainSettings, progress: Progress = QUIET) -> TaskSplit:
+def read_split(settings: TrainSettings | BestOfSettings, progress: Progress = QUIET) -> TaskSplit:
     """Read and split the usable tasks.
 
     Raises `DataError` if none is left for training, `ConfigError` for unknown names.
@@ -76,7 +76,7 @@ def read_split(settings: TrainSettings, progress: Progress = QUIET) -> TaskSplit
     return TaskSplit(tuple(train), tuple(validation), tuple(skipped))
 
 
-def split(tasks: Sequence[Task], held_out: ValidationSettings, seed: int = 0) -> tuple[list[Task], list[Task]]:
+def split(tasks: Sequence[Task], held_out: HeldOutSettings, seed: int = 0) -> tuple[list[Task], list[Task]]:
     """Split tasks into training and validation, never with a source on both sides.
 
     The validation tasks are those that `held_out` names, else those of the corpus's validation split, else a random
@@ -103,7 +103,7 @@ def _shuffled(names: set[str], seed: int) -> list[str]:
     return sorted(names, key=lambda name: hashlib.sha256(f"{seed}\0{name}".encode()).hexdigest())
 
 
-def _reason_unusable(task: Task, settings: TrainSettings) -> str | None:
+def _reason_unusable(task: Task, settings: VisitSettings) -> str | None:
     shortest = min(settings.schedule)
     if settings.most_labels and len(task.labels) > settings.most_labels:
         return f"{len(task.labels)} labels; most_labels is {settings.most_labels}"

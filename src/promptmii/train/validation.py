@@ -143,9 +143,9 @@ def judge(written: Sequence[Written], followers: Sequence[Follower], rows: int) 
 
 
 def summary(outcomes: Sequence[Outcome]) -> dict[str, float]:
-    """Values for the curves. If no case has a score, this is only the number of failed cases."""
+    """Values for the curves. If no case has a score, this is only the share of failed cases."""
     scored = [outcome for outcome in outcomes if outcome.macro_f1 is not None]
-    values: dict[str, float] = {"validation/failed": len(outcomes) - len(scored)}
+    values = {"validation/failed": fmean(outcome.macro_f1 is None for outcome in outcomes)}
     if not scored:
         return values
     subsets = {

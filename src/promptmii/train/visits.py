@@ -19,7 +19,7 @@ from promptmii.models.base import Message
 from promptmii.styles import OURS, Style, read_style
 from promptmii.task import Episode, Example, Support, Task, content_key
 from promptmii.train.paper import TRL
-from promptmii.train.settings import TrainSettings
+from promptmii.train.settings import BestOfSettings, TrainSettings, VisitSettings
 from promptmii.train.tasks import TaskSplit
 
 REDRAWS = 8
@@ -45,13 +45,13 @@ class Visit:
         return len(self.episode.support.examples) < self.scheduled
 
 
-def style_of(settings: TrainSettings) -> Style:
+def style_of(settings: TrainSettings | BestOfSettings) -> Style:
     """The style of the generator's prompts in training, validation and later use.
 
     Raises `ConfigError` for an unknown style, a template that cannot be read, or a template with an imported style.
     """
     style = read_style(settings.style or OURS, settings.template)
-    longest = int({**TRL, **settings.trl}["max_completion_length"])  # where a draft is cut
+    longest = int(settings.trl.get("max_completion_length", TRL["max_completion_length"]))  # where a draft is cut
     return style.model_copy(update={"longest": longest, "longest_prompt": settings.longest_prompt})
 
 
@@ -62,7 +62,7 @@ PlannedVisit = tuple[int, int]
 class Visits:
     """The endless sequence of visits: pass after pass over the tasks, each in a new order."""
 
-    def __init__(self, tasks: Sequence[Task], settings: TrainSettings, writer: Writer) -> None:
+    def __init__(self, tasks: Sequence[Task], settings: VisitSettings, writer: Writer) -> None:
         """`writer` renders the prompts as it does for users (`inducers.MetaInducer`)."""
         self._tasks = tasks
         self._settings = settings
@@ -107,7 +107,7 @@ class Visits:
         return draw_visit(self._tasks[index], n, number, self._settings, self._writer)
 
 
-def draw_visit(task: Task, n: int, number: int, settings: TrainSettings, writer: Writer) -> Visit:
+def draw_visit(task: Task, n: int, number: int, settings: VisitSettings, writer: Writer) -> Visit:
     """Draw a visit with n examples. Raises `ConfigError` if no example of the task fits the prompt: see `readable`."""
     seed = 0
     for attempt in range(REDRAWS):
@@ -125,7 +125,7 @@ def draw_visit(task: Task, n: int, number: int, settings: TrainSettings, writer:
     return Visit(number, n, episode, (writer.request(support, examples),))
 
 
-def _sample(task: Task, n: int, number: int, settings: TrainSettings, attempt: int) -> tuple[int, Task, Support]:
+def _sample(task: Task, n: int, number: int, settings: VisitSettings, attempt: int) -> tuple[int, Task, Support]:
     """The seed of an attempt, the task as shown, and the sampled examples."""
     origin = [settings.seed, "fixed", n] if settings.fixed else [settings.seed, number]
     seed = int(content_key([*origin, task.name, attempt])[:12], 16)
@@ -137,7 +137,7 @@ def _sample(task: Task, n: int, number: int, settings: TrainSettings, attempt: i
     return seed, shown, Support(shown.labels, tuple(examples))
 
 
-def _query(shown: Task, settings: TrainSettings, seed: int) -> tuple[Example, ...]:
+def _query(shown: Task, settings: VisitSettings, seed: int) -> tuple[Example, ...]:
     """The rows to score on. With `fixed`, they do not depend on the number of examples."""
     if settings.fixed:
         seed = int(content_key([settings.seed, "fixed", shown.name])[:12], 16)
@@ -146,7 +146,7 @@ def _query(shown: Task, settings: TrainSettings, seed: int) -> tuple[Example, ..
     return tuple(random.Random(f"query:{seed}").sample(shown.test, min(settings.query, len(shown.test))))
 
 
-def _view(task: Task, n: int, settings: TrainSettings, seed: int) -> Task:
+def _view(task: Task, n: int, settings: VisitSettings, seed: int) -> Task:
     """The task as a visit shows it: with few labels if so set, and sometimes with hidden label names.
 
     At most n labels are shown, because a label without an example could only be guessed.
@@ -163,7 +163,7 @@ def _view(task: Task, n: int, settings: TrainSettings, seed: int) -> Task:
     return task if len(labels) == len(task.labels) else rename_labels(task, {label: label for label in labels})
 
 
-def shortest_support(task: Task, settings: TrainSettings) -> tuple[Task, Support]:
+def shortest_support(task: Task, settings: VisitSettings) -> tuple[Task, Support]:
     """The task with as few labels as a visit may show, and its shortest example alone as the support.
 
     Raises `DataError` if a visit can show no example or too few labels.
@@ -186,7 +186,7 @@ def _test_labels(task: Task) -> list[str]:
     return [label for label in task.labels if label in present]
 
 
-def readable(split: TaskSplit, settings: TrainSettings, writer: Writer) -> TaskSplit:
+def readable(split: TaskSplit, settings: VisitSettings, writer: Writer) -> TaskSplit:
     """Skip tasks that have no example that fits the prompt. `Visits` relies on this.
 
     Raises `DataError` if no training task is left.
@@ -207,7 +207,7 @@ def readable(split: TaskSplit, settings: TrainSettings, writer: Writer) -> TaskS
     return TaskSplit(train, validation, (*split.skipped, *reasons.values()))
 
 
-def passes(tasks: int, settings: TrainSettings) -> Iterator[list[PlannedVisit]]:
+def passes(tasks: int, settings: VisitSettings) -> Iterator[list[PlannedVisit]]:
     """Endless passes over the tasks.
 
     A fractional number of tasks is rounded up with the probability of its fraction, so that even a few tasks follow

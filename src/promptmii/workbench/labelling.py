@@ -14,7 +14,7 @@ from promptmii.data.table import Row
 from promptmii.errors import DataError, EndpointError
 from promptmii.follower import Follower, Prediction
 from promptmii.instruction import Cost, Instruction
-from promptmii.models.base import Failure, FailureKind, Usage
+from promptmii.models.base import OUTAGES, Failure, FailureKind, Usage
 from promptmii.models.threads import parallel
 from promptmii.progress import Progress
 from promptmii.workbench.abstain import Threshold, gives_probabilities
@@ -28,7 +28,6 @@ WINDOW = 64
 """Rows per thread after which the loop waits for the slowest, so that few rows ever wait for their turn."""
 GIVE_UP = 256
 """The run ends after this many consecutive rows failed with an outage, or if this many first rows all fail."""
-OUTAGES = (FailureKind.CONNECTION, FailureKind.RATE_LIMIT, FailureKind.SERVER, FailureKind.TIMEOUT)
 
 UNANSWERED = Prediction(None, failure=Failure(FailureKind.UNANSWERED, "The run ended before the answer came."))
 

@@ -116,6 +116,9 @@ def test_no_draft_is_kept_below_the_margin(tmp_path: Path, server: LabellingServ
 def test_resumed_run_continues_after_the_last_visit(tmp_path: Path, server: LabellingServer) -> None:
     whole = best_of(make_settings(tmp_path, server), tmp_path / "whole")
     best_of(make_settings(tmp_path, server, visits=2), tmp_path / "resumed")
+    saved = tmp_path / "resumed" / "config.json"
+    older = json.loads(saved.read_text())  # with settings that best-of has no more
+    saved.write_text(json.dumps(older | {"prompts": 64, "validation": older["validation"] | {"every": 15}}))
     resumed = best_of(make_settings(tmp_path, server), tmp_path / "resumed", resume=True)
     assert read_rows(resumed) == read_rows(whole)
 

@@ -10,16 +10,16 @@ from dataclasses import replace
 from typing import Any, TypeVar, cast
 
 from promptmii.errors import EndpointError
-from promptmii.models.base import Choice, Completion, Failure, FailureKind, Usage
+from promptmii.models.base import OUTAGES, Choice, Completion, Failure, FailureKind, Usage
 from promptmii.models.http.refusals import RefusedError
 from promptmii.models.http.transport import Server
 
 T = TypeVar("T")
 
-TEMPORARY = {FailureKind.CONNECTION, FailureKind.RATE_LIMIT, FailureKind.SERVER}
-"""The server is down, restarting or overloaded. Retried for as long as `patience` lasts."""
 FLUKES = {FailureKind.TIMEOUT, FailureKind.BAD_ANSWER}
 """The next answer may be fine. Tried `TRIES` times."""
+TEMPORARY = OUTAGES - FLUKES
+"""The server is down, restarting or overloaded. Retried for as long as `patience` lasts."""
 TRIES = 3
 SUSPECT_AFTER = 6
 """Server errors of a call after which its text is suspected: it fails as soon as the server answers another call."""

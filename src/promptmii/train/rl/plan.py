@@ -120,46 +120,36 @@ class GrpoPlan:
         """See `Batches`."""
         return self.settings.prompts // self.per_update * int(self.options["num_iterations"])
 
+    @property
+    def accumulation(self) -> int:
+        """See `Batches`."""
+        at_once = int(self.options["per_device_train_batch_size"]) * self.settings.plan.processes
+        return self.per_update * int(self.options["num_generations"]) // at_once
+
     def batches(self, visits_per_pass: float) -> Batches:
-        """Divide the work over the processes. Raises `ConfigError` if it does not divide evenly."""
-        settings, processes = self.settings, self.settings.plan.processes
-        per_device = int(self.options["per_device_train_batch_size"])
-        generations = int(self.options["num_generations"])
-        instructions, at_once = self.per_update * generations, per_device * processes
-        if instructions % at_once:
-            raise ConfigError(
-                f"An update of {self.per_update} prompts x {generations} generations = {instructions} instructions "
-                f"does not divide into {counted(processes, 'process')} x {per_device} "
-                f"(trl.per_device_train_batch_size) = {at_once}. Choose a divisor."
-            )
-        save_every, max_steps = int(self.options["save_steps"]), int(self.options.get("max_steps", 0))
-        for name, steps in (("save_steps", save_every), ("max_steps", max_steps)):
-            if steps % self.steps_per_rollout:
-                raise ConfigError(
-                    f"trl.{name} = {steps} is not a multiple of {self.steps_per_rollout}, the updates per rollout. "
-                    "A run can resume exactly only between rollouts."
-                )
+        """The batches of a run whose passes have this many visits."""
+        settings, options = self.settings, self.options
         rollouts = math.ceil(settings.passes * visits_per_pass / settings.prompts)
         return Batches(
             prompts=settings.prompts,
-            generations=generations,
+            generations=int(options["num_generations"]),
             per_update=self.per_update,
-            processes=processes,
-            per_device=per_device,
-            accumulation=instructions // at_once,
-            steps=max_steps or rollouts * self.steps_per_rollout,
+            processes=settings.plan.processes,
+            per_device=int(options["per_device_train_batch_size"]),
+            accumulation=self.accumulation,
+            steps=int(options.get("max_steps", rollouts * self.steps_per_rollout)),
             steps_per_rollout=self.steps_per_rollout,
-            save_every=save_every,
+            save_every=int(options["save_steps"]),
         )
 
-    def config(self, folder: Path, batches: Batches, *, cpu: bool, dry_run: bool = False) -> Any:
-        """Build TRL's configuration.
+    def config(self, folder: Path, *, cpu: bool, dry_run: bool = False) -> Any:
+        """Build TRL's configuration. It lacks the number of steps, unless the user gave it.
 
         A dry run needs neither DeepSpeed nor vLLM, and plans for any number of processes in one.
 
         Raises `ConfigError` with TRL's reason if TRL refuses an option.
         """
-        options: dict[str, Any] = {**self.options, "max_steps": batches.steps}
+        options, settings = dict(self.options), self.settings
         if dry_run:
             options |= {"deepspeed": None, "use_vllm": False}
         check_packages(options)
@@ -170,9 +160,9 @@ class GrpoPlan:
         try:
             config: Any = GRPOConfig(
                 output_dir=str(folder),
-                seed=self.settings.seed,
-                generation_batch_size=batches.prompts * batches.generations,
-                gradient_accumulation_steps=batches.accumulation * (batches.processes if dry_run else 1),
+                seed=settings.seed,
+                generation_batch_size=settings.prompts * int(options["num_generations"]),
+                gradient_accumulation_steps=self.accumulation * (settings.plan.processes if dry_run else 1),
                 num_train_epochs=1,
                 save_strategy="steps",
                 logging_strategy="steps",
@@ -190,7 +180,10 @@ class GrpoPlan:
 
 
 def grpo_plan(settings: TrainSettings) -> GrpoPlan:
-    """Complete and check the TRL options. Raises `ConfigError` for an unknown option, an invalid value or model."""
+    """Complete and check the TRL options.
+
+    Raises `ConfigError` for an unknown option, an invalid value or model, or work that does not divide evenly.
+    """
     with suppress(UnknownModelError):  # a plan needs no weights on this machine
         trainable_weights(settings.model)
     option_names = {field.name for field in fields(GRPOConfig) if field.init}
@@ -208,7 +201,27 @@ def grpo_plan(settings: TrainSettings) -> GrpoPlan:
             f"prompts = {settings.prompts} does not divide into updates of prompts_per_update = {plan.per_update}."
         )
     _check_values(options, settings.longest_prompt)
-    return GrpoPlan(settings, {"save_steps": SAVE_EVERY * plan.steps_per_rollout, **options})
+    plan = GrpoPlan(settings, {"save_steps": SAVE_EVERY * plan.steps_per_rollout, **options})
+    _check_division(plan)
+    return plan
+
+
+def _check_division(plan: GrpoPlan) -> None:
+    processes, options = plan.settings.plan.processes, plan.options
+    generations, per_device = int(options["num_generations"]), int(options["per_device_train_batch_size"])
+    instructions, at_once = plan.per_update * generations, per_device * processes
+    if instructions % at_once:
+        raise ConfigError(
+            f"An update of {plan.per_update} prompts x {generations} generations = {instructions} instructions "
+            f"does not divide into {counted(processes, 'process')} x {per_device} "
+            f"(trl.per_device_train_batch_size) = {at_once}. Choose a divisor."
+        )
+    for name in ("save_steps", "max_steps"):
+        if int(options.get(name, 0)) % plan.steps_per_rollout:
+            raise ConfigError(
+                f"trl.{name} = {options[name]} is not a multiple of {plan.steps_per_rollout}, the updates per "
+                "rollout. A run can resume exactly only between rollouts."
+            )
 
 
 def _check_values(options: Mapping[str, Any], longest_prompt: int) -> None:

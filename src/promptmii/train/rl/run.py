@@ -16,8 +16,9 @@ from promptmii.inducers.writing import Writer
 from promptmii.progress import QUIET, Progress
 from promptmii.styles import Style
 from promptmii.task import content_key
+from promptmii.train.card import generator_card
 from promptmii.train.launch import check_processes, end_with_launcher
-from promptmii.train.loop import BEST, Best, Safeguards, checkpoints, generator_card, run_loop
+from promptmii.train.loop import BEST, Best, Safeguards, checkpoints, run_loop
 from promptmii.train.reward import Reward
 from promptmii.train.rl.followers import open_followers
 from promptmii.train.rl.plan import GrpoPlan, check_packages, grpo_plan
@@ -66,7 +67,6 @@ def train(
         atexit.register(state.destroy_process_group)
     check_processes(settings.plan.processes, state.num_processes)
     split = read_split(settings, progress)
-    grpo.batches(len(split.train))  # fail before any server is started
     if state.num_processes == 1 and (gpus := torch.cuda.device_count()) > 1:
         progress.note(f"Training uses one of {gpus} GPUs, as plan.processes is 1")
     with ExitStack() as stack:
@@ -98,7 +98,7 @@ def _trainer(
     settings = grpo.settings
     # With DeepSpeed, transformers shards the weights it loads once this exists. That must affect the generator, but
     # not the followers, which are loaded already.
-    config = grpo.config(folder, grpo.batches(len(split.train)), cpu=not torch.cuda.is_available())
+    config = grpo.config(folder, cpu=not torch.cuda.is_available())
     policy = TrainableModel.load(settings.model, settings.lora, settings.seed)
     if config.beta and not settings.lora and policy.below.adapters:
         raise ConfigError(
@@ -117,7 +117,7 @@ def _trainer(
         progress.note(NO_VALIDATION)
     visits = Visits(split.train, settings, writer)
     batches = grpo.batches(visits.per_pass)
-    config.max_steps = batches.steps  # the only value in it that depends on the number of tasks
+    config.max_steps = batches.steps  # known only now: it depends on the tasks that fit the generator's prompt
     reward = Reward(settings.reward, followers, style, progress)
     reward.check(visits.visit(0).episode)
     if run:
@@ -134,13 +134,11 @@ def _trainer(
         run.describe(facts, fixed=("data", "templates", "followers"))
     card = partial(generator_card, settings, policy.base, {task.name: task for task in split.train})
     best = Best(folder, VALIDATION, policy, card, gain=settings.validation.gain)
-    watch = Watch(settings, writer, policy, followers, validation_cases, best, run, progress)
-    trainer = PolicyTrainer(
-        policy,
-        RewardFunction(reward, visits, policy, run),
-        args=config,
-        visits=VisitDataset(visits, batches.visits),
-        callbacks=[watch, Safeguards(policy, "trl.learning_rate or trl.max_grad_norm")],
+    reward_function = RewardFunction(reward, visits, policy, run)
+    trainer = PolicyTrainer(policy, reward_function, VisitDataset(visits, batches.visits), args=config)
+    watch = Watch(
+        trainer, batches.steps_per_rollout, settings, writer, policy, followers, validation_cases, best, run, progress
     )
-    watch.attach(trainer, batches.steps_per_rollout)
+    trainer.add_callback(watch)
+    trainer.add_callback(Safeguards(policy, "trl.learning_rate or trl.max_grad_norm"))
     return trainer

@@ -1,6 +1,6 @@
 """The trainer callback that logs curves, validates, saves the best weights and stops early."""
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from time import perf_counter
@@ -11,15 +11,15 @@ import torch
 from accelerate.utils import gather_object
 from transformers import TrainerCallback
 
-from promptmii.errors import UnsupportedError
 from promptmii.follower import Follower
 from promptmii.inducers.writing import Writer
-from promptmii.models.base import ModelCard, Sampling
+from promptmii.models.base import ModelCard
 from promptmii.models.hf.engines import engine_for
-from promptmii.models.local import Likelihoods, LocalModel
+from promptmii.models.local import LocalModel
 from promptmii.progress import Progress
 from promptmii.train.loop import Best
 from promptmii.train.rl.likelihoods import Drift
+from promptmii.train.rl.shared_engine import SharedEngine, Write
 from promptmii.train.rl.trainer import PolicyTrainer, whole_weights
 from promptmii.train.run_folder import VALIDATION, RunFolder
 from promptmii.train.settings import TrainSettings
@@ -44,6 +44,9 @@ DROPPED = ("epoch", "step_time", "num_tokens")
 class Watch(TrainerCallback):
     """Logs and validates a run as it trains; see the module."""
 
+    trainer: PolicyTrainer
+    """It must still have its initial weights."""
+    steps_per_rollout: int
     settings: TrainSettings
     writer: Writer
     """Renders the generator's prompts. Validation replaces its model with the current policy."""
@@ -59,11 +62,8 @@ class Watch(TrainerCallback):
     _last_warned: int = 0
     _step_start: float = 0.0
 
-    def attach(self, trainer: PolicyTrainer, steps_per_rollout: int) -> None:
-        """Connect to a trainer that still has its initial weights."""
-        self._trainer = trainer
-        self._steps_per_rollout = steps_per_rollout
-        self._drift = Drift(trainer.accelerator.unwrap_model(trainer.model))
+    def __post_init__(self) -> None:
+        self._drift = Drift(self.trainer.accelerator.unwrap_model(self.trainer.model))
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
         """Validate the initial weights; in a resumed run, restore the best value instead."""
@@ -81,12 +81,12 @@ class Watch(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
         """Validate every `validation.every` steps, and stop after `validation.patience` without a gain."""
-        self._trainer.clock.add("step", perf_counter() - self._step_start)
+        self.trainer.clock.add("step", perf_counter() - self._step_start)
         self.progress.advance()
         validation = self.settings.validation
         if state.global_step % validation.every == 0 or state.global_step == state.max_steps:
             self._validate(state.global_step)
-        between_rollouts = state.global_step % self._steps_per_rollout == 0  # where a run can resume exactly
+        between_rollouts = state.global_step % self.steps_per_rollout == 0  # where a run can resume exactly
         if validation.patience is not None and self.best.since >= validation.patience and between_rollouts:
             self.progress.note(f"Stopped at step {state.global_step}: {self.best.since} validations without a gain")
             control.should_training_stop = control.should_save = True
@@ -103,8 +103,8 @@ class Watch(TrainerCallback):
             NAMES.get(name, name): float(value)
             for name, value in raw.items()
             if isinstance(value, int | float) and name not in DROPPED
-        } | self._trainer.clock.take()
-        values["memory/gib"] = _memory_gib(self._trainer.accelerator.device)
+        } | self.trainer.clock.take()
+        values["memory/gib"] = _memory_gib(self.trainer.accelerator.device)
         if self.folder:
             self.folder.log_metrics(state.global_step, values)
         if "train/reward" in values:
@@ -130,7 +130,7 @@ class Watch(TrainerCallback):
         if not self.cases:
             return
         start = perf_counter()
-        trainer, state = self._trainer, self._trainer.accelerator
+        trainer, accelerator = self.trainer, self.trainer.accelerator
         model: Any = trainer.model
         was_training = model.training
         model.eval()
@@ -139,7 +139,7 @@ class Watch(TrainerCallback):
         sharded = trainer.is_deepspeed_enabled
         drift = {} if sharded else self._drift.measure(trainer.bare, trainer.rollout, trainer.temperature)
         model.train(was_training)
-        own_share = written[state.process_index :: state.num_processes]
+        own_share = written[accelerator.process_index :: accelerator.num_processes]
         outcomes: list[Outcome] = gather_object(judge(own_share, self.followers, self.settings.validation.rows))
         values = summary(outcomes) | drift
         failure = next((outcome.failure for outcome in outcomes if outcome.failure), "followers failed")
@@ -158,7 +158,7 @@ class Watch(TrainerCallback):
 
     def _report(self, values: Mapping[str, float]) -> None:
         """Send the values to the integrations in `report_to`. `Trainer.log` would mix them with the step's values."""
-        trainer = self._trainer
+        trainer = self.trainer
         for callback in trainer.callback_handler.callbacks:
             if callback is not self:
                 callback.on_log(trainer.args, trainer.state, trainer.control, logs=dict(values), model=trainer.model)
@@ -166,13 +166,13 @@ class Watch(TrainerCallback):
     @contextmanager
     def _current_policy(self, step: int) -> Generator[LocalModel]:
         """The current policy, run by all processes together: in vLLM, or as the bare model with all its weights."""
-        trainer, policy = self._trainer, self.policy
-        state = trainer.accelerator
+        trainer, policy, accelerator = self.trainer, self.policy, self.trainer.accelerator
 
         def shared(local_write: Write) -> LocalModel:
             length = int(policy.model.config.get_text_config().max_position_embeddings)
             card = ModelCard(policy.reference, f"step-{step}", length, gives_scores=False)
-            return LocalModel(card, policy.form, SharedEngine(local_write, state.process_index, state.num_processes))
+            engine = SharedEngine(local_write, accelerator.process_index, accelerator.num_processes)
+            return LocalModel(card, policy.form, engine)
 
         if trainer.use_vllm:
             yield shared(trainer.write_greedily)
@@ -183,53 +183,12 @@ class Watch(TrainerCallback):
                 yield shared(engine_for(model).write)
 
     def _save_best(self, step: int, measured: Mapping[str, float]) -> None:
-        trainer = self._trainer
+        trainer = self.trainer
         # DeepSpeed gathers the shards, and every process must take part.
         sharded = trainer.is_deepspeed_enabled
-        state: Any = trainer.accelerator.get_state_dict(trainer.model_wrapped) if sharded else None
+        weights: Any = trainer.accelerator.get_state_dict(trainer.model_wrapped) if sharded else None
         if self.folder:
-            self.best.save(step, measured, state)
-
-
-Write = Callable[[Sequence[Sequence[int]], Sequence[int], Sampling, Sequence[int]], list[list[int]]]
-"""The signature of `Engine.write` without `against`."""
-
-
-@dataclass(frozen=True)
-class SharedEngine:
-    """An `Engine` that writes its own share of the rows and gathers the rest from the other processes.
-
-    It takes any number of rows and processes. Each process writes the same number of rows, because an engine that
-    spans processes needs them to run in step.
-    """
-
-    local_write: Write
-    process: int
-    processes: int
-
-    def write(
-        self,
-        prompts: Sequence[Sequence[int]],
-        rows: Sequence[int],
-        sampling: Sampling,
-        ends: Sequence[int],
-        against: Sequence[int] = (),
-    ) -> list[list[int]]:
-        del against  # unused, because the model's card says that it has no contrasts
-        size = -(-len(rows) // self.processes)
-        own = list(rows[self.process * size : (self.process + 1) * size])
-        own += list(rows[:1]) * (size - len(own))  # padding, dropped below
-        used = sorted(set(own))
-        written = self.local_write([prompts[row] for row in used], [used.index(row) for row in own], sampling, ends)
-        gathered: list[list[int]] = gather_object(written)
-        return gathered[: len(rows)]
-
-    def score(self, prompts: Sequence[Sequence[int]], options: Sequence[Sequence[int]], end: int) -> list[Likelihoods]:
-        del prompts, options, end
-        raise UnsupportedError("A writer that several processes share gives no likelihoods.")
-
-    def close(self) -> None:
-        """Nothing to release."""
+            self.best.save(step, measured, weights)
 
 
 def _memory_gib(device: torch.device) -> float:

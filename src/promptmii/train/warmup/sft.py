@@ -18,6 +18,7 @@ from promptmii.inducers import Writer
 from promptmii.progress import QUIET, Progress
 from promptmii.prompts import meta_prompt
 from promptmii.task import Task
+from promptmii.train.card import model_card
 from promptmii.train.run_folder import RunFolder, open_run
 from promptmii.train.settings import SftSettings
 from promptmii.train.tasks import TRAINING_SPLITS
@@ -28,7 +29,7 @@ try:
     from torch.utils.data import Dataset
     from transformers import Trainer, TrainerCallback, TrainingArguments
 
-    from promptmii.train.loop import BEST, Best, Safeguards, model_card, run_loop
+    from promptmii.train.loop import BEST, Best, Safeguards, run_loop
     from promptmii.tuning import IGNORED, TrainableModel
 except ImportError as error:
     raise MissingDependencyError("Training", "train") from error
