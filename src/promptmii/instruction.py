@@ -300,8 +300,8 @@ class Instruction(Frozen):
             raise ConfigError("This instruction's prompt template shows texts unquoted, but exported code quotes them.")
         if to == "llama.cpp" and self.calibrates and self.shortlists:
             raise ConfigError(
-                "The calibration is for shortlists of labels, which exported code does not make. Use promptmii predict, "
-                "or make the instruction with: promptmii induce --shortlist none"
+                "The calibration is for shortlists of labels, which exported code does not make. Use promptmii "
+                "predict, or make the instruction with: promptmii induce --shortlist none"
             )
         before, after = _parts(self.frame, self.text, self.labels)
         scale, offset = (1.0,) * len(self.labels), (0.0,) * len(self.labels)
