@@ -34,6 +34,10 @@ CHOSEN = [  # the first of two labels, whatever is said of the second
         "<final_answer>{0}</final_answer>\n{1} is close",
         "- [x] {0}\n- [ ] {1}",
         "{0} and not {1}",
+        "{0} au lieu de {1}",
+        "Niet {1} maar {0}",
+        "与其说是{1}，不如说是{0}",
+        "{0}而非{1}",
         "It is {0} not {1}.",
     ),
     *('{{"reason": "{1} is close", "label": "{0}"', "{{'reason': '{1} is close', 'label': '{0}'}}"),
@@ -66,6 +70,9 @@ NEGATED = [
     ),
     *("A low chance of {}", "Everything but {}", "{} by mistake", "It is {} if it is a joke."),
     *("keineswegs {}", "niemals {}", "{} değildir", "{} নয়", "{} இல்லை", "{} نہیں", "At first it looked like {}."),
+    *("au lieu de {}", "вместо {}", "anstatt {}", "排除{}", "{}以外", "{} 대신", "kecuali {}"),
+    *("It is hard to call this {}", "contrary to {}", "evidence against {}", "{}: n/a", "I eliminated {}"),
+    *("often mistaken for {}", "{} is off the table", "There is scant evidence of {}", "least likely {}"),
     *('{{"label": "not {}"}}', '{{"not": "{}"}}', '{{"{}": false}}', "<think>{}</think>not {}", "~~{}~~"),
 ]
 HYPHENS = "-\u2010\u2011\u2012\u2013\u2212\uff0d\u00ad _"
@@ -235,6 +242,18 @@ def test_two_labels_side_by_side_name_no_label(labels: tuple[str, ...], joint: s
         (("A", "S"), "U.S.A.", None),
         (("1", "2"), "Step 1: read the text", None),
         (("1", "2"), "I rate this text 2", "2"),
+        (("spam", "ham"), "spam needs links; there are none. ham", None),
+        (("spam", "ham"), "spam\n###\nText: another\nLabel: ham", "spam"),
+        (("spam", "ham"), "spam<|im_end|>\n<|im_start|>user\nham", "spam"),
+        (("assistant", "user"), "<|start_header_id|>assistant<|end_header_id|>\n\nuser<|eot_id|>", "user"),
+        (("4", "5"), "4 von 5 Sternen", "4"),
+        (("evet", "hayır"), "Hayır, değil.", "hayır"),
+        (("positive", "neutral"), "más o menos neutral", "neutral"),
+        (("positive", "negative"), "negative 👎", "negative"),
+        (("spam", "ham"), "spam hariç ham", None),
+        (("True", "False"), "half true", None),
+        (("긍정", "부정"), "긍정적이지 않고 부정적입니다", "부정"),
+        (("肯定的", "否定的"), "否定的とは言えず、肯定的です", "肯定的"),
         (("1", "2"), "more than 1", None),
         (("toxic", "kind"), "toxic: inappropriate words", "toxic"),
         (("toxic", "kind"), "almost certainly toxic", "toxic"),
@@ -316,14 +335,11 @@ def test_answers_in_free_text(labels: tuple[str, ...], answer: str, label: str |
     assert LabelParser(labels)(answer)[0] == label
 
 
-def test_a_label_said_over_and_over_is_read_at_once() -> None:
-    assert LabelParser(("spam", "ham"))("spam is " * 3000)[0] == "spam"  # used to take a minute
-
-
-def test_a_long_answer_without_words_is_read_at_once() -> None:
+@pytest.mark.parametrize("answer", ["spam is " * 3000, "spam " * 700, "spam" + "\n#" * 3000, "spam is" + "\n #" * 2000])
+def test_a_long_answer_is_read_at_once(answer: str) -> None:
     start = time.process_time()
-    assert LabelParser(("spam", "ham"))("spam" + "\n#" * 3000)[0] == "spam"
-    assert time.process_time() - start < 5.0  # used to take twelve
+    assert LabelParser(("spam", "ham"))(answer)[0] == "spam"
+    assert time.process_time() - start < 5.0  # used to take up to a minute
 
 
 @pytest.mark.parametrize(

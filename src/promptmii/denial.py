@@ -9,28 +9,40 @@ from typing import NamedTuple
 # while a false one only leaves an answer unparsed.
 _DENYING = r"""
     not no non none nothing nobody never neither nor cannot without hardly barely unlikely impossible except excluding
-    wrong incorrect false untrue opposite lacks nope minus unlike anti nowhere
-    rarely seldom scarcely few\s+would at\s+first
-    instead\s+of rather\s+than as\s+opposed\s+to other\s+than far\s+from free\s+of
-    nicht kein keine keinen keiner keinem keines keinerlei keineswegs nie niemals kaum weder
-    ohne nein niet geen noch zonder inte ikke ikkje ej icke ingen inget
-    ne pas ni sans jamais aucun aucune guère sin nunca jamás tampoco ningún ninguna não nem sem nenhum nenhuma né senza
-    nessun nessuna nu fără
-    не ни нет без ні немає nie bez ani není nikoli δεν όχι μη χωρίς nem nincs ei eivät değil(?:dir)? yok
-    không chẳng bukan tidak tanpa नहीं ना मत नाही নয় না নেই இல்லை அல்ல కాదు
-    ليس ليست غير لا لم لن بدون نیست نه نہیں לא אינו אין בלי
+    wrong incorrect false untrue opposite lacks nope minus anti nowhere
+    rarely seldom scarcely improbable few\s+would at\s+first other\s+than far\s+from free\s+of
+    nicht kein keine keinen keiner keinem keines keinerlei keineswegs nie niemals kaum weder mitnichten
+    falsch faux falso falsa onjuist
+    ohne nein niet geen noch zonder nee nauwelijks inte ikke ikkje ej nej icke ingen inget knappast
+    ne pas ni sans jamais aucun aucune aucunement nullement guère sin nunca jamás tampoco ningún ninguna para\s+nada
+    não nem sem nenhum nenhuma né senza nessun nessuna para\s+niente nu nicidecum fără
+    не ни нет без вряд едва маловероятно ні немає навряд nie bez ani bynajmniej není nikoli δεν όχι μη καθόλου χωρίς
+    nem nincs aligha helyett ei eivät tuskin sijaan değil(?:dir)? yok hayır asla hariç dışında
+    không chẳng bukan tidak tanpa mustahil नहीं ना मत बजाय अलावा नाही নয় না নেই இல்லை அல்ல కాదు
+    ليس ليست مش غير لا لم لن بدون نیست نه هیچ خیر نہیں לא אינו אין בלי
+"""
+_INSTEAD = r"""
+    instead\s+of rather\s+than as\s+opposed\s+to unlike contrary\s+to
+    statt anstatt anstelle außer in\s+plaats\s+van behalve i\s+stedet\s+for istället\s+för bortsett\s+fr(?:a|ån)
+    au\s+lieu\s+de plutôt\s+que sauf loin\s+de? en\s+lugar\s+de en\s+vez\s+de excepto lejos\s+de
+    em\s+vez\s+de exceto longe\s+de invece\s+di anziché tranne lontano\s+da altro\s+che în\s+loc\s+de
+    вместо кроме замість окрім zamiast oprócz místo kromě αντί εκτός kivéve paitsi
+    alih-alih kecuali thay\s+vì ngoại\s+trừ بدلا بدلاً باستثناء عدا وليس ولیس جای جز במקום חוץ ולא
 """
 _AUXILIARIES = "is|are|was|were|do|does|did|ca|can|wo|would|could|should|has|have|had|ai|must|need"
-_DENYING_WORDS = "|".join(_DENYING.split())
+_INSTEAD_OF = "|".join(_INSTEAD.split())
+_DENYING_WORDS = "|".join([*_DENYING.split(), _INSTEAD_OF])
 _FILLERS = (
-    "is|it|its|this|that|the|a|an|of|so|be|was|really|at|all|quite|exactly|correct|right|answer|labels?|case|here|i"
+    "is|it|its|this|that|the|a|an|any|of|so|be|was|really|at|all|quite|exactly|correct|right|answer|labels?|case|here|i"
     "|think|would|say|being|does|do|did|apply|fit|s|course|definitely|absolutely|certainly|clearly|obviously|probably"
 )
 # Common in explanations ("the payment was rejected"), so these words deny only an adjacent label.
 _REJECTING = (
-    r"(?:reject|dismiss|discard|doubt|lack)(?:e?s|ed|ing|ful)?|exclud(?:e|es|ed|ing)|den(?:y|ies|ied|ying)"
+    r"(?:reject|dismiss|discard|doubt|lack)(?:e?s|ed|ing|ful)?|(?:exclud|eliminat)(?:e|es|ed|ing)|den(?:y|ies|ied|ying)"
     r"|rul(?:e|es|ed|ing)\s+out|fail(?:s|ed)?\s+to\s+be|refus(?:e|es|ed)\s+to|absen(?:ce|t)|free\s+from|zero|0\s*%"
-    r"|less(?:\s+than)?|more\s+than|least|disagrees?|hesitate\s+to\s+(?:call|label|say)"
+    r"|less(?:\s+than)?|more\s+than|least(?:\s+likely)?|disagrees?|mistaken\s+for|confused\s+with"
+    r"|(?:hesitate|reluctant|hard|difficult|unfair|stretch)\s+to\s+(?:call|label|say)"
+    r"|(?:evidence|argu\w+|decid\w+|speaks?)\s+against"
     r"|devoid|avoid(?:s|ed|ing)?|short\s+of|too\s+\w+\s+to"
 )
 _UNFIT = (
@@ -39,8 +51,8 @@ _UNFIT = (
 )
 """Deny a label only after a verb: "toxic: inappropriate words" gives a reason."""
 _REJECTED = (
-    r"by\s+mistake|rejected|dismissed|discarded|excluded|denied|ruled\s+out|out\s+of\s+the\s+question"
-    r"|doubtful|(?:a\s+)?mistaken?"
+    r"by\s+mistake|rejected|dismissed|discarded|excluded|eliminated|denied|ruled\s+out|out\s+of\s+the\s+question"
+    r"|off\s+the\s+table|(?:the\s+)?least\s+likely|doubtful|(?:a\s+)?mistaken?"
 )
 _VERBS = "is|was|are|were|be|can|could|should|must|may|might|would|seems"
 NEGATION = re.compile(
@@ -49,13 +61,14 @@ NEGATION = re.compile(
     rf"|(?<!\w)(?:{_REJECTING})(?=(?:\W*\b(?:{_FILLERS})\b)*[^\w\ue000]*\ue000)"
     rf"|\ue000[^\w\ue000]*(?:\b(?:{_VERBS})\b[^\w\ue000]*)*\b(?:{_REJECTED})\b"
     rf"|\ue000[^\w\ue000]*(?:\b(?:{_VERBS})\b[^\w\ue000]*)+(?:(?:very|quite|rather|far)\s+)?(?:{_UNFIT})\b"
-    r"|\b(?:almost|nearly)\s+(?=\ue000)"
-    r"|\b(?:zero\s+chance|(?:low|small|little|slim)\s+(?:probability|likelihood|chance|risk))\b"
+    r"|\b(?:almost|nearly|half|partly|partially)\s+(?=\ue000)"
+    r"|\b(?:zero\s+chance|(?:low|small|little|slim|weak|scant)\s+(?:probability|likelihood|chance|risk|evidence))\b"
     r"|\bI(?:\s+(?:must|should|will|always|strive|try|aim|have|need|to))+\s+(?:be|remain|stay)\s+(?=\ue000)"
-    r"|\ue000\s*[:=]\s*(?:(?:0|absent)(?![.,]?\w)|low\s*$)"
+    r"|\ue000\s*[:=]\s*(?:(?:0|absent|n/a|×|いいえ|否(?!定)|错|誤り)(?![.,]?\w)|low\s*$)"
     r"|\ue000\s+(?:only\s+)?(?:if(?!\s+(?:anything|i|you|forced)\b)|unless)\b|\ue000\s+free(?!\s*\w)"
-    r"|[不没沒]|很难|难以|相反|较少|非(?!常)|[无無](?!疑|论)|未(?!来)|反(?=\ue000)|ない|なく|なし|ません"
-    r"|아니|아닌|아님|아닙|않|없|[비불무미반부](?=\ue000)|ไม่|มิใช่|ບໍ່|មិន|မဟုတ်|[≠¬✗✘✖❌🚫☒]|!=|\b(?:any|every)thing\s*$",
+    r"|(?:排除|除了|缺乏)(?=\W*\ue000)|\ue000\s*+(?:可以|被|とは|と|を|[과와]는?|[을를은는])?\s*(?:排除|以外|除く|異な|程遠|제외|다르|대신)"
+    r"|不(?!如)|[没沒]|与其|很难|难以|相反|较少|非(?!常)|[无無](?!疑|论)|未(?!来)|反(?=\ue000)|ない|なく|なし|ません|言えず"
+    r"|아니|아닌|아님|아닙|않|없|[비불무미반부](?=\ue000)|ไม่|มิใช่|ບໍ່|មិន|မဟုတ်|[≠¬✗✘✖❌❎🚫☒]|!=|\b(?:any|every)thing\s*$",
     re.IGNORECASE,
 )
 _AFFIRMING = re.compile(
@@ -94,9 +107,9 @@ _ENDS = " .,;:!?'\""
 _ONLY_FILLERS = re.compile(rf"(?:\W|\b(?:{_FILLERS})\b)*", re.IGNORECASE)
 _BORDER = re.compile(
     r"(\n+|\.(?=\s|$)|[!?;。؛؟۔।]|[,(){}\[\]、،]|\s-+\s|(?<=\ue000):(?=[^.\n:;!?,|/]*\ue000(?!\W*:))"
-    r"|\b(?:but|because|since|although|sondern|weil|mais|sino|ma|а)\b|而是|但|因为|(?<=ではなく)|(?<=아니라)|(?<=아니고)"
-    r"|\b(?:and|und|et|y|e|en|och|и)\s+(?=(?:\w+\s+)?(?:not|nicht|pas|no|não|non|не|niet|inte|ikke)\b)"
-    r"|(?=\b(?:instead of|rather than|as opposed to|unlike|وليس|ولیس|ולא)\b)|(?<=\ue000)(?=[^\w\ue000]*\bnot\W+\ue000)"
+    r"|\b(?:but|because|since|although|sondern|weil|maar|men|mais|mas|sino|pero|ma|а|но|vaan|utan|αλλά|hanem|melainkan|mà)\b|而是|(?=而不是|而非)|但|因为|(?<=ではなく)|(?<=아니라)|(?<=아니고)|(?<=않고)"
+    r"|\b(?:and|und|et|y|e|en|och|и)\s+(?=(?:\w+\s+)?(?:not|nicht|kein\w*|pas|no|não|non|не|niet|geen|inte|ikke)\b)"
+    rf"|(?=\b(?:{_INSTEAD_OF})\b)|(?<=\ue000)(?=[^\w\ue000]*\bnot\W+\ue000)"
     r"|(?<=\ue000)\s+as\s+(?=(?:it|there|the|this)\b))",
     re.IGNORECASE,
 )
@@ -123,7 +136,7 @@ class Claims(NamedTuple):
     named: set[str]
     denied: set[str]
     unsure: set[str]
-    """Named only in a question, before a correction, or by a word that may be an article ("A text")."""
+    """Named only in a question, before a correction or a denial of something, or by a possible article ("A text")."""
     side_by_side: list[int]
     """Start positions of labels next to another label, as in "a or b"."""
 
@@ -148,6 +161,7 @@ def claims(text: str, mentions: Sequence[Mention]) -> Claims:
     """Read a text clause by clause. A negated clause denies the labels in it."""
     clauses = _clauses(text, mentions)
     named, denied = set[str](), set[str]()
+    doubted = set[str]()  # "Spam has links, this has not. Ham.": the "not" may be about links
     recent = set[str]()  # labels that a following "no" denies
     asked = False  # the recent labels are in a question that is still open
     negated = False  # this clause denies its labels
@@ -160,6 +174,7 @@ def claims(text: str, mentions: Sequence[Mention]) -> Claims:
         if len(clause.mentions) > 1 and not clause.asks:
             negated |= any(NEGATION.fullmatch(label.casefold()) for label in labels)
         if negated or pending:
+            doubted |= named if pending and labels and clause.only_fillers else set()
             denied |= labels
         else:
             named |= labels
@@ -179,7 +194,8 @@ def claims(text: str, mentions: Sequence[Mention]) -> Claims:
         asked = clause.asks or (asked and (not labels or says_no))
     denied |= _denied_by_labels(text, mentions)
     moot, unsure = _questioned(text, clauses)
-    return Claims(named - moot, denied, unsure, _side_by_side(text, [m for m in mentions if not m.labels <= denied]))
+    beside = _side_by_side(text, [m for m in mentions if not m.labels <= denied])
+    return Claims(named - moot, denied, unsure | doubted, beside)
 
 
 def _clauses(text: str, mentions: Sequence[Mention]) -> list[_Clause]:

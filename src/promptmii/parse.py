@@ -39,10 +39,13 @@ _PAIR = re.compile(rf"(?:{_OPEN.pattern}).*?(?:{_CLOSE.pattern})", re.IGNORECASE
 # gpt-oss writes channels ("harmony"). If a tokenizer drops their control tokens, the names run into the text.
 _CHANNEL = re.compile(r"<\|channel\|>|<\|message\|>|\A(?:analysis|commentary)(?=[A-Z])")
 _FINAL = re.compile(r"(?:<\|channel\|>)?\s*final\b[^<]*(?:<\|constrain\|>[^<]*)?<\|message\|>|assistant\s*final")
-_END = re.compile(r"<\|(?:return|end|call|start)\|>.*", re.DOTALL)
-
+_END_MARK = (
+    r"<[|｜](?:return|call|start|im_end|eo[tm]_id|end(?:oftext|[▁_]of[▁_]sentence)?)[|｜]>|<(?:eos|end_of_turn)>"
+)
+_END = re.compile(rf"(?:{_END_MARK}).*", re.DOTALL)
+"""The end of an answer, and what a server that does not stop there adds."""
 _CONTROL = r"<[|｜][\w▁]{1,40}[|｜]>"
-_EDGES = re.compile(rf"\A(?:{_CONTROL}\s*)+|(?:(?:{_CONTROL}|</s>|<eos>|<end_of_turn>|\[END FINAL RESPONSE\])\s*)+\Z")
+_EDGES = re.compile(rf"\A(?:(?:{_CONTROL}|(?<=>)assistant\b)\s*)+|(?:(?:{_CONTROL}|</s>|\[END FINAL RESPONSE\])\s*)+\Z")
 """Control tokens around an answer, which a server should have left out."""
 
 
@@ -60,7 +63,7 @@ def without_thought(text: str) -> str | None:
         text = text[closings[-1].end() :]
     if _OPEN.search(text):
         return None
-    return _EDGES.sub("", text.strip()).strip() or text.strip()  # a label may look like a control token
+    return _END.sub("", _EDGES.sub("", text.strip())).strip() or text.strip()  # a label may look like a control token
 
 
 class Match(StrEnum):
@@ -94,7 +97,7 @@ _HEAD = re.compile(
 )
 """What introduces a label, or says how sure the model is of it."""
 _FIELD_DASH = re.compile(rf"\b({_FIELD_NAMES})[*_\"'`]*\s+-+>?\s+", re.IGNORECASE)
-_NEXT_TEXT = re.compile(r"\n(?:[^\S\n]|[#*])*(?:input|text|user|human|instruction|question)\s*:", re.IGNORECASE)
+_NEXT_TEXT = re.compile(r"\n[\W_]{0,40}(?:input|text|user|human|instruction|question)\s*:", re.IGNORECASE)
 """Begins what a model without a stop token adds to its answer: another text, and a label for it."""
 _BLOCK = re.compile(r"(?:[^\n]|\n(?![ \t]*\n))+")
 
@@ -149,7 +152,7 @@ _PART_OF_MORE = tuple(
         (r"\d\Z", r"", r"[.,:/⁄][-+]?\d| ?[%‰°]| \d"),
         (r"\A\d", r"\$", r"(?!\$)"),
         # "4 out of 5", "2 or 3 stars"; an answer that is cut off may end at "Step 1: read the text".
-        (r"\A\d", r"\d\s+(?:out\s+)?of\s+", r""),
+        (r"\A\d", r"\d\s+(?:(?:out\s+)?of|von|sur|de|di|van|av|af|из|z)\s+", r""),
         (r"\A\d+\W*[^\W\d]", r"\d\s+(?:to|or|and)\s+", r""),
         (r"\A\d", r"(?<!\w\s)\b(?:step|stage|example|input|text|sentence|schritt|[ée]tape|paso)\s+", r""),
         (r"\A\d", rf"\b(?:{_CONFIDENCE})\W{{1,4}}", r""),

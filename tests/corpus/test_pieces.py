@@ -105,6 +105,14 @@ class TestReadingInParts:
         (tmp_path / "C.PARQUET").write_bytes(as_parquet([{"text": "a"}]))
         assert list(read_rows([str(tmp_path / "C.PARQUET")], reading)) == [{"text": "a"}]
 
+    def test_other_encodings_are_read_and_what_is_no_data_is_refused(self, tmp_path: Path) -> None:
+        path, reading = tmp_path / "a.csv", Reading(rows=100, size=MIB)
+        path.write_text("text,label\nschön,a\n", "utf-16")
+        assert list(read_rows([str(path)], reading)) == [{"text": "schön", "label": "a"}]
+        path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+        with pytest.raises(DataError, match="git lfs pull"):
+            list(read_rows([str(path)], reading))
+
     def test_files_that_are_left_out_are_noted(self, tmp_path: Path) -> None:
         (tmp_path / "a.jsonl").write_bytes(b'{"text":"a"}\n')
         reading = Reading(rows=100, size=MIB)

@@ -1,5 +1,7 @@
 """Tables with a schema (Parquet, Arrow, `datasets`), data frames, arrays and workbooks."""
 
+import re
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -198,6 +200,20 @@ class TestWorkbooks:
     def test_an_escaped_carriage_return_is_decoded(self, tmp_path: Path) -> None:
         rows = [["text", "label"], *([f"{row['text']}_x000D_\nmore", row["label"]] for row in ROWS)]
         assert read_table(self.save(tmp_path / "a.xlsx", rows)).rows[0]["text"] == "text number 0\r\nmore"
+
+    def test_a_stored_range_that_is_too_small_loses_no_row(self, tmp_path: Path) -> None:
+        rows = [["text", "label"], *([row["text"], row["label"]] for row in ROWS)]
+        path = self.save(tmp_path / "a.xlsx", rows)
+        with zipfile.ZipFile(path) as book, zipfile.ZipFile(tmp_path / "b.xlsx", "w") as copy:
+            for name in book.namelist():
+                copy.writestr(name, re.sub(rb'(<dimension ref=)"[^"]*"', rb'\1"A1:A3"', book.read(name)))
+        assert read_table(tmp_path / "b.xlsx").rows == read_table(path).rows
+
+    def test_a_message_names_the_sheet_that_was_read(self, tmp_path: Path) -> None:
+        rows = [["text", "label"], *([row["text"], row["label"]] for row in ROWS)]
+        path = self.save(tmp_path / "a.xlsx", [["key", "value"], ["source", "shop"], ["date", "May"]], rows)
+        with pytest.raises(DataError, match=r"Columns: key, value \(sheet 'Sheet' of 2\)"):
+            load_task(path)
 
     @pytest.mark.parametrize("content", [b"PK\x03\x04", b"no workbook"])
     def test_a_broken_workbook_is_reported(self, tmp_path: Path, content: bytes) -> None:

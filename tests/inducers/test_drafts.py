@@ -79,6 +79,8 @@ def instruction(answer: str) -> str:
         f"Certainly. Below is the revised instruction:\n{TEXT}",
         f"**Instruction:**\n{TEXT}",
         f"## Instruction\n\n{TEXT}",
+        f"**Final Instruction:**\n\n{TEXT}",
+        f"<final_instruction>\n{TEXT}\n</final_instruction>",
         f"<instruction>\n{TEXT}\n</instruction>",
         f"<answer>{TEXT}</answer>",
         f'"{TEXT}"',

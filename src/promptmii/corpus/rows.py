@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO, cast
 
 from promptmii.data.columnar import check_distinct
+from promptmii.data.decoding import check_is_data, check_is_text, encoding_of
 from promptmii.data.delimited import csv_rows
 from promptmii.data.json_tables import json_line_rows
 from promptmii.data.table import Row
@@ -19,6 +20,8 @@ READABLE = (".parquet", *LINES, *(f"{suffix}.gz" for suffix in LINES))
 PARTS = 64
 """Parts read from a text file that is too large to read whole."""
 MIB = 1 << 20
+HEAD = 4096
+"""Bytes that show the encoding of a file, or that it holds no data."""
 
 
 @dataclass
@@ -152,10 +155,15 @@ def _decompressed(file: BinaryIO, name: str, reading: Reading) -> BinaryIO:
 
 
 def _decoded(file: BinaryIO, name: str) -> Iterator[str]:
-    lines = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
+    start = file.read(HEAD)
+    file.seek(0)
+    check_is_data(start, name)
+    check_is_text(start, name)
+    lines = io.TextIOWrapper(file, encoding_of(start), newline="")
     try:
         yield from lines
     except UnicodeDecodeError as error:
-        raise DataError(f"{name} is not UTF-8: {error.reason} at byte {error.start} of a part.") from error
+        encoding = lines.encoding.upper()
+        raise DataError(f"{name} is not {encoding}: {error.reason} at byte {error.start} of a part.") from error
     finally:
         lines.detach()  # the caller closes the file

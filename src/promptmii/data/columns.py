@@ -149,7 +149,12 @@ def _slots(names: Sequence[str]) -> re.Pattern[str]:
 def _require(table: Table, names: Sequence[str]) -> None:
     for name in names:
         if name not in table.columns:
-            raise DataError(f"{table.origin} has no column {name!r}. {nearest(name, table.columns)}")
+            raise DataError(f"{table.origin} has no column {name!r}{_read_as(table)}. {nearest(name, table.columns)}")
+
+
+def _read_as(table: Table) -> str:
+    """What the reader decided, such as the sheet of a workbook: the columns may be elsewhere."""
+    return f" ({'; '.join(table.notes)})" if table.notes else ""
 
 
 def _hint(table: Table, option: str) -> str:
@@ -193,7 +198,7 @@ def _find_label(table: Table, text_columns: Sequence[str]) -> tuple[str, bool, l
         reasons = "".join(f" {why_no_label(table, name)}" for name in marked[:3])
         raise DataError(
             f"No column of {table.origin} looks like a label (a few values that repeat).{reasons} "
-            f"Columns: {listed(table.columns)}. {_hint(table, '--label')}"
+            f"Columns: {listed(table.columns)}{_read_as(table)}. {_hint(table, '--label')}"
         )
     declared = [name for name in candidates if name in table.classes]
     named = [name for label_name in LABEL_NAMES for name in candidates if name.casefold() == label_name]
@@ -283,7 +288,8 @@ def _find_text(table: Table, label: str | None, pairs: Pairs) -> tuple[tuple[str
     }
     if not lengths:
         raise DataError(
-            f"No column of {table.origin} holds text. Columns: {listed(table.columns)}. {_hint(table, '--text')}"
+            f"No column of {table.origin} holds text. Columns: {listed(table.columns)}{_read_as(table)}. "
+            f"{_hint(table, '--text')}"
         )
     by_name = {name.casefold(): name for name in lengths}
     for pair in pairs:

@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from itertools import takewhile
 from typing import Any, TypeGuard
 
 from promptmii.errors import DataError, counted, listed
@@ -36,7 +37,7 @@ _ACCENTS = re.compile("[\u0300-\u036f]")
 _BOOLEANS = {"true": "1", "false": "0"}
 _LEADING_ZEROS = re.compile(r"(?<![\w.,])0+(?=\d)")
 _WORD_SEPARATOR = re.compile(r"(?<=\w)[\s_\u2010-\u2015-]+(?=\w)")
-_LIST_SEPARATOR = re.compile(r"\s*(?:[,;|/&+]|\band\b)\s*")
+_LIST_SEPARATOR = re.compile(r"\s*(?:[,;|/&+#]|\band\b)\s*")
 _EXAMPLES_PER_NOTE = 4
 _FEW_ROWS = 12
 """Among fewer rows, a label that occurs once is ordinary."""
@@ -144,14 +145,15 @@ def doubtful_notes(labels: Sequence[str]) -> tuple[str, ...]:
 
 
 def _outer_row_notes(labels: Sequence[str]) -> tuple[str, ...]:
-    """A note if the first or the last row has a label of its own, though all others repeat."""
+    """Notes if the first two rows or the last one have labels of their own, though all others repeat."""
     counts = Counter(labels)
     single = [label for label, count in counts.items() if count == 1]
-    if len(single) > 2 or len(labels) < _FEW_ROWS or any(1 < count < 3 for count in counts.values()):
+    if len(single) > 3 or len(labels) < _FEW_ROWS or any(1 < count < 3 for count in counts.values()):
         return ()
+    headers = zip(("first", "second"), takewhile(single.__contains__, labels), strict=False)
     return tuple(
         f"the label {label!r} occurs in the {place} row alone; if that is a {kind}, remove the row"
-        for label, place, kind in ((labels[0], "first", "second header"), (labels[-1], "last", "total"))
+        for place, label, kind in (*((*row, "second header") for row in headers), ("last", labels[-1], "total"))
         if label in single
     )
 

@@ -36,6 +36,7 @@ def read_workbook(content: bytes, origin: str) -> Table:
             book = openpyxl.load_workbook(io.BytesIO(content), read_only=True, data_only=True)
             n_sheets = len(book.worksheets)
             for sheet in [sheet for sheet in book.worksheets if sheet.sheet_state == "visible"] or book.worksheets:
+                sheet.reset_dimensions()  # some programs store a range that leaves out rows or columns
                 # Excel writes a carriage return within a cell as _x000D_.
                 rows = [
                     [unescape(cell) if isinstance(cell, str) and "_x" in cell else cell for cell in row]
@@ -44,15 +45,19 @@ def read_workbook(content: bytes, origin: str) -> Table:
                 sheets[str(sheet.title)] = [row for row in rows if any(cell is not None for cell in row)]
             book.close()
     except (*OPEN_ERRORS, InvalidFileException) as error:
-        raise DataError(f"{origin} is not a readable workbook: {error}. Save it again as .xlsx, or as CSV.") from error
+        raise DataError(
+            f"{origin} is not a readable workbook: {error}. Save it again as .xlsx without a password, or as CSV."
+        ) from error
     tables = [name for name, rows in sheets.items() if len(rows) > 1]
     wide = [name for name in tables if any(sum(cell is not None for cell in row) > 1 for row in sheets[name])]
     sheet_name = next(iter(wide or tables), "")
     rows = sheets.get(sheet_name, [])
     if not rows:
         raise DataError(f"{origin} has no sheet with a header and rows.")
+    width = max(map(len, rows))
     first_rows = [["" if cell is None else str(cell) for cell in row] for row in rows[:PREAMBLE]]
-    header_row = find_header(first_rows, max(map(len, first_rows)))
+    first_rows = [row + [""] * (width - len(row)) for row in first_rows]
+    header_row = find_header(first_rows, width)
     header = header_names(first_rows[header_row], origin)
     notes = [f"sheet {sheet_name!r} of {n_sheets}"] if n_sheets > 1 else []
     notes += [f"{counted(header_row, 'line')} above the header skipped"] if header_row else []

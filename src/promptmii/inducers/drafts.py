@@ -18,14 +18,15 @@ _NAME = r"(?:(?:the|your|a|an|my) )?(?:[\w-]+ ){0,3}(?:instructions?|prompt|guid
 _INTRODUCTION = re.compile(
     r"(?:(?:sure|certainly|of course|okay|ok|absolutely)\b\W*)?"
     rf"(?:here(?:['’]s| is| are)|below (?:is|are)) {_NAME}[^:;.!?]*:\W*"
-    r"|[#*\s]*(?:instructions?|prompt)[:*\s]*|(?:sure|certainly|of course)\W*",
+    r"|[#*\s]*(?:(?:the|my|final|revised|task|labell?ing|classification) )*(?:instructions?|prompt)[:*\s]*"
+    r"|(?:sure|certainly|of course)\W*",
     re.IGNORECASE,
 )
 """A first line such as "Sure! Here is the instruction:" or "**Instruction:**"; one of two sentences may hold a rule."""
 _WRAPPED = (
     re.compile(r"(```|~~~)[\w-]*[ \t]*\n(?P<text>(?:(?!\1).)*)\1", re.DOTALL),
     re.compile(
-        r"<(answer|instructions?|prompt|output|response|final)>(?P<text>(?:(?!</?\1>).)*)</\1>",
+        r"<((?:\w+[_-])?(?:answer|instructions?|prompt|output|response|final))>(?P<text>(?:(?!</?\1>).)*)</\1>",
         re.DOTALL | re.IGNORECASE,
     ),
     re.compile(r'["“](?P<text>[^"“”]*)["”]'),

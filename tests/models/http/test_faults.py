@@ -357,6 +357,8 @@ class TestPromptsThatAreTooLong:
             error("Range of input length should be [1, 129024]"),
             error("Request body too large for gpt-4o-mini model. Max size: 8000 tokens.", 413),
             error("input is too large to process. increase the physical batch size", 500),
+            error("Request too large for gpt-4o on tokens per min (TPM): Limit 30000, Requested 40000.", 429),
+            error("Input length (9000 tokens) exceeds the maximum allowed length (4096 tokens)."),
         ],
     )
     def test_a_prompt_that_is_too_long_is_a_context_failure(self, reply: Reply) -> None:

@@ -18,11 +18,13 @@ DEPTH = 9
 """Maximum nesting to follow in an error or a content; no real server nests deeper."""
 TOO_LONG = re.compile(
     r"context[ _]?(length|limit|size|window)|too long|too many tokens(?!, please wait)|tokens?[ _]limit|"
-    r"maximum (context|model length|number of tokens|(prompt|input) length)|range of input length|"
+    r"maximum (context|model length|number of tokens|(prompt|input|allowed) length)|range of input length|"
     r"tokens exceed|reduce the length|too large (to process|for .*model)|max_new_tokens. must be|"
     r"must have less than \d+ tokens",
     re.IGNORECASE,
 )
+ABOVE_LIMIT = re.compile(r"request too large for", re.IGNORECASE)
+"""A request of more tokens than a minute allows, which OpenAI reports with status 429: it never fits."""
 FLAGGED = re.compile(
     r"content[ _]?(filter|management|policy)|moderation|flagged|safety|responsibleai|prohibited_content", re.IGNORECASE
 )
@@ -100,7 +102,7 @@ def refusal(status: int, body: Any, raw: str, wait: float | None = None) -> Refu
         return EndpointError(f"The account has no money or quota left: {message}", FailureKind.AUTH, lasting=True)
     if FLAGGED.search(full_text) and status not in (401, 429) and status < 500:
         return RefusedError(FailureKind.REQUEST, message, lasting=True)
-    if status in (400, 413, 422, 500) and TOO_LONG.search(full_text):
+    if ABOVE_LIMIT.search(full_text) or (status in (400, 413, 422, 500) and TOO_LONG.search(full_text)):
         error = RefusedError(FailureKind.CONTEXT, message, lasting=True)
     elif status == 429:
         error = RefusedError(FailureKind.RATE_LIMIT, message, wait=wait)
