@@ -1,5 +1,6 @@
 """Decoding bytes to text: supported encodings, and errors for the others."""
 
+import codecs
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,14 @@ def test_detectable_encodings_are_read(tmp_path: Path, encoding: str, ending: st
 def test_an_undetectable_encoding_is_reported_with_the_line_and_a_guess(encoding: str) -> None:
     with pytest.raises(DataError, match=r"rows\.csv is not UTF-8: byte 14 \(line 2\).*Windows-1252.*'café au lait,a'"):
         decode(TEXT.encode(encoding), "rows.csv")
+
+
+@pytest.mark.parametrize("mark", [b"", codecs.BOM_UTF8])
+def test_a_byte_that_cannot_be_decoded_is_shown_with_its_surroundings(mark: bytes) -> None:
+    line = f"{'long ' * 20}café au lait{' long' * 20},a\n"
+    with pytest.raises(DataError, match=r"line 2\).* '[a-z ]{20,27}café au lait[a-z ]{15,25}'") as caught:
+        decode(mark + f"text,label\n{line}last,b\n".encode("cp1252"), "rows.csv")
+    assert '"CSV UTF-8"' in str(caught.value)
 
 
 @pytest.mark.parametrize(

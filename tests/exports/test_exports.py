@@ -19,6 +19,7 @@ from promptmii.cli import app
 from promptmii.errors import ConfigError, OutputError
 from promptmii.exports import TARGETS
 from promptmii.instruction import Calibration, Measurement, Shortlist
+from promptmii.models.http.config import HOSTED
 from promptmii.prompts import quote
 
 texts = st.lists(st.one_of(st.text(max_size=20), st.sampled_from(PIECES)), max_size=6).map("".join)
@@ -26,6 +27,10 @@ labels = st.lists(st.text("ab体😀\"'\\{}<>|", min_size=1, max_size=6), min_si
 without_slots = texts.map(lambda text: re.sub(r"\{(?=\{)", "{ ", text))
 frames = st.tuples(without_slots, without_slots, without_slots).map(
     lambda parts: f"{parts[0]} {{{{instruction}}}} {parts[1]} {{{{labels}}}} {{{{text}}}} {parts[2]}"
+)
+
+MEASURED = Measurement(
+    macro_f1=1, low=1, high=1, accuracy=1, n=1, n_unparsed=0, n_truncated=0, prompt_tokens_per_query=1, data_key=""
 )
 
 
@@ -90,12 +95,41 @@ def test_a_script_needs_only_python(tmp_path: Path) -> None:
     assert server.keys == {"k"}
 
 
-def test_the_server_address_of_the_instruction_is_not_exported() -> None:
-    measured = Measurement(
-        macro_f1=1, low=1, high=1, accuracy=1, n=1, n_unparsed=0, n_truncated=0, prompt_tokens_per_query=1, data_key=""
+def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run an exported script on one text."""
+    command = [sys.executable, "-I", "-S", "-c", code, "a text"]
+    return subprocess.run(
+        command, env={"PATH": os.environ["PATH"], **environment}, capture_output=True, text=True, check=False
     )
+
+
+@pytest.mark.parametrize("follower", ["qwen", "hf:owner/private", "openai:m@http://elsewhere.example/v1", None])
+def test_no_text_is_sent_to_a_server_that_nobody_chose(follower: str | None) -> None:
+    code = INSTRUCTION.model_copy(update={"follower": follower}).export("python")
+    assert HOSTED not in code
+    result = run(code)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert re.fullmatch(r"Error: Set OPENAI_BASE_URL and MODEL, for example: .*\n", result.stderr)
+
+
+@pytest.mark.parametrize("target", ["python", "openai", "mlflow"])
+def test_a_model_on_the_hosted_api_is_used_there(target: str) -> None:
+    assert repr(HOSTED) in INSTRUCTION.model_copy(update={"follower": "openai:m"}).export(target)
+
+
+@pytest.mark.parametrize("target", ["python", "llama.cpp"])
+def test_a_server_that_fails_or_is_down_gives_one_line(target: str) -> None:
+    with serving(FaultyServer(default="500")) as server:
+        failed = run(INSTRUCTION.export(target), OPENAI_BASE_URL=server.url, LLAMA_SERVER=server.url)
+    down = run(INSTRUCTION.export(target), OPENAI_BASE_URL=server.url, LLAMA_SERVER=server.url)
+    assert (failed.returncode, down.returncode) == (1, 1)
+    assert re.fullmatch(rf"Error: {server.url}/.* (500|404).*\n", failed.stderr)
+    assert re.fullmatch(rf"Error: {server.url}/.* refused.*\n", down.stderr)
+
+
+def test_the_server_address_of_the_instruction_is_not_exported() -> None:
     reference = "openai:m+top_logprobs@http://elsewhere.example/v1"
-    instruction = INSTRUCTION.model_copy(update={"follower": reference, "measured": measured})
+    instruction = INSTRUCTION.model_copy(update={"follower": reference, "measured": MEASURED})
     for target in TARGETS:
         assert "elsewhere" not in instruction.export(target)
     assert module(instruction.export("python"))["MODEL"] == os.environ.get("MODEL", "m")
@@ -129,3 +163,16 @@ def test_the_command_prints_or_saves(tmp_path: Path) -> None:
     saved = CliRunner().invoke(app, ["export", path, "--to", "txt", "-o", str(tmp_path / "a.txt")])
     assert saved.exit_code == 0
     assert (tmp_path / "a.txt").read_bytes().decode() == INSTRUCTION.export("txt")
+
+
+@pytest.mark.parametrize(
+    ("mode", "target", "noted"),
+    [("choose", "python", True), ("choose", "llama.cpp", False), ("generate", "dspy", False)],
+)
+def test_the_command_says_that_a_score_of_another_mode_does_not_carry_over(
+    tmp_path: Path, mode: str, target: str, noted: bool
+) -> None:
+    instruction = INSTRUCTION.model_copy(update={"mode": mode}).measured_as(MEASURED)
+    done = CliRunner().invoke(app, ["export", str(instruction.save(tmp_path / "a.json")), "--to", target])
+    assert done.stdout == instruction.export(target)
+    assert ("--mode generate" in done.stderr) is noted

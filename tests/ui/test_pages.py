@@ -333,6 +333,17 @@ class TestRun:
                 assert done.text == instruction.export(target)
         assert client.get(f"{address}/export/nothing").status_code == 404
 
+    @pytest.mark.parametrize(
+        ("model", "options"), [("toy", ""), ("openai:toy", ' --base-url "http://localhost:1/v1?a=1&amp;b=2"')]
+    )
+    def test_the_page_shows_the_command_that_labels_a_table(self, client: TestClient, model: str, options: str) -> None:
+        address = start_run(client, generator_other=model, base_url="http://localhost:1/v1?a=1&b=2")
+        command = re.search("<code>(promptmii predict [^<]*)</code>", finished_page(client, address))
+        assert command
+        assert command[1] == f"promptmii predict classify.json new.csv -o labelled.csv{options}"
+        downloaded = client.get(f"{address}/export/json").headers["content-disposition"]
+        assert 'filename="classify.json"' in downloaded
+
     def test_a_typed_text_gets_its_label_with_probabilities(self, client: TestClient) -> None:
         address = start_run(client)
         finished_page(client, address)

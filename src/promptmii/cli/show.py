@@ -68,7 +68,13 @@ def export(
     """Print the prompt as code for another tool, byte for byte as it was measured."""
     from promptmii.instruction import Instruction
 
-    code = Instruction.load(instruction).export(to, output, force=force)
+    loaded = Instruction.load(instruction)
+    code = loaded.export(to, output, force=force)
+    if loaded.measured and loaded.mode == "choose" and to != "llama.cpp":
+        say(
+            "The score is for the mode choose, which only the target llama.cpp exports; here, the label is read from "
+            f"generated text. Measure that with: promptmii score {instruction} DATA --mode generate"
+        )
     if json:
         dump({"target": to, "file": output, "code": code})
     elif output:

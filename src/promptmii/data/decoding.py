@@ -37,14 +37,16 @@ def decode(content: bytes, origin: str) -> str:
     try:
         return content.decode(encoding)
     except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
+        content, bad = error.object, error.start  # without the byte order mark
+        line = content.count(b"\n", 0, bad) + 1
         if encoding not in ("utf-8", "utf-8-sig"):
             raise DataError(f"{origin} is broken {encoding.upper()}: {error}. Save it again.") from error
-        bad_line = content.split(b"\n")[line - 1].decode("cp1252", "replace").strip()
+        first = max(content.rfind(b"\n", 0, bad) + 1, bad - 30)
+        excerpt = content[first : bad + 30].split(b"\n")[0].decode("cp1252", "replace").strip()
         raise DataError(
-            f"{origin} is not UTF-8: byte {error.start} (line {line}) cannot be decoded. If it is "
-            f"Windows-1252 or Latin-1, the line reads {bad_line[:60]!r}. Save it as "
-            "UTF-8, for instance with: iconv -f WINDOWS-1252 -t UTF-8 (or SHIFT_JIS, GB18030, ... if it is that)."
+            f"{origin} is not UTF-8: byte {bad} (line {line}) cannot be decoded. If it is Windows-1252, as Excel often "
+            f'writes, it reads {excerpt!r}. Save it as UTF-8 in a text editor, as "CSV UTF-8" in Excel, or with: '
+            "iconv -f WINDOWS-1252 -t UTF-8 OLD > NEW (or SHIFT_JIS, GB18030, ... if it is that)."
         ) from error
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from importlib import resources
 
 from promptmii.errors import ConfigError, nearest
+from promptmii.models.http.config import HOSTED
 from promptmii.models.references import FIRST_TOKENS, without_address
 from promptmii.prompts import CONTROL, defuse
 
@@ -56,6 +57,7 @@ def rendered(target: str, prompt: Prompt) -> str:
         "after": _literal(prompt.after),
         "labels": repr(dict(zip(written, prompt.labels, strict=True))),
         "model": repr(_name_on_server(prompt.follower)),
+        "server_address": repr(_default_server(prompt.follower)),
         "measured": repr(prompt.measured),
         "control": "\n    ".join(map(repr, re.findall(".{1,100}", CONTROL.pattern))),
         "max_tokens": str(32 + max(len(json.dumps(label)) for label in written)),
@@ -63,12 +65,19 @@ def rendered(target: str, prompt: Prompt) -> str:
         "offset": repr(prompt.offset),
         "prompt": f"{prompt.before}{_placeholder(prompt.before + prompt.after)}{prompt.after}",
     }
-    pieces = {name: _filled(name, values).rstrip("\n") for name in ("core", "http")}
-    return _filled(target, values | pieces)
+    for piece in ("core", "server", "post", "http"):  # the last one holds the two before it
+        values[piece] = _filled(piece, values).rstrip("\n")
+    return _filled(target, values)
 
 
 def _name_on_server(reference: str) -> str:
     return without_address(reference).removesuffix(FIRST_TOKENS).removeprefix("openai:").removeprefix("hf:")
+
+
+def _default_server(reference: str) -> str:
+    """The hosted API for an `openai:` model without an address, else nothing: no text goes where nobody sent it."""
+    is_hosted = reference.startswith("openai:") and without_address(reference) == reference
+    return HOSTED if is_hosted else ""
 
 
 def _filled(name: str, values: Mapping[str, str]) -> str:
