@@ -1,5 +1,6 @@
 """Requests that wait for a batch."""
 
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -45,5 +46,6 @@ def test_a_request_that_cannot_be_stored_is_one_error(tmp_path: Path) -> None:
 
 def test_a_damaged_file_of_answers_is_named(tmp_path: Path) -> None:
     (tmp_path / "answers.sqlite").write_text("no database " * 100)
-    with pytest.raises(OutputError, match=r"answers\.sqlite: file is not a database"):
-        Deferred().begin(tmp_path)
+    deferred = Deferred()
+    with closing(deferred), pytest.raises(OutputError, match=r"answers\.sqlite: file is not a database"):
+        deferred.begin(tmp_path)
