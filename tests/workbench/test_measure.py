@@ -41,7 +41,7 @@ def test_rows_of_the_instruction_do_not_measure_it() -> None:
     scored, notes = measured.scored, measured.notes
     assert [example.text for example in scored.query] == ["a delivery 3", "a refund 3"]
     assert any("6 rows left out" in note for note in notes)
-    with pytest.raises(DataError, match="made from all of these rows"):
+    with pytest.raises(DataError, match="made from or calibrated on all of these rows"):
         workbench.score(made, rows[:6], follower)
 
 
@@ -82,7 +82,7 @@ def test_rows_that_calibrate_nothing_may_still_measure() -> None:
         fitted, _ = workbench.recalibrate(made, rows, follower, Columns(), kind)
         assert workbench.score(fitted, rows, follower).scored.n == 8
     fitted, _ = workbench.recalibrate(made, rows, compares, Columns(), "support")
-    with pytest.raises(DataError, match="made from all of these rows"):
+    with pytest.raises(DataError, match="made from or calibrated on all of these rows"):
         workbench.score(fitted, rows, compares)
 
 
@@ -145,7 +145,7 @@ def test_rows_that_all_calibrate_are_refused_before_any_call() -> None:
 
     rows = [Example(f"a {label} {i}", label) for i in range(3) for label in ("delivery", "refund")]
     instruction = Naive().induce(Support(("delivery", "refund"), ()))
-    with pytest.raises(DataError, match="made from all of these rows"):
+    with pytest.raises(DataError, match="made from or calibrated on all of these rows"):
         workbench.score(instruction, rows, ScriptedModel(score=recorded), refit=rows)
     assert not asked
     assert workbench.score(instruction, rows, ScriptedModel(score=recorded), refit=rows[:4]).scored.n == 2

@@ -25,6 +25,8 @@ from promptmii.task import Example, Support, row_key
 
 Prompt: TypeAlias = Instruction | str | os.PathLike[str]
 """An instruction, the path of an instruction file (`.json`) or a text file, or a text of at least two words."""
+USED = "made from or calibrated on"
+"""What makes rows unfit to measure an instruction."""
 SLOT = re.compile(r"\{\{? *(?:text|input|query|message) *\}?\}")
 """The placeholder that other tools replace with the text to classify."""
 
@@ -160,7 +162,7 @@ def with_test_rows(loaded: LoadedTask, source: Source) -> LoadedTask:
 
 
 def fresh_rows(instruction: Instruction, loaded: LoadedTask) -> tuple[list[Example], tuple[str, ...]]:
-    """The rows that the instruction was not made from, and a note if any were left out.
+    """The rows that the instruction was not made from or calibrated on, and a note if any were left out.
 
     Raises `DataError` if no rows remain.
     """
@@ -168,9 +170,9 @@ def fresh_rows(instruction: Instruction, loaded: LoadedTask) -> tuple[list[Examp
     rows = loaded.task.rows
     fresh = [row for row in rows if row_key(row.text) not in used]
     if not fresh:
-        raise DataError("The instruction was made from all of these rows, so they cannot measure it. Give other rows.")
+        raise DataError(f"The instruction was {USED} all of these rows, so they cannot measure it. Give other rows.")
     left_out = len(rows) - len(fresh)
-    return fresh, (f"{counted(left_out, 'row')} left out: the instruction was made from them",) if left_out else ()
+    return fresh, (f"{counted(left_out, 'row')} left out: the instruction was {USED} them",) if left_out else ()
 
 
 @dataclass(frozen=True)
@@ -201,8 +203,9 @@ def split_rows(
     used = made_from | {row_key(example.text) for example in examples}
     query = tuple(row for row in rows if row_key(row.text) not in used)
     if not query:
-        raise DataError("No row is left to measure on: all of them are examples. Give more rows.")
+        why = f"all of them are examples, or a prompt was {USED} them"
+        raise DataError(f"No row is left to measure on: {why}. Give more rows.")
     left_out = len(rows) - len(query)
-    why = "a prompt was made from them" if seen else "they are the examples"
+    why = f"a prompt was {USED} them" if seen else "they are the examples"
     notes = (f"{counted(left_out, 'row')} left out: {why}",) if left_out else ()
     return RowSplit(tuple(examples), query, (*loaded.notes, *notes))
