@@ -103,7 +103,7 @@ def choose_columns(
     doubts: list[str] = []
     label_named = True
     if label is not None:
-        _require(table, [label])
+        _require(table, [label], "--label")
         for other in table.columns:
             if mapping := _label_names(table, label, other):
                 notes.append(
@@ -134,10 +134,10 @@ def _parse_text_option(table: Table, text: str | Sequence[str] | None) -> tuple[
         return (), None
     if isinstance(text, str) and text not in table.columns and _SLOT.search(text):
         slots = _slots(table.columns)
-        _require(table, _SLOT.findall(slots.sub("", text)))
+        _require(table, _SLOT.findall(slots.sub("", text)), "--text")
         return tuple(dict.fromkeys(slot[1:-1] for slot in slots.findall(text))), text
     names = (text,) if isinstance(text, str) else tuple(dict.fromkeys(text))
-    _require(table, names)
+    _require(table, names, "--text")
     return names, None
 
 
@@ -146,10 +146,11 @@ def _slots(names: Sequence[str]) -> re.Pattern[str]:
     return re.compile("|".join(re.escape(f"{{{name}}}") for name in sorted(names, key=len, reverse=True)))
 
 
-def _require(table: Table, names: Sequence[str]) -> None:
+def _require(table: Table, names: Sequence[str], option: str) -> None:
     for name in names:
         if name not in table.columns:
-            raise DataError(f"{table.origin} has no column {name!r}. {nearest(name, table.columns)}")
+            known = nearest(name, table.columns)
+            raise DataError(f"{table.origin} has no column {name!r}. {known} Name the column with {option}.")
 
 
 def _hint(table: Table, option: str) -> str:
