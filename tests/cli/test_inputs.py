@@ -195,6 +195,18 @@ def test_mistakes_among_many_labels_are_listed_without_a_matrix(tmp_path: Path, 
     assert len(done.stdout.splitlines()) < 100
 
 
+def test_a_confusion_matrix_is_headed_by_short_labels_and_by_letters(tmp_path: Path, server: FaultyServer) -> None:
+    labels = ("0", "1", "A", "delivery", "refund")
+    (tmp_path / "rows.csv").write_text("text,label\n" + "".join(f"text of {label},{label}\n" for label in labels))
+    instruction_file = Naive().induce(Support(labels, ())).save(tmp_path / "made.json")
+    args = ["--follower", "openai:m", "--mode", "generate", "--base-url", server.url]
+    done = run("score", instruction_file, tmp_path / "rows.csv", *args)
+    assert done.exit_code == 0, done.stderr
+    matrix = done.stdout.partition("per predicted label")[2].splitlines()
+    assert matrix[2].split() == ["0", "1", "A", "B", "C", "none"]
+    assert [" ".join(line.split()[:-6]) for line in matrix[4:9]] == ["0", "1", "A", "B delivery", "C refund"]
+
+
 def test_compare_shows_only_columns_that_apply(tmp_path: Path, server: FaultyServer) -> None:
     (tmp_path / "rows.csv").write_text(PLAIN)
     args = ["--data", tmp_path / "rows.csv", "--follower", "openai:m", "--base-url", server.url, "--mode", "generate"]
