@@ -195,6 +195,14 @@ def test_mistakes_among_many_labels_are_listed_without_a_matrix(tmp_path: Path, 
     assert len(done.stdout.splitlines()) < 100
 
 
+def test_score_warns_of_labels_that_the_instruction_does_not_know(
+    tmp_path: Path, server: FaultyServer, instruction_file: Path
+) -> None:
+    (tmp_path / "rows.csv").write_text(PLAIN + "so so,middling\n")
+    done = run("score", instruction_file, tmp_path / "rows.csv", "--base-url", server.url)
+    assert "\nWarning: 1 row dropped: a label that the instruction does not know ('middling')." in done.stdout
+
+
 def test_a_confusion_matrix_is_headed_by_short_labels_and_by_letters(tmp_path: Path, server: FaultyServer) -> None:
     labels = ("0", "1", "A", "delivery", "refund")
     (tmp_path / "rows.csv").write_text("text,label\n" + "".join(f"text of {label},{label}\n" for label in labels))

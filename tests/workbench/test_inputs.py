@@ -85,7 +85,7 @@ def test_test_rows_that_are_dropped_are_noted() -> None:
     test = [{"text": f"new {i}", "label": "billing" if i < 3 else "refund"} for i in range(5)]
     loaded = with_test_rows(load_task(ROWS), test)
     assert len(loaded.task.test) == 2
-    assert "a list: 3 rows dropped: a label outside the given list ('billing')" in loaded.notes
+    assert "a list: 3 rows dropped: a label that a list does not have ('billing')" in loaded.notes
 
 
 def test_the_text_column_is_kept_if_only_the_label_column_has_another_name() -> None:

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from promptmii.data.clean import CleanedRows, clean
+from promptmii.data.clean import UNLISTED, CleanedRows, clean
 from promptmii.data.columns import ChosenColumns, choose_columns
 from promptmii.data.labels import one_line
 from promptmii.data.readers import Source, read_table
@@ -41,11 +41,15 @@ def load_task(
     label: str | None = None,
     labels: Sequence[str] | None = None,
     seed: int = 0,
+    unlisted_reason: str = UNLISTED,
 ) -> LoadedTask:
-    """Read a source, choose its columns, clean its rows and split them. Raises `DataError`."""
+    """Read a source, choose its columns, clean its rows and split them. Raises `DataError`.
+
+    `unlisted_reason` says in the notes why rows with a label outside `labels` are dropped.
+    """
     table = read_table(source)
     columns = choose_columns(table, text, label)
-    return assemble(table, columns, clean(table, columns, labels), labels=labels, seed=seed)
+    return assemble(table, columns, clean(table, columns, labels, unlisted_reason), labels=labels, seed=seed)
 
 
 def assemble(
