@@ -370,7 +370,7 @@ def test_a_row_that_fails_again_gets_the_new_reason(tmp_path: Path) -> None:
         for reason in ("request", "context"):
             done = workbench.predict(instruction, [f"number {i}" for i in range(9)], followers, output=output)
             assert done.n_failed == 1
-            assert output.read_text().splitlines()[8] == f"number 7,,{reason}"
+            assert output.read_text().splitlines()[8] == f"number 7,,,{reason}"
             reply = Reply({"error": {"message": "The prompt is too long."}}, 400)
         followers.close()
 

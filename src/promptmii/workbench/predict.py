@@ -41,7 +41,7 @@ class Labelled:
 
     columns: tuple[str, ...]
     """The input's columns, `predicted_label`, `unsure_label` if there is a threshold, `probability` and a `p(<label>)`
-    per label if the follower gives probabilities, and `failure`."""
+    per label if the follower gives probabilities, `model_answer` in mode `generate`, and `failure`."""
     tally: Tally
     cost: Cost
     """The cost of this run's calls."""
