@@ -357,3 +357,13 @@ def test_review_exits_with_4_if_calls_failed_even_if_no_such_row_is_written(
     assert done.exit_code == 4, done.stderr
     assert "20 rows: 9 wrong, 1 failed. The first 2 are written; a higher --most writes more." in done.stderr
     assert done.stdout.count("\n") == 1 + 2
+
+
+def test_a_saved_review_has_the_delimiter_of_the_table(
+    tmp_path: Path, server: FaultyServer, instruction_file: Path
+) -> None:
+    (tmp_path / "rows.csv").write_text(PLAIN.replace(",", ";"))
+    output = tmp_path / "review.csv"
+    done = run("review", instruction_file, tmp_path / "rows.csv", "--base-url", server.url, "-o", output)
+    assert done.exit_code == 0, done.stderr
+    assert output.read_text().startswith("text;label;suggested_label;probability;reason\n")

@@ -29,6 +29,7 @@ def review(
     Writes the table's columns and the reasons as CSV to standard output, or to -o. Correct the label column, and use
     the file as data.
     """
+    from promptmii.data.texts import csv_style
     from promptmii.files import check_writable, write_text
     from promptmii.workbench.review import review as find_suspects
 
@@ -39,7 +40,7 @@ def review(
         result = find_suspects(prompt, data, followers, rows.columns, most=most)
     with shown_if_unsaved(lambda: write_data(result.csv())):
         if output:
-            write_text(output, result.csv(), force=force)
+            write_text(output, result.csv(csv_style(data)), force=force)
     if json:
         suspects = [row._asdict() for row in result.rows]
         counts = {"looked_at": result.n, "failed": result.n_failed, "counts": result.counts}

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from promptmii.data.columnar import parquet_rows
 from promptmii.data.columns import ChosenColumns, choose_columns
 from promptmii.data.decoding import check_is_data, check_is_text, decode, encoding_of, path_name
-from promptmii.data.delimited import csv_rows
+from promptmii.data.delimited import NO_DELIMITER, STREAMED_LINES, csv_rows, find_layout
 from promptmii.data.json_tables import json_line_rows
 from promptmii.data.readers import (
     SEQUENCE,
@@ -81,6 +81,29 @@ def read_texts(source: Source, text: str | Sequence[str] | None = None, progress
         if n % PROGRESS_EVERY == 0:
             progress.advance(PROGRESS_EVERY)
     return Texts(tuple(columns), n, digest.hexdigest(), read_rows, chosen)
+
+
+class CsvStyle(NamedTuple):
+    """How a CSV file is written, apart from its cells."""
+
+    delimiter: str = ","
+    mark: str = ""
+    """The byte order mark at its beginning, or nothing. Excel reads UTF-8 only with one."""
+
+
+COMMAS = CsvStyle()
+
+
+def csv_style(source: Source) -> CsvStyle:
+    """The style of a CSV file that can be read; the default for any other source."""
+    path = Path(source) if isinstance(source, str | Path) else None
+    if not (path and path.is_file() and format_of(path) == ".csv"):
+        return COMMAS
+    encoding = encoding_of(_read_head(path))
+    with open_decompressed(path) as file, io.TextIOWrapper(file, encoding, newline="") as lines:
+        delimiter = find_layout(list(islice(lines, STREAMED_LINES))).delimiter
+    mark = "\ufeff" if encoding in ("utf-8-sig", "utf-16", "utf-32") else ""
+    return CsvStyle("," if delimiter == NO_DELIMITER else delimiter, mark)
 
 
 def _open(source: Source) -> tuple[str, Callable[[], Iterator[Row]]]:

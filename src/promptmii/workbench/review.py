@@ -16,6 +16,7 @@ from promptmii import calibrate
 from promptmii.config import Columns
 from promptmii.data import Source, read_table, read_texts
 from promptmii.data.table import Row
+from promptmii.data.texts import COMMAS, CsvStyle
 from promptmii.errors import DataError
 from promptmii.follower import Prediction
 from promptmii.instruction import Instruction
@@ -73,7 +74,7 @@ class Review:
     """The columns of the table."""
     notes: tuple[str, ...]
 
-    def csv(self) -> str:
+    def csv(self, style: CsvStyle = COMMAS) -> str:
         """The suspects as CSV: the columns of the table, then those of `ADDED`.
 
         With the label column corrected, the file is a labelled table. If the table has a column of an added one's name,
@@ -87,7 +88,7 @@ class Review:
             (row.suggested_label, row.probability and round(row.probability, DIGITS), row.reason) for row in self.rows
         ]
         rows = [row.row | dict(zip(names, cells, strict=True)) for row, cells in zip(self.rows, added, strict=True)]
-        return csv_text((*self.columns, *names), rows)
+        return csv_text((*self.columns, *names), rows, style)
 
 
 def review(
