@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from promptmii.data.clean import UNLISTED, CleanedRows, clean
-from promptmii.data.columns import ChosenColumns, choose_columns
+from promptmii.data.columns import ChosenColumns, choose_columns, with_fields
 from promptmii.data.labels import one_line
 from promptmii.data.readers import Source, read_table
 from promptmii.data.sample import by_label, missing_labels, random_rank
@@ -47,7 +47,7 @@ def load_task(
 
     `unlisted_reason` says in the notes why rows with a label outside `labels` are dropped.
     """
-    table = read_table(source)
+    table = with_fields(read_table(source), text, label)
     columns = choose_columns(table, text, label)
     return assemble(table, columns, clean(table, columns, labels, unlisted_reason), labels=labels, seed=seed)
 

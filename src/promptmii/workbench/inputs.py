@@ -14,6 +14,7 @@ from typing import TypeAlias
 from promptmii.config import Columns
 from promptmii.data import LoadedTask, Source, Table, draw_support, load_task, read_table
 from promptmii.data.clean import UNLISTED
+from promptmii.data.columns import with_fields
 from promptmii.data.decoding import decode, path_name
 from promptmii.data.readers import format_of
 from promptmii.data.sample import stratified_sample
@@ -134,7 +135,7 @@ def load_task_for(
     """
     if instruction is None:
         return load_task(source, text=columns.text, label=columns.label, labels=columns.labels)
-    provenance, table = instruction.provenance, read_table(source)
+    provenance, table = instruction.provenance, table_for(instruction, source, columns)
     known = _columns_in(table, provenance.text_columns, provenance.text_template, provenance.label_column)
     labels = columns.labels or known_labels or instruction.labels
     unknown = "a label that no instruction knows" if known_labels else "a label that the instruction does not know"
@@ -149,6 +150,12 @@ def load_task_for(
     return replace(loaded, notes=tuple(notes))
 
 
+def table_for(instruction: Instruction | None, source: Source, columns: Columns) -> Table:
+    """The table, with the fields within objects that `columns` and the instruction name."""
+    named = (instruction.text_source, instruction.provenance.label_column) if instruction else ()
+    return with_fields(read_table(source), columns.text, columns.label, *named)
+
+
 def _columns_in(table: Table, text: tuple[str, ...], template: str | None, label: str | None) -> Columns:
     """The text columns if the table has them all, and the label column if it has that; the others are detected."""
     known_text = template or text or None if set(text) <= set(table.columns) else None
@@ -160,7 +167,8 @@ def with_test_rows(loaded: LoadedTask, source: Source) -> LoadedTask:
 
     Rows in both tables are test rows.
     """
-    table, columns = read_table(source), loaded.columns
+    columns = loaded.columns
+    table = with_fields(read_table(source), columns.text, columns.label)
     known = _columns_in(table, columns.text, columns.template, columns.label)
     reason = f"a label that {loaded.task.name} does not have"
     test = load_task(table, text=known.text, label=known.label, labels=loaded.task.labels, unlisted_reason=reason)

@@ -14,7 +14,7 @@ import numpy as np
 
 from promptmii import calibrate
 from promptmii.config import Columns
-from promptmii.data import Source, read_table, read_texts
+from promptmii.data import Source, read_texts
 from promptmii.data.table import Row
 from promptmii.data.texts import COMMAS, CsvStyle
 from promptmii.errors import DataError
@@ -24,7 +24,7 @@ from promptmii.progress import QUIET, Progress
 from promptmii.task import normalise_text
 from promptmii.workbench.followers import FollowerLike, calibration_notes, open_followers
 from promptmii.workbench.formats import DIGITS, csv_text
-from promptmii.workbench.inputs import Prompt, fresh_rows, read_prompt
+from promptmii.workbench.inputs import Prompt, fresh_rows, read_prompt, table_for
 from promptmii.workbench.measure import load_inputs
 
 FOLDS = 5
@@ -126,7 +126,8 @@ def _read_rows(
     prompt: Prompt, source: Source, columns: Columns
 ) -> tuple[Instruction, tuple[str, ...], list[_Labelled], tuple[str, ...]]:
     """The instruction, the columns and rows of the table, and notes. Labels are empty if the table has none."""
-    table, content = read_table(source), read_prompt(prompt)
+    content = read_prompt(prompt)
+    table = table_for(None if isinstance(content, str) else content, source, columns)
     try:
         instruction, loaded = load_inputs(content, table, columns)
     except DataError as error:
