@@ -25,6 +25,9 @@ from typing import ClassVar
 
 from promptmii.extras import unmet
 
+WARNING = "Warning: "
+"""Begins a note that changes what a result means."""
+
 
 class PromptMIIError(Exception):
     """Base class of all errors that promptmii raises."""

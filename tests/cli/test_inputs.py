@@ -195,6 +195,26 @@ def test_mistakes_among_many_labels_are_listed_without_a_matrix(tmp_path: Path, 
     assert len(done.stdout.splitlines()) < 100
 
 
+def test_score_warns_of_labels_that_the_instruction_does_not_know(
+    tmp_path: Path, server: FaultyServer, instruction_file: Path
+) -> None:
+    (tmp_path / "rows.csv").write_text(PLAIN + "so so,middling\n")
+    done = run("score", instruction_file, tmp_path / "rows.csv", "--base-url", server.url)
+    assert "\nWarning: 1 row dropped: a label that the instruction does not know ('middling')." in done.stdout
+
+
+def test_a_confusion_matrix_is_headed_by_short_labels_and_by_letters(tmp_path: Path, server: FaultyServer) -> None:
+    labels = ("0", "1", "A", "delivery", "refund")
+    (tmp_path / "rows.csv").write_text("text,label\n" + "".join(f"text of {label},{label}\n" for label in labels))
+    instruction_file = Naive().induce(Support(labels, ())).save(tmp_path / "made.json")
+    args = ["--follower", "openai:m", "--mode", "generate", "--base-url", server.url]
+    done = run("score", instruction_file, tmp_path / "rows.csv", *args)
+    assert done.exit_code == 0, done.stderr
+    matrix = done.stdout.partition("per predicted label")[2].splitlines()
+    assert matrix[2].split() == ["0", "1", "A", "B", "C", "none"]
+    assert [" ".join(line.split()[:-6]) for line in matrix[4:9]] == ["0", "1", "A", "B delivery", "C refund"]
+
+
 def test_compare_shows_only_columns_that_apply(tmp_path: Path, server: FaultyServer) -> None:
     (tmp_path / "rows.csv").write_text(PLAIN)
     args = ["--data", tmp_path / "rows.csv", "--follower", "openai:m", "--base-url", server.url, "--mode", "generate"]
@@ -335,5 +355,15 @@ def test_review_exits_with_4_if_calls_failed_even_if_no_such_row_is_written(
         "review", instruction_file, tmp_path / "rows.csv", "--base-url", server.url, "--concurrency", "1", "--most", "2"
     )
     assert done.exit_code == 4, done.stderr
-    assert "20 rows: 2 wrong. 1 call failed." in done.stderr
+    assert "20 rows: 9 wrong, 1 failed. The first 2 are written; a higher --most writes more." in done.stderr
     assert done.stdout.count("\n") == 1 + 2
+
+
+def test_a_saved_review_has_the_delimiter_of_the_table(
+    tmp_path: Path, server: FaultyServer, instruction_file: Path
+) -> None:
+    (tmp_path / "rows.csv").write_text(PLAIN.replace(",", ";"))
+    output = tmp_path / "review.csv"
+    done = run("review", instruction_file, tmp_path / "rows.csv", "--base-url", server.url, "-o", output)
+    assert done.exit_code == 0, done.stderr
+    assert output.read_text().startswith("text;label;suggested_label;probability;reason\n")

@@ -24,8 +24,10 @@ def test_a_column_name_may_look_like_a_template() -> None:
     texts = {e.text for e in (*task.train, *task.test)}
     assert f"text {{en}}: {first}\nnote: {last}" in texts
     assert load_task(rows, text="{text {en}} / {note}").task.train[0].text.count(" / ") == 1
-    with pytest.raises(DataError, match="no column 'nota'"):
+    with pytest.raises(DataError, match=r"no column 'nota'.*Name the column with --text\."):
         load_task(rows, text="{text {en}} / {nota}")
+    with pytest.raises(DataError, match=r"no column 'labl'.*Name the column with --label\."):
+        load_task(rows, text="note", label="labl")
 
 
 def test_the_body_is_preferred_to_the_title() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from promptmii.data import load_task, read_table
+from promptmii.data import load_task, read_table, read_texts
 from promptmii.errors import DataError
 
 ROWS = [{"text": f"text number {i}", "label": "ab"[i % 2]} for i in range(12)]
@@ -93,9 +93,22 @@ def test_rows_rejected_in_prodigy_are_left_out(tmp_path: Path) -> None:
 def test_columns_of_objects_are_reported_if_nothing_else_fits() -> None:
     rows = [{"row": row, "marks": [row], "id": i} for i, row in enumerate(ROWS)]
     with pytest.raises(
-        DataError, match=r"within objects cannot be read \('row', 'marks'\): save each field as a column"
+        DataError, match=r"within objects is not searched \('row', 'marks'\): save each field as a column"
     ):
         load_task(rows)
+
+
+def test_a_dotted_name_reaches_into_objects(tmp_path: Path) -> None:
+    rows = [{"message": {"body": row["text"], "to": "us"}, "meta": {"label": row["label"]}, "id": 0} for row in ROWS]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [{"id": 1}, *rows]))
+    loaded = load_task(tmp_path / "a.jsonl", text="{message.to}: {message.body}", label="meta.label")
+    examples = {(e.text, e.label) for e in (*loaded.task.train, *loaded.task.test)}
+    assert examples == {(f"us: {row['text']}", row["label"]) for row in ROWS}
+    texts = read_texts(tmp_path / "a.jsonl", "message.body")
+    assert [text for _, text in texts] == ["", *(row["text"] for row in ROWS)]
+    assert texts.columns == ("id", "message", "meta")
+    with pytest.raises(DataError, match=r"no column 'message\.subject'"):
+        load_task(rows, text="message.subject", label="meta.label")
 
 
 def test_a_split_may_be_a_task_file() -> None:

@@ -12,6 +12,7 @@ from tests.workbench.test_growing_table import Dying
 
 from promptmii import Follower, Naive, ScriptedModel, Support, workbench
 from promptmii.errors import ConfigError, DataError, OutputError, UnsupportedError
+from promptmii.instruction import Mode
 from promptmii.workbench.abstain import choose_threshold
 
 INSTRUCTION = Naive().induce(Support(("delivery", "refund"), ()))
@@ -65,8 +66,13 @@ def test_invalid_options_are_refused(options) -> None:
 
 def test_a_threshold_needs_probabilities_before_any_call() -> None:
     model = ScriptedModel(score=keyword, gives_scores=False)
-    with pytest.raises(UnsupportedError, match="needs probabilities"):
-        workbench.predict(INSTRUCTION, [SURE], Follower(model), abstain=workbench.Abstain(0.5))
+    advice: dict[Mode, str] = {
+        "choose": "Use a follower with likelihoods",
+        "generate": "Use --mode choose and a follower",
+    }
+    for mode, remedy in advice.items():
+        with pytest.raises(UnsupportedError, match=rf"needs probabilities, and .* in the mode {mode}\. {remedy}"):
+            workbench.predict(INSTRUCTION, [SURE], Follower(model, mode), abstain=workbench.Abstain(0.5))
     assert not model.calls
 
 

@@ -123,6 +123,24 @@ def test_failed_rows_are_retried_and_replaced(tmp_path: Path, ending: str) -> No
     assert output.read_bytes() == (tmp_path / f"whole.{ending}").read_bytes()
 
 
+def test_a_csv_file_has_the_delimiter_and_byte_order_mark_of_the_input(tmp_path: Path) -> None:
+    source, output = tmp_path / "new.csv", tmp_path / "out.csv"
+    rows = "".join(f"{i};{text}, Zoë\n" for i, text in enumerate(TEXTS))
+    source.write_text(f"id;text\n{rows}", encoding="utf-8-sig")
+    with pytest.raises(KeyboardInterrupt):
+        run(source, output, Dying(20))
+    source.write_text("id,text\n" + re.sub(";(.*)", r',"\1"', rows), encoding="utf-8")
+    with pytest.raises(OutputError, match="started with another delimiter"):
+        run(source, output)
+    source.write_text(f"id;text\n{rows}", encoding="utf-8-sig")
+    assert run(source, output).n_labelled == 60
+    lines = output.read_text(encoding="utf-8").splitlines()
+    assert lines[0].startswith("\ufeffid;text;predicted_label;")
+    assert lines[60].startswith("59;a delivery of 59, Zoë;delivery;")
+    run(source, tmp_path / "out.tsv")
+    assert (tmp_path / "out.tsv").read_text().startswith("id\ttext\t")
+
+
 def test_only_the_same_run_resumes_a_file(tmp_path: Path, whole: bytes) -> None:
     output = tmp_path / "out.csv"
     with pytest.raises(KeyboardInterrupt):
@@ -370,7 +388,7 @@ def test_a_row_that_fails_again_gets_the_new_reason(tmp_path: Path) -> None:
         for reason in ("request", "context"):
             done = workbench.predict(instruction, [f"number {i}" for i in range(9)], followers, output=output)
             assert done.n_failed == 1
-            assert output.read_text().splitlines()[8] == f"number 7,,{reason}"
+            assert output.read_text().splitlines()[8] == f"number 7,,,{reason}"
             reply = Reply({"error": {"message": "The prompt is too long."}}, 400)
         followers.close()
 

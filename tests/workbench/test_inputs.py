@@ -10,6 +10,7 @@ from promptmii.config import Columns
 from promptmii.data import load_task
 from promptmii.errors import ArtefactError, DataError
 from promptmii.workbench.inputs import instruction_from_text, load_task_for, read_prompt, with_test_rows
+from promptmii.workbench.review import review
 
 ROWS = [{"text": f"a {label} {i}", "label": label} for i in range(4) for label in ("delivery", "refund")]
 TEXT = "Tickets of a shop.\nrefund: money"
@@ -85,7 +86,18 @@ def test_test_rows_that_are_dropped_are_noted() -> None:
     test = [{"text": f"new {i}", "label": "billing" if i < 3 else "refund"} for i in range(5)]
     loaded = with_test_rows(load_task(ROWS), test)
     assert len(loaded.task.test) == 2
-    assert "a list: 3 rows dropped: a label outside the given list ('billing')" in loaded.notes
+    assert "a list: 3 rows dropped: a label that a list does not have ('billing')" in loaded.notes
+
+
+def test_the_columns_of_the_instruction_may_be_within_objects() -> None:
+    made = Naive().induce(Support(("delivery", "refund"), ()))
+    made = made.with_provenance(text_columns=("message.body",), label_column="meta.label")
+    rows = [{"title": "why", "message": {"body": row["text"]}, "meta": {"label": row["label"]}} for row in ROWS]
+    loaded = load_task_for(made, rows, Columns())
+    assert (loaded.columns.text, loaded.columns.label) == (("message.body",), "meta.label")
+    assert {row.text for row in with_test_rows(loaded, rows[:2]).task.test} == {row["text"] for row in ROWS[:2]}
+    suspect = review(made, rows[:1], ScriptedModel(score=keyword)).rows[0]
+    assert (suspect.text, suspect.row["title"]) == (ROWS[0]["text"], "why")
 
 
 def test_the_text_column_is_kept_if_only_the_label_column_has_another_name() -> None:

@@ -41,7 +41,7 @@ def test_rows_of_the_instruction_do_not_measure_it() -> None:
     scored, notes = measured.scored, measured.notes
     assert [example.text for example in scored.query] == ["a delivery 3", "a refund 3"]
     assert any("6 rows left out" in note for note in notes)
-    with pytest.raises(DataError, match="made from all of these rows"):
+    with pytest.raises(DataError, match="made from or calibrated on all of these rows"):
         workbench.score(made, rows[:6], follower)
 
 
@@ -65,7 +65,7 @@ def test_a_follower_without_likelihoods_is_not_calibrated() -> None:
     rows = [{"text": f"a {label} {i}", "label": label} for i in range(4) for label in ("delivery", "refund")]
     made = Naive().induce(Support(("delivery", "refund"), ()))
     writes = Follower(ScriptedModel(["refund"]), "generate")
-    with pytest.raises(ConfigError, match="in the mode generate, so there is nothing to fit"):
+    with pytest.raises(ConfigError, match="needs likelihoods, and scripted gives none in the mode generate"):
         workbench.recalibrate(made, rows, writes, Columns())
     assert workbench.recalibrate(made, rows, writes, Columns(), "none")[0].calibration is None
     measured = workbench.score(made, rows, writes, refit=rows)
@@ -82,7 +82,7 @@ def test_rows_that_calibrate_nothing_may_still_measure() -> None:
         fitted, _ = workbench.recalibrate(made, rows, follower, Columns(), kind)
         assert workbench.score(fitted, rows, follower).scored.n == 8
     fitted, _ = workbench.recalibrate(made, rows, compares, Columns(), "support")
-    with pytest.raises(DataError, match="made from all of these rows"):
+    with pytest.raises(DataError, match="made from or calibrated on all of these rows"):
         workbench.score(fitted, rows, compares)
 
 
@@ -99,6 +99,18 @@ def test_a_label_that_only_the_rows_have_is_in_the_tables() -> None:
     assert result["confusion"] == [[1, 0, 0, 0], [0, 1, 0, 0], [1, 0, 0, 0]]
 
 
+def test_score_and_compare_warn_alike_of_labels_that_no_instruction_knows() -> None:
+    made, model = Naive().induce(Support(("delivery", "refund"), ())), ScriptedModel(score=keyword)
+    rows = [("a delivery", "delivery"), ("a refund", "refund"), ("good", "praise"), ("very good", "praise")]
+    result, comparison = workbench.score(made, rows, model), workbench.compare([made, "Decide it."], rows, model)
+    lacking = {note.partition(" (")[0] for note in (*result.notes, *comparison.notes) if "'praise'" in note}
+    dropped = "Warning: 2 rows dropped: a label that"
+    assert lacking == {f"{dropped} the instruction does not know", f"{dropped} no instruction knows"}
+    assert result.scored.n == comparison.rows[0].scored.n == 2
+    listed = workbench.score(made, rows, model, Columns(labels=("delivery", "refund"))).notes
+    assert any(note.startswith("2 rows dropped: a label outside the given list") for note in listed)
+
+
 def test_labels_are_recognized_in_every_spelling() -> None:
     made = Naive().induce(Support(("0", "1", "refund"), ()))
     rows = [{"text": f"text {i}", "label": label} for i, label in enumerate(["0.0", "1.0", " Refund", "REFUND"])]
@@ -106,7 +118,7 @@ def test_labels_are_recognized_in_every_spelling() -> None:
     scored, notes = measured.scored, measured.notes
     assert sorted(scored.gold) == ["0", "1", "refund", "refund"]
     assert any("are one: '0' (also '0.0')" in note for note in notes)
-    with pytest.raises(DataError, match=r"outside the given list.*The column holds 'x', 'y'"):
+    with pytest.raises(DataError, match=r"that the instruction does not know.*The column holds 'x', 'y'"):
         workbench.score(made, [("a", "x"), ("b", "y")], Follower(ScriptedModel(score=keyword)))
 
 
@@ -133,7 +145,7 @@ def test_rows_that_the_calibration_leaves_out_are_noted() -> None:
     refit = [(f"b {label} {i}", label) for i in range(4) for label in ("delivery", "refund", "praise")]
     made = Naive().induce(Support(("delivery", "refund"), ()))
     notes = workbench.score(made, rows, ScriptedModel(score=keyword), refit=refit).notes
-    assert any("a list: 4 rows dropped" in note for note in notes)
+    assert any("a list: Warning: 4 rows dropped" in note for note in notes)
 
 
 def test_rows_that_all_calibrate_are_refused_before_any_call() -> None:
@@ -145,7 +157,7 @@ def test_rows_that_all_calibrate_are_refused_before_any_call() -> None:
 
     rows = [Example(f"a {label} {i}", label) for i in range(3) for label in ("delivery", "refund")]
     instruction = Naive().induce(Support(("delivery", "refund"), ()))
-    with pytest.raises(DataError, match="made from all of these rows"):
+    with pytest.raises(DataError, match="made from or calibrated on all of these rows"):
         workbench.score(instruction, rows, ScriptedModel(score=recorded), refit=rows)
     assert not asked
     assert workbench.score(instruction, rows, ScriptedModel(score=recorded), refit=rows[:4]).scored.n == 2

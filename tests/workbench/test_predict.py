@@ -40,6 +40,17 @@ def test_columns_of_the_input_are_not_overwritten() -> None:
         workbench.predict(instruction, rows, Follower(ScriptedModel(score=keyword)))
 
 
+def test_an_answer_that_names_no_label_is_shown_and_told_from_an_empty_text() -> None:
+    instruction = Naive().induce(Support(("delivery", "refund"), ()))
+    writes = Follower(ScriptedModel(["refund", "I cannot\nsay."]), "generate")
+    result = workbench.predict(instruction, ["a refund", "hello", ""], writes)
+    answers = [(row["predicted_label"], row["model_answer"], row["failure"]) for row in result.rows]
+    assert answers == [("refund", "refund", ""), ("", "I cannot\nsay.", ""), ("", "", "")]
+    assert result.tally.unread == "I cannot\nsay."
+    compares = workbench.predict(instruction, ["a refund"], Follower(ScriptedModel(score=keyword)))
+    assert "model_answer" not in compares.columns
+
+
 def test_rows_that_wait_for_a_batch_are_no_outage() -> None:
     """The Batch API queues each row of a run before it answers any."""
     waiting = Failure(FailureKind.UNANSWERED, "its batch is not finished")

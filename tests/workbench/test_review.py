@@ -67,10 +67,23 @@ def test_wrong_rows_come_before_unsure_rows() -> None:
     assert [row.reason for row in result.rows] == [WRONG, UNSURE, UNSURE]
 
 
-def test_a_note_counts_the_wrong_rows_that_are_not_listed() -> None:
+def test_wrong_rows_that_are_not_listed_are_counted() -> None:
     rows = [Example(f"a thing {i}", "refund") for i in range(4)] + [Example("a billing", "billing")]
-    assert "3 wrong beyond the 1 row listed" in review(MADE, rows, ScriptedModel(score=keyword), most=1).notes[-1]
-    assert not any("beyond" in note for note in review(MADE, rows, ScriptedModel(score=keyword), most=4).notes)
+    assert review(MADE, rows, ScriptedModel(score=keyword), most=1).counts == {WRONG: 4}
+    assert review(MADE, rows, ScriptedModel(score=keyword), most=5).counts == {WRONG: 4, UNSURE: 1}
+
+
+def test_the_csv_has_the_columns_of_the_table() -> None:
+    cells = [("a thing", "Refund", "because"), ("a thing", "", "empty"), ("a delivery", "delivery", "so")]
+    table = [{"id": i, "text": text, "kind": kind, "reason": why} for i, (text, kind, why) in enumerate(cells)]
+    columns = Columns(text="text", label="kind")
+    first, second = csv.DictReader(review(MADE, table, ScriptedModel(score=keyword), columns).csv().splitlines())
+    assert (first["id"], first["kind"]) == ("0", "Refund")
+    assert (first["suggested_label"], first["reason"], first["reason'"]) == ("billing", "because", WRONG)
+    assert (second["id"], second["reason"], second["reason'"]) == ("2", "so", UNSURE)
+    unlabelled = [{"id": "7", "text": "a thing"}, {"id": "8", "text": "a delivery"}]
+    rows = csv.DictReader(review(MADE, unlabelled, ScriptedModel(score=keyword)).csv().splitlines())
+    assert [(row["id"], row["label"], row["reason"]) for row in rows] == [("7", "", UNSURE), ("8", "", UNSURE)]
 
 
 def test_a_table_without_labels_gives_the_least_certain_rows() -> None:

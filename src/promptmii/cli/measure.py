@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from string import ascii_uppercase
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 MOST_LABELS = 12
 """Maximum number of labels for a confusion matrix."""
+SHORT = 3
+"""Maximum number of characters of a label that heads its own column; a longer one gets a letter."""
 MOST_MISTAKES = 20
 """Maximum number of mistakes listed instead of a larger matrix."""
 
@@ -106,10 +109,11 @@ def _show_confusion(labels: Sequence[str], counts: list[list[int]]) -> None:
         for count, mistake in pairs[:MOST_MISTAKES]:
             grid.add_row(mistake, str(count))
     else:
-        numbers = [str(number) for number in range(1, len(labels) + 1)]
-        grid = table("Confusion: a row per true label, a column per predicted label", "", *numbers, "none")
-        for number, label, row in zip(numbers, labels, counts, strict=True):
-            grid.add_row(f"{number} {label}", *(str(count) if count else "·" for count in row))
+        letters = (letter for letter in ascii_uppercase if letter not in labels)
+        keys = [label if len(label) <= SHORT else next(letters) for label in labels]
+        grid = table("Confusion: a row per true label, a column per predicted label", "", *keys, "none")
+        for key, label, row in zip(keys, labels, counts, strict=True):
+            grid.add_row(label if label == key else f"{key} {label}", *(str(count) if count else "·" for count in row))
     out.write_table(grid)
 
 

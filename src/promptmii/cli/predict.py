@@ -16,9 +16,13 @@ from promptmii.cli.group import CALLS_FAILED, NOT_YET, app
 from promptmii.cli.options import File, Force, Json, Output, Text, text_of
 from promptmii.cli.terminal import data, dump, out, say
 from promptmii.errors import ConfigError, DataError, counted
+from promptmii.markup import brief
 
 if TYPE_CHECKING:
     from promptmii.workbench import Labelled, Pending
+
+SAMPLE = 60
+"""Characters of an answer to show in the summary."""
 
 
 @app.command()
@@ -110,7 +114,8 @@ def _show(labelled: "Labelled", *, as_json: bool) -> None:
     elif labelled.rows:
         data(labelled.csv())
     unlabelled = tally.rows - tally.labelled - tally.unsure - tally.failed
-    counts = [f"{tally.labelled} labelled", f"{unlabelled} without a label", f"{tally.failed} failed"]
+    sample = f" (the model wrote, for instance, {brief(tally.unread, SAMPLE)!r})" if tally.unread else ""
+    counts = [f"{tally.labelled} labelled", f"{unlabelled} without a label{sample}", f"{tally.failed} failed"]
     if threshold:
         counts.insert(1, f"{tally.unsure} below the threshold of {threshold.value:g}")
     money = labelled.cost.money

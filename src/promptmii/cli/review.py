@@ -26,8 +26,10 @@ def review(
 ) -> None:
     """Find rows worth checking: suspected label errors, wrong predictions, and the least certain, labelled or not.
 
-    Writes CSV to standard output, or to -o. Correct the label column, and use the file as data.
+    Writes the table's columns and the reasons as CSV to standard output, or to -o. Correct the label column, and use
+    the file as data.
     """
+    from promptmii.data.texts import csv_style
     from promptmii.files import check_writable, write_text
     from promptmii.workbench.review import review as find_suspects
 
@@ -38,17 +40,18 @@ def review(
         result = find_suspects(prompt, data, followers, rows.columns, most=most)
     with shown_if_unsaved(lambda: write_data(result.csv())):
         if output:
-            write_text(output, result.csv(), force=force)
+            write_text(output, result.csv(csv_style(data)), force=force)
     if json:
         suspects = [row._asdict() for row in result.rows]
-        dump({"rows": suspects, "looked_at": result.n, "failed": result.n_failed, "notes": result.notes})
+        counts = {"looked_at": result.n, "failed": result.n_failed, "counts": result.counts}
+        dump({"rows": suspects, **counts, "notes": result.notes})
     else:
         if not output:
             write_data(result.csv())
         for note in result.notes:
             say(f"· {note}")
         counts = ", ".join(f"{count} {reason}" for reason, count in result.counts.items()) or "nothing to look at"
-        failed = f" {counted(result.n_failed, 'call')} failed." if result.n_failed else ""
-        say(f"{counted(result.n, 'row')}: {counts}.{failed}" + (f" Saved to {output}." if output else ""))
+        first = f" The first {most} are written; a higher --most writes more." if result.counts.total() > most else ""
+        say(f"{counted(result.n, 'row')}: {counts}.{first}" + (f" Saved to {output}." if output else ""))
     if result.n_failed:
         raise typer.Exit(CALLS_FAILED)

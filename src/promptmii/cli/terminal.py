@@ -18,7 +18,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from promptmii.errors import OutputError
+from promptmii.errors import WARNING, OutputError
 
 # C0 except tab and newline, C1, bidirectional marks, line separators, and lone surrogates.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2028\u2029\u2066-\u2069\ud800-\udfff]")
@@ -143,9 +143,12 @@ def data(text: str) -> None:
 
 
 def notes(lines: Iterable[str]) -> None:
-    """Print notes, for example on detected columns and dropped rows."""
+    """Print notes, for example on detected columns and dropped rows. Warnings stand out."""
     for line in lines:
-        out.write_line(f"· {line}", "dim")
+        if WARNING in line:
+            warn(line.replace(WARNING, "", 1))
+        else:
+            out.write_line(f"· {line}", "dim")
 
 
 def table(title: str, first: str, *numbers: str) -> Table:

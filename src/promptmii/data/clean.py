@@ -17,7 +17,7 @@ MAX_UNREPEATED_NUMBERS = 20
 """More numbers than this, none of them repeated, are identifiers even if the user named the column."""
 MAX_MEAN_NAME_LENGTH = 60
 """Values that never repeat and are longer than this on average (in characters) are texts, not labels."""
-_UNLISTED = "a label outside the given list"
+UNLISTED = "a label outside the given list"
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,9 @@ class CleanedRows:
         return (*self.notes, *dropped)
 
 
-def clean(table: Table, columns: ChosenColumns, labels: Sequence[str] | None = None) -> CleanedRows:
+def clean(
+    table: Table, columns: ChosenColumns, labels: Sequence[str] | None = None, unlisted_reason: str = UNLISTED
+) -> CleanedRows:
     """Drop unusable rows: missing values, labels outside a given list, duplicates and contradictions.
 
     Raises `DataError` if too little is left or the label column does not hold labels.
@@ -59,7 +61,7 @@ def clean(table: Table, columns: ChosenColumns, labels: Sequence[str] | None = N
         if reason := _drop_reason(row, columns, text, raw_label):
             dropped[reason] += 1
         elif label is None:
-            dropped[_UNLISTED] += 1
+            dropped[unlisted_reason] += 1
             unlisted.append(str(raw_label))
         elif key in kept:
             dropped["the same text as an earlier row"] += 1
@@ -73,7 +75,7 @@ def clean(table: Table, columns: ChosenColumns, labels: Sequence[str] | None = N
     if not kept:
         raise _nothing_left(table, columns, dropped, unlisted)
     if unlisted:
-        dropped[f"{_UNLISTED} ({_names(unlisted, LABELS_PER_NOTE)})"] = dropped.pop(_UNLISTED)
+        dropped[f"{unlisted_reason} ({_names(unlisted, LABELS_PER_NOTE)})"] = dropped.pop(unlisted_reason)
     examples = tuple(example for example, _ in kept.values())
     used_labels = [example.label for example in examples]
     if not labels:

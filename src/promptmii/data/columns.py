@@ -3,11 +3,11 @@
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from promptmii.data.labels import is_whole, label_key
-from promptmii.data.table import LABEL_NAMES, TEXT_NAMES, Table, is_number
+from promptmii.data.table import LABEL_NAMES, TEXT_NAMES, Row, Table, clean_row, is_number
 from promptmii.errors import DataError, listed, nearest
 
 Pairs = Sequence[tuple[str, str]]
@@ -91,6 +91,33 @@ def _not_utf8(name: str, value: bytes) -> str:
     return f"The column {name!r} holds bytes that are not UTF-8, such as {value[:60]!r}: save it as text."
 
 
+def with_fields(table: Table, *given: str | Sequence[str] | None) -> Table:
+    """The table with a column for each given name that reaches into objects, such as "message.body", also in slots."""
+    names = [name for names in given for name in ([names] if isinstance(names, str) else names or ())]
+    dotted = dict.fromkeys(name for given in names for name in (given, *_SLOT.findall(given)) if "." in name)
+    found = [
+        name
+        for name in dotted
+        if name not in table.columns and any(fields(row, [name])[name] is not None for row in table.rows)
+    ]
+    if not found:
+        return table
+    rows = tuple(row | fields(row, found) for row in table.rows)
+    return replace(table, columns=(*table.columns, *found), rows=rows)
+
+
+def fields(row: Row, names: Sequence[str]) -> Row:
+    """What dotted names reach within the objects of a row; `None` if nothing."""
+
+    def reached(name: str) -> Any:
+        value: Any = row
+        for key in name.split("."):
+            value = value.get(key) if isinstance(value, Mapping) else None
+        return value
+
+    return clean_row({name: reached(name) for name in names})
+
+
 def choose_columns(
     table: Table, text: str | Sequence[str] | None, label: str | None, *, labelled: bool = True, pairs: Pairs = PAIRS
 ) -> ChosenColumns:
@@ -103,7 +130,7 @@ def choose_columns(
     doubts: list[str] = []
     label_named = True
     if label is not None:
-        _require(table, [label])
+        _require(table, [label], "--label")
         for other in table.columns:
             if mapping := _label_names(table, label, other):
                 notes.append(
@@ -134,10 +161,10 @@ def _parse_text_option(table: Table, text: str | Sequence[str] | None) -> tuple[
         return (), None
     if isinstance(text, str) and text not in table.columns and _SLOT.search(text):
         slots = _slots(table.columns)
-        _require(table, _SLOT.findall(slots.sub("", text)))
+        _require(table, _SLOT.findall(slots.sub("", text)), "--text")
         return tuple(dict.fromkeys(slot[1:-1] for slot in slots.findall(text))), text
     names = (text,) if isinstance(text, str) else tuple(dict.fromkeys(text))
-    _require(table, names)
+    _require(table, names, "--text")
     return names, None
 
 
@@ -146,10 +173,11 @@ def _slots(names: Sequence[str]) -> re.Pattern[str]:
     return re.compile("|".join(re.escape(f"{{{name}}}") for name in sorted(names, key=len, reverse=True)))
 
 
-def _require(table: Table, names: Sequence[str]) -> None:
+def _require(table: Table, names: Sequence[str], option: str) -> None:
     for name in names:
         if name not in table.columns:
-            raise DataError(f"{table.origin} has no column {name!r}{_read_as(table)}. {nearest(name, table.columns)}")
+            known = f"has no column {name!r}{_read_as(table)}. {nearest(name, table.columns)}"
+            raise DataError(f"{table.origin} {known} Name the column with {option}.")
 
 
 def _read_as(table: Table) -> str:
@@ -168,8 +196,8 @@ def _hint(table: Table, option: str) -> str:
     if not names:
         return f"Name it with {option}."
     return (
-        f"What is within objects cannot be read ({listed([*map(repr, names)])}): save each field as a column, or name "
-        f"another column with {option}."
+        f"What is within objects is not searched ({listed([*map(repr, names)])}): save each field as a column, or name "
+        f"a column or OBJECT.FIELD with {option}."
     )
 
 

@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from promptmii.data.clean import CleanedRows, clean
-from promptmii.data.columns import ChosenColumns, choose_columns
+from promptmii.data.clean import UNLISTED, CleanedRows, clean
+from promptmii.data.columns import ChosenColumns, choose_columns, with_fields
 from promptmii.data.labels import one_line
 from promptmii.data.readers import Source, read_table
 from promptmii.data.sample import by_label, missing_labels, random_rank
@@ -41,11 +41,15 @@ def load_task(
     label: str | None = None,
     labels: Sequence[str] | None = None,
     seed: int = 0,
+    unlisted_reason: str = UNLISTED,
 ) -> LoadedTask:
-    """Read a source, choose its columns, clean its rows and split them. Raises `DataError`."""
-    table = read_table(source)
+    """Read a source, choose its columns, clean its rows and split them. Raises `DataError`.
+
+    `unlisted_reason` says in the notes why rows with a label outside `labels` are dropped.
+    """
+    table = with_fields(read_table(source), text, label)
     columns = choose_columns(table, text, label)
-    return assemble(table, columns, clean(table, columns, labels), labels=labels, seed=seed)
+    return assemble(table, columns, clean(table, columns, labels, unlisted_reason), labels=labels, seed=seed)
 
 
 def assemble(

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from promptmii.data.columnar import parquet_rows
-from promptmii.data.columns import ChosenColumns, choose_columns
+from promptmii.data.columns import choose_columns, fields, with_fields
 from promptmii.data.decoding import check_is_data, check_is_text, decode, encoding_of, path_name
-from promptmii.data.delimited import csv_rows
+from promptmii.data.delimited import NO_DELIMITER, STREAMED_LINES, csv_rows, find_layout
 from promptmii.data.json_tables import json_line_rows
 from promptmii.data.readers import (
     SEQUENCE,
@@ -47,12 +47,12 @@ class Texts:
     key: str
     """Content hash of all rows, the text columns and the template."""
     _read_rows: Callable[[], Iterator[Row]]
-    _chosen: ChosenColumns
+    _text_of: Callable[[Row], str]
 
     def __iter__(self) -> Iterator[tuple[Row, str]]:
         for partial_row in self._read_rows():
             row = {name: partial_row.get(name) for name in self.columns}
-            yield row, self._chosen.render(row)
+            yield row, self._text_of(row)
 
 
 def read_texts(source: Source, text: str | Sequence[str] | None = None, progress: Progress = QUIET) -> Texts:
@@ -68,19 +68,48 @@ def read_texts(source: Source, text: str | Sequence[str] | None = None, progress
     is_text_file = isinstance(source, str | Path) and format_of(Path(source)) == ".txt"
     if (is_text_file or origin == SEQUENCE) and head.columns == ("text",):
         text = "text"
-    chosen = choose_columns(head, text, None, labelled=False)
     columns = dict.fromkeys(head.columns)
+    chosen = choose_columns(with_fields(head, text), text, None, labelled=False)
+    within = [name for name in chosen.text if name not in columns]
+
+    def text_of(row: Row) -> str:
+        cells = {name: row.get(name) for name in chosen.text}
+        return chosen.render(cells | fields(row, within) if within else cells)
+
     digest = hashlib.blake2b(repr((chosen.text, chosen.template)).encode(), digest_size=16)
     n = 0
     for row in read_rows():
         if not row.keys() <= columns.keys():
             columns |= dict.fromkeys(row)
-        chosen.render({name: row.get(name) for name in chosen.text})  # raises if a value is not text
+        text_of(row)  # raises if a value is not text
         digest.update(repr(list(row.items())).encode("utf-8", "surrogatepass"))
         n += 1
         if n % PROGRESS_EVERY == 0:
             progress.advance(PROGRESS_EVERY)
-    return Texts(tuple(columns), n, digest.hexdigest(), read_rows, chosen)
+    return Texts(tuple(columns), n, digest.hexdigest(), read_rows, text_of)
+
+
+class CsvStyle(NamedTuple):
+    """How a CSV file is written, apart from its cells."""
+
+    delimiter: str = ","
+    mark: str = ""
+    """The byte order mark at its beginning, or nothing. Excel reads UTF-8 only with one."""
+
+
+COMMAS = CsvStyle()
+
+
+def csv_style(source: Source) -> CsvStyle:
+    """The style of a CSV file that can be read; the default for any other source."""
+    path = Path(source) if isinstance(source, str | Path) else None
+    if not (path and path.is_file() and format_of(path) == ".csv"):
+        return COMMAS
+    encoding = encoding_of(_read_head(path))
+    with open_decompressed(path) as file, io.TextIOWrapper(file, encoding, newline="") as lines:
+        delimiter = find_layout(list(islice(lines, STREAMED_LINES))).delimiter
+    mark = "\ufeff" if encoding in ("utf-8-sig", "utf-16", "utf-32") else ""
+    return CsvStyle("," if delimiter == NO_DELIMITER else delimiter, mark)
 
 
 def _open(source: Source) -> tuple[str, Callable[[], Iterator[Row]]]:

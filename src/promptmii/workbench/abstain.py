@@ -14,7 +14,7 @@ from promptmii.instruction import Instruction
 from promptmii.progress import Progress
 from promptmii.task import content_key
 from promptmii.workbench.formats import DIGITS
-from promptmii.workbench.measure import refuse_failures, score
+from promptmii.workbench.measure import no_likelihoods, refuse_failures, score
 
 FOLDS = 10
 """Folds for cross-fitting the precision."""
@@ -86,10 +86,7 @@ class Abstain:
         if self.threshold is None and self.precision is None:
             return None
         if not gives_probabilities(follower):
-            raise UnsupportedError(
-                f"A threshold needs probabilities, and {follower.model.card.reference} gives none in the mode "
-                f"{follower.mode}. Use --mode choose and a follower with likelihoods (see promptmii doctor)."
-            )
+            raise UnsupportedError(f"A threshold needs probabilities, and {no_likelihoods(follower)}")
         if self.precision is None:
             return Threshold(self.threshold or 0.0)
         scored = refuse_failures(score(instruction, self.held_back, follower, progress=progress)).scored

@@ -148,7 +148,7 @@ def compare(
     first = instructions[0] if instructions else None
     columns = columns or Columns()
     known = tuple(dict.fromkeys(label for instruction in instructions for label in instruction.labels))
-    loaded = load_task_for(first, source, columns.model_copy(update={"labels": columns.labels or known or None}))
+    loaded = load_task_for(first, source, columns, known)
     labels = loaded.task.labels
     columns = columns.model_copy(update={"labels": labels})
     rows = split_rows(

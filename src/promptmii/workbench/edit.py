@@ -21,7 +21,7 @@ from promptmii.prompts import extension_prompt
 from promptmii.task import Example, Support, row_key
 from promptmii.workbench.compare import Comparison, compare
 from promptmii.workbench.followers import FollowerLike, open_followers
-from promptmii.workbench.inputs import load_task_for
+from promptmii.workbench.inputs import load_task_for, table_for
 
 BY_HAND = "edited by hand"
 LINE_TOKENS = 120
@@ -118,7 +118,8 @@ def extend(
     before it is measured. Raises `ConfigError` if no label is new, `DataError` if a new one has no usable row or no
     row is left to measure on, and `EndpointError` if the model writes no line.
     """
-    instruction, columns, table = Instruction.of(instruction), columns or Columns(), read_table(more)
+    instruction, columns = Instruction.of(instruction), columns or Columns()
+    table = table_for(instruction, more, columns)
     column = _label_column(instruction, table, columns)
     new_labels = _new_labels(instruction, table, column)
     columns = columns.model_copy(update={"labels": (*instruction.labels, *new_labels)})

@@ -11,6 +11,7 @@ from typing import Any, BinaryIO, Protocol, TypeVar
 
 from promptmii.data.delimited import FIELD_LIMIT
 from promptmii.data.table import Row
+from promptmii.data.texts import COMMAS, CsvStyle
 from promptmii.errors import ConfigError, DataError, OutputError, first_line
 from promptmii.files import atomic_file
 from promptmii.table_formats import WRITTEN
@@ -48,10 +49,12 @@ class Csv(Format):
 
     columns: Sequence[str]
     delimiter: str = ","
+    mark: str = ""
+    """A byte order mark, or nothing."""
 
     @property
     def head(self) -> str:
-        return self._lines([self.columns])
+        return self.mark + self._lines([self.columns])
 
     def records(self, rows: Sequence[Row]) -> str:
         return self._lines([[row[name] for name in self.columns] for row in rows])
@@ -71,8 +74,8 @@ class Csv(Format):
         def lines() -> Iterator[str]:
             nonlocal end, complete
             for raw in file:
+                record.append(raw.decode() if end else raw.decode().removeprefix(self.mark))
                 end, complete = end + len(raw), raw.endswith(b"\n")
-                record.append(raw.decode())
                 yield record[-1]
 
         csv.field_size_limit(FIELD_LIMIT)
@@ -98,9 +101,9 @@ class Csv(Format):
             return False
 
 
-def csv_text(columns: Sequence[str], rows: Sequence[Row]) -> str:
+def csv_text(columns: Sequence[str], rows: Sequence[Row], style: CsvStyle = COMMAS) -> str:
     """Rows as CSV with a header."""
-    csv_format = Csv(columns)
+    csv_format = Csv(columns, *style)
     return csv_format.head + csv_format.records(rows)
 
 
@@ -126,11 +129,14 @@ class JsonLines(Format):
             yield row, end
 
 
-def format_for(path: Path, columns: Sequence[str]) -> Format:
-    """The format of the growing output, also if it becomes Parquet. Raises `ConfigError` for an unsupported suffix."""
+def format_for(path: Path, columns: Sequence[str], style: CsvStyle = COMMAS) -> Format:
+    """The format of the growing output, also if it becomes Parquet. `style` is that of `.csv`.
+
+    Raises `ConfigError` for an unsupported suffix.
+    """
     suffix = path.suffix.lower()
     if suffix in (".csv", ".tsv"):
-        return Csv(columns, "\t" if suffix == ".tsv" else ",")
+        return Csv(columns, "\t") if suffix == ".tsv" else Csv(columns, *style)
     if suffix in WRITTEN:
         return JsonLines()
     given = f"ends in {suffix}" if suffix else "has no ending"

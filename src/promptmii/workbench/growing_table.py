@@ -41,6 +41,8 @@ class Tally:
     unsure: int = 0
     """Below the threshold."""
     failed: int = 0
+    unread: str = ""
+    """The first answer that names no label; only in mode `generate`."""
 
     def count(self, row: Row) -> None:
         """Count a row."""
@@ -48,6 +50,8 @@ class Tally:
         self.labelled += bool(row["predicted_label"])
         self.unsure += bool(row.get("unsure_label"))
         self.failed += bool(row["failure"])
+        if not (self.unread or row["predicted_label"] or row["failure"]):
+            self.unread = row.get("model_answer", "")
 
 
 class Turns(Generic[T]):

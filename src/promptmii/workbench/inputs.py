@@ -13,10 +13,12 @@ from typing import TypeAlias
 
 from promptmii.config import Columns
 from promptmii.data import LoadedTask, Source, Table, draw_support, load_task, read_table
+from promptmii.data.clean import UNLISTED
+from promptmii.data.columns import with_fields
 from promptmii.data.decoding import decode, path_name
 from promptmii.data.readers import format_of
 from promptmii.data.sample import stratified_sample
-from promptmii.errors import ArtefactError, DataError, counted
+from promptmii.errors import WARNING, ArtefactError, DataError, counted
 from promptmii.inducers import FixedInstruction
 from promptmii.instruction import Instruction
 from promptmii.markup import brief
@@ -25,6 +27,9 @@ from promptmii.task import Example, Support, row_key
 
 Prompt: TypeAlias = Instruction | str | os.PathLike[str]
 """An instruction, the path of an instruction file (`.json`) or a text file, or a text of at least two words."""
+USED = "made from or calibrated on"
+"""What makes rows unfit to measure an instruction."""
+UNKNOWN_REMEDY = "promptmii extend adds labels; with --labels, score and compare count these rows as misses"
 SLOT = re.compile(r"\{\{? *(?:text|input|query|message) *\}?\}")
 """The placeholder that other tools replace with the text to classify."""
 
@@ -120,17 +125,35 @@ def prompt_name(prompt: Prompt) -> str:
     return path_name(os.fspath(prompt))
 
 
-def load_task_for(instruction: Instruction | None, source: Source, columns: Columns) -> LoadedTask:
+def load_task_for(
+    instruction: Instruction | None, source: Source, columns: Columns, known_labels: tuple[str, ...] = ()
+) -> LoadedTask:
     """The task in a table. Columns that `columns` does not name are those the instruction was made from.
 
-    Drops rows whose label neither `columns` nor the instruction lists, with a note.
+    Drops rows whose label neither `columns` nor the instruction lists, with a warning among the notes. If several
+    instructions are measured, `known_labels` are the labels of them all.
     """
     if instruction is None:
         return load_task(source, text=columns.text, label=columns.label, labels=columns.labels)
-    provenance, table = instruction.provenance, read_table(source)
+    provenance, table = instruction.provenance, table_for(instruction, source, columns)
     known = _columns_in(table, provenance.text_columns, provenance.text_template, provenance.label_column)
-    labels = columns.labels or instruction.labels
-    return load_task(table, text=columns.text or known.text, label=columns.label or known.label, labels=labels)
+    labels = columns.labels or known_labels or instruction.labels
+    unknown = "a label that no instruction knows" if known_labels else "a label that the instruction does not know"
+    loaded = load_task(
+        table,
+        text=columns.text or known.text,
+        label=columns.label or known.label,
+        labels=labels,
+        unlisted_reason=UNLISTED if columns.labels else unknown,
+    )
+    notes = (f"{WARNING}{note}. {UNKNOWN_REMEDY}" if unknown in note else note for note in loaded.notes)
+    return replace(loaded, notes=tuple(notes))
+
+
+def table_for(instruction: Instruction | None, source: Source, columns: Columns) -> Table:
+    """The table, with the fields within objects that `columns` and the instruction name."""
+    named = (instruction.text_source, instruction.provenance.label_column) if instruction else ()
+    return with_fields(read_table(source), columns.text, columns.label, *named)
 
 
 def _columns_in(table: Table, text: tuple[str, ...], template: str | None, label: str | None) -> Columns:
@@ -144,9 +167,11 @@ def with_test_rows(loaded: LoadedTask, source: Source) -> LoadedTask:
 
     Rows in both tables are test rows.
     """
-    table, columns = read_table(source), loaded.columns
+    columns = loaded.columns
+    table = with_fields(read_table(source), columns.text, columns.label)
     known = _columns_in(table, columns.text, columns.template, columns.label)
-    test = load_task(table, text=known.text, label=known.label, labels=loaded.task.labels)
+    reason = f"a label that {loaded.task.name} does not have"
+    test = load_task(table, text=known.text, label=known.label, labels=loaded.task.labels, unlisted_reason=reason)
     test_rows = test.task.rows
     test_keys = {row_key(row.text) for row in test_rows}
     train = tuple(row for row in loaded.task.rows if row_key(row.text) not in test_keys)
@@ -160,7 +185,7 @@ def with_test_rows(loaded: LoadedTask, source: Source) -> LoadedTask:
 
 
 def fresh_rows(instruction: Instruction, loaded: LoadedTask) -> tuple[list[Example], tuple[str, ...]]:
-    """The rows that the instruction was not made from, and a note if any were left out.
+    """The rows that the instruction was not made from or calibrated on, and a note if any were left out.
 
     Raises `DataError` if no rows remain.
     """
@@ -168,9 +193,9 @@ def fresh_rows(instruction: Instruction, loaded: LoadedTask) -> tuple[list[Examp
     rows = loaded.task.rows
     fresh = [row for row in rows if row_key(row.text) not in used]
     if not fresh:
-        raise DataError("The instruction was made from all of these rows, so they cannot measure it. Give other rows.")
+        raise DataError(f"The instruction was {USED} all of these rows, so they cannot measure it. Give other rows.")
     left_out = len(rows) - len(fresh)
-    return fresh, (f"{counted(left_out, 'row')} left out: the instruction was made from them",) if left_out else ()
+    return fresh, (f"{counted(left_out, 'row')} left out: the instruction was {USED} them",) if left_out else ()
 
 
 @dataclass(frozen=True)
@@ -201,8 +226,9 @@ def split_rows(
     used = made_from | {row_key(example.text) for example in examples}
     query = tuple(row for row in rows if row_key(row.text) not in used)
     if not query:
-        raise DataError("No row is left to measure on: all of them are examples. Give more rows.")
+        why = f"all of them are examples, or a prompt was {USED} them"
+        raise DataError(f"No row is left to measure on: {why}. Give more rows.")
     left_out = len(rows) - len(query)
-    why = "a prompt was made from them" if seen else "they are the examples"
+    why = f"a prompt was {USED} them" if seen else "they are the examples"
     notes = (f"{counted(left_out, 'row')} left out: {why}",) if left_out else ()
     return RowSplit(tuple(examples), query, (*loaded.notes, *notes))

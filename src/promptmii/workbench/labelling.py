@@ -94,6 +94,8 @@ class Labelling:
             names = self._probability_columns
             values = [round(p, DIGITS) for p in probabilities] if probabilities else [None] * len(names)
             columns |= zip(names, values, strict=True)
+        if self.follower.mode == "generate":
+            columns["model_answer"] = prediction.answer or ""
         columns["failure"] = str(prediction.failure.kind) if prediction.failure else ""
         return columns
 

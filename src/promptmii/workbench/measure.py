@@ -156,6 +156,15 @@ def _calibrates(follower: Follower) -> bool:
     return resolve_calibration("auto", follower.mode, follower.model.card) != "none"
 
 
+def no_likelihoods(follower: Follower) -> str:
+    """The end of a message: in what mode a follower gives no likelihoods, and what to use instead."""
+    mode = "--mode choose and " if follower.mode == "generate" else ""
+    return (
+        f"{follower.model.card.reference} gives none in the mode {follower.mode}. "
+        f"Use {mode}a follower with likelihoods (see promptmii doctor)."
+    )
+
+
 def load_inputs(prompt: Prompt, source: Source, columns: Columns) -> tuple[Instruction, LoadedTask]:
     """The instruction to measure, and the task to measure it on. A text gets the labels of the table."""
     content = read_prompt(prompt)
@@ -179,11 +188,7 @@ def recalibrate(
     Raises `ConfigError` if the follower gives no likelihoods to calibrate.
     """
     if kind != "none" and not _calibrates(follower):
-        raise ConfigError(
-            f"A calibration needs likelihoods, and {follower.model.card.reference} gives none in the mode "
-            f"{follower.mode}, so there is nothing to fit. Use --mode choose and a follower with likelihoods (see "
-            "promptmii doctor)."
-        )
+        raise ConfigError(f"A calibration needs likelihoods, and {no_likelihoods(follower)}")
     loaded = load_task_for(instruction, source, columns)
     progress.step("Calibrating", len(loaded.task.rows))
     follower = replace(follower, calibration=resolve_calibration(kind, follower.mode, follower.model.card))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from promptmii.data import Source, read_texts
 from promptmii.data.table import Row
+from promptmii.data.texts import csv_style
 from promptmii.errors import EndpointError, counted
 from promptmii.files import write_text
 from promptmii.follower import Prediction
@@ -41,7 +42,7 @@ class Labelled:
 
     columns: tuple[str, ...]
     """The input's columns, `predicted_label`, `unsure_label` if there is a threshold, `probability` and a `p(<label>)`
-    per label if the follower gives probabilities, and `failure`."""
+    per label if the follower gives probabilities, `model_answer` in mode `generate`, and `failure`."""
     tally: Tally
     cost: Cost
     """The cost of this run's calls."""
@@ -173,12 +174,13 @@ def file_run(
     `Abstain.threshold_for`.
     """
     refuse_overwriting(output, source, abstain.held_back)
-    card = job.follower.model.card
+    card, style = job.follower.model.card, csv_style(source)
     inputs = {
         "instruction": job.instruction.key,
         "follower": [card.reference, card.revision, job.follower.mode],
         "input": job.texts.key,
         "threshold": [abstain.threshold, abstain.precision, abstain.key],
+        "delimiter": [*style],
     }
     with locked_run_folder(output, inputs, force=force) as folder:
         job = replace(job, threshold=_threshold(job, abstain, folder, progress))
@@ -186,7 +188,7 @@ def file_run(
         if output.suffix.lower() == ".parquet":
             parquet = ParquetTable((row for row, _ in job.texts), job.added)
         growing = folder / "rows.jsonl" if parquet else output
-        table = GrowingTable(growing, format_for(output, job.columns), folder)
+        table = GrowingTable(growing, format_for(output, job.columns, style), folder)
         try:
             yield FileRun(job, output, table, folder, parquet)
         finally:

@@ -14,22 +14,35 @@ import numpy as np
 
 from promptmii import calibrate
 from promptmii.config import Columns
-from promptmii.data import Source, read_table, read_texts
-from promptmii.errors import DataError, counted
+from promptmii.data import Source, read_texts
+from promptmii.data.table import Row
+from promptmii.data.texts import COMMAS, CsvStyle
+from promptmii.errors import DataError
 from promptmii.follower import Prediction
 from promptmii.instruction import Instruction
 from promptmii.progress import QUIET, Progress
+from promptmii.task import normalise_text
 from promptmii.workbench.followers import FollowerLike, calibration_notes, open_followers
 from promptmii.workbench.formats import DIGITS, csv_text
-from promptmii.workbench.inputs import Prompt, fresh_rows, read_prompt
+from promptmii.workbench.inputs import Prompt, fresh_rows, read_prompt, table_for
 from promptmii.workbench.measure import load_inputs
 
 FOLDS = 5
 LABEL_ERROR, WRONG, UNSURE, FAILED = "label error?", "wrong", "unsure", "failed"
+ADDED = ("suggested_label", "probability", "reason")
+"""Columns of the CSV after those of the table."""
 
 
 _Rank: TypeAlias = tuple[int, float]
 """Sort key of a suspect, lowest first: by reason, then within it."""
+
+
+class _Labelled(NamedTuple):
+    """A row of the table."""
+
+    text: str
+    label: str
+    row: Row
 
 
 class Suspect(NamedTuple):
@@ -42,6 +55,8 @@ class Suspect(NamedTuple):
     probability: float | None
     """The probability of the follower's label, or `None` without likelihoods."""
     reason: str
+    row: Row
+    """The row of the table, with all its columns."""
 
 
 @dataclass(frozen=True)
@@ -53,17 +68,27 @@ class Review:
     """Number of rows reviewed."""
     n_failed: int
     """Number of rows whose call failed, whether in `rows` or not."""
+    counts: Counter[str]
+    """Number of suspects by reason, whether in `rows` or not; of the unsure ones, only those in `rows`."""
+    columns: tuple[str, ...]
+    """The columns of the table."""
     notes: tuple[str, ...]
 
-    @property
-    def counts(self) -> Counter[str]:
-        """Number of the suspects in `rows` by reason."""
-        return Counter(row.reason for row in self.rows)
+    def csv(self, style: CsvStyle = COMMAS) -> str:
+        """The suspects as CSV: the columns of the table, then those of `ADDED`.
 
-    def csv(self) -> str:
-        """The suspects as CSV with a header. With the label column corrected, the file is a labelled table."""
-        rounded = [row._replace(probability=row.probability and round(row.probability, DIGITS)) for row in self.rows]
-        return csv_text(Suspect._fields, [row._asdict() for row in rounded])
+        With the label column corrected, the file is a labelled table. If the table has a column of an added one's name,
+        the added one gets an apostrophe.
+        """
+        names = list[str](ADDED)
+        for i in range(len(names)):
+            while names[i] in self.columns:
+                names[i] += "'"
+        added = [
+            (row.suggested_label, row.probability and round(row.probability, DIGITS), row.reason) for row in self.rows
+        ]
+        rows = [row.row | dict(zip(names, cells, strict=True)) for row, cells in zip(self.rows, added, strict=True)]
+        return csv_text((*self.columns, *names), rows, style)
 
 
 def review(
@@ -79,31 +104,30 @@ def review(
 
     Label errors come first, the likeliest at the top, then wrong predictions, then the least certain ones.
     """
-    instruction, texts, labels, notes = _texts_and_labels(prompt, source, columns or Columns())
+    instruction, table_columns, table_rows, notes = _read_rows(prompt, source, columns or Columns())
+    texts, labels = [row.text for row in table_rows], [row.label for row in table_rows]
     with open_followers(follower, progress) as followers:
         bound = followers.of(instruction)
         followers.progress.step("Labelling", len(texts))
         predictions = bound.predict(instruction, texts)
         notes = (*notes, *calibration_notes(instruction, bound))
     label_errors = _label_errors(predictions, labels, instruction.labels)
-    rows = enumerate(zip(texts, labels, predictions, strict=True))
+    rows = enumerate(zip(table_rows, predictions, strict=True))
     suspects = (_suspect(*row, label_errors.get(i)) for i, row in rows)
     ranked = sorted((suspect for suspect in suspects if suspect), key=lambda pair: pair[0])
     listed = tuple(suspect for _, suspect in ranked[:most])
-    more = Counter(suspect.reason for _, suspect in ranked[most:] if suspect.reason in (LABEL_ERROR, WRONG))
-    if more:
-        counts = ", ".join(f"{count} {reason}" for reason, count in more.items())
-        notes = (*notes, f"{counts} beyond the {counted(most, 'row')} listed: a higher --most lists them too")
+    counts = Counter(row.reason for place, (_, row) in enumerate(ranked) if place < most or row.reason != UNSURE)
     if not any(prediction.probabilities for prediction in predictions):
         notes = (*notes, "without probabilities: label errors and unsure rows cannot be told")
-    return Review(listed, len(texts), sum(prediction.failure is not None for prediction in predictions), notes)
+    return Review(listed, len(texts), counts[FAILED], counts, table_columns, notes)
 
 
-def _texts_and_labels(
+def _read_rows(
     prompt: Prompt, source: Source, columns: Columns
-) -> tuple[Instruction, list[str], list[str], tuple[str, ...]]:
-    """The instruction, the texts and labels of the table, and notes. Labels are empty if the table has none."""
-    table, content = read_table(source), read_prompt(prompt)
+) -> tuple[Instruction, tuple[str, ...], list[_Labelled], tuple[str, ...]]:
+    """The instruction, the columns and rows of the table, and notes. Labels are empty if the table has none."""
+    content = read_prompt(prompt)
+    table = table_for(None if isinstance(content, str) else content, source, columns)
     try:
         instruction, loaded = load_inputs(content, table, columns)
     except DataError as error:
@@ -111,10 +135,16 @@ def _texts_and_labels(
             raise
         same_columns = set(content.provenance.text_columns) <= set(table.columns)
         text_columns = columns.text or (content.text_source if same_columns else None)
-        texts = [text for _, text in read_texts(source, text_columns) if text.strip()]
-        return content, texts, [""] * len(texts), (f"read without labels: {error}",)
-    rows, left_out = fresh_rows(instruction, loaded)
-    return instruction, [row.text for row in rows], [row.label for row in rows], (*loaded.notes, *left_out)
+        texts = read_texts(source, text_columns)
+        rows = [_Labelled(text, "", {"label": ""} | row) for row, text in texts if text.strip()]
+        return content, tuple(dict.fromkeys((*texts.columns, "label"))), rows, (f"read without labels: {error}",)
+    fresh, left_out = fresh_rows(instruction, loaded)
+    originals: dict[str, Row] = {}  # of equal texts, the first that has a label
+    for row in table.rows:
+        if row[loaded.columns.label or ""] is not None:
+            originals.setdefault(normalise_text(loaded.columns.render(row)), row)
+    rows = [_Labelled(row.text, row.label, originals[normalise_text(row.text)]) for row in fresh]
+    return instruction, table.columns, rows, (*loaded.notes, *left_out)
 
 
 def _label_errors(
@@ -144,19 +174,20 @@ def _label_errors(
 
 
 def _suspect(
-    text: str, label: str, prediction: Prediction, label_error: tuple[str, float] | None
+    row: _Labelled, prediction: Prediction, label_error: tuple[str, float] | None
 ) -> tuple[_Rank, Suspect] | None:
     """The rank of a row and the row as a suspect, or `None` if there is no reason to suspect it."""
+    text, label, cells = row
     if prediction.failure:
-        return (3, 0.0), Suspect(text, label, "", None, FAILED)
+        return (3, 0.0), Suspect(text, label, "", None, FAILED, cells)
     probability = max(prediction.probabilities) if prediction.probabilities else None
     certainty = 1.0 if probability is None else probability
     if label_error:
         suggested, margin = label_error
-        return (0, -margin), Suspect(text, label, suggested, probability, LABEL_ERROR)
+        return (0, -margin), Suspect(text, label, suggested, probability, LABEL_ERROR, cells)
     predicted = prediction.label or ""
     if label and predicted != label:
-        return (1, -certainty), Suspect(text, label, predicted, probability, WRONG)
+        return (1, -certainty), Suspect(text, label, predicted, probability, WRONG, cells)
     if predicted and probability is None:
         return None
-    return (2, certainty), Suspect(text, label, predicted, probability, UNSURE)
+    return (2, certainty), Suspect(text, label, predicted, probability, UNSURE, cells)
