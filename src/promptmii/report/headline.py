@@ -20,8 +20,6 @@ from promptmii.report.statistics import LEVEL, Mean, Paired, detectable, means, 
 from promptmii.report.tables import NOTHING, ReportTable, number, p_value, pair_row, prompt_length, span, with_interval
 from promptmii.train.run_folder import VALIDATION, Curves
 
-REVISION_LENGTH = 16
-"""Characters shown of a model's revision."""
 LISTED_NAMES = 8
 """Names that a fact lists; more are counted."""
 
@@ -38,9 +36,7 @@ def facts(run: Run, cells: pd.DataFrame, folders: Iterable[object]) -> dict[str,
     rows = sorted({int(count) for count in live["rows"].dropna()})
     generators, followers, modes = ([*live[name].dropna().unique()] for name in ("generator", "follower", "mode"))
     # A model has several if its weights changed under one name, or if machines used different number formats.
-    revisions = dict.fromkeys(
-        f"{name} {revision[:REVISION_LENGTH]}" for record in records for name, revision in record.revisions.items()
-    )
+    revisions = dict.fromkeys(f"{name} {revision}" for record in records for name, revision in record.revisions.items())
     done = int(live["macro_f1"].notna().sum())
     damaged = f", {counted(len(run.damaged), 'damaged line')}" if run.damaged else ""
     dates = sorted(record.finished[:10] for record in records)
