@@ -22,6 +22,8 @@ from promptmii.train.run_folder import VALIDATION, Curves
 
 LISTED_NAMES = 8
 """Names that a fact lists; more are counted."""
+DIGITS = 3
+"""Decimals of the leader's score. Methods tie if these are equal."""
 
 
 def facts(run: Run, cells: pd.DataFrame, folders: Iterable[object]) -> dict[str, str]:
@@ -130,18 +132,27 @@ def claim_table(planned: Sequence[Claim]) -> ReportTable:
 
 
 def winner(scores: Scores, n: int) -> str:
-    """A sentence on the method with the highest mean at n over shared tasks, under test or not."""
-    ranked = sorted(shared_means(scores, n), key=lambda mean: -mean.mean)
+    """A sentence on the methods with the highest mean at n over shared tasks, under test or not.
+
+    Those with the same rounded mean tie, the shortest prompts first. A lead whose interval includes 0 is within noise.
+    """
+    ranked = sorted(shared_means(scores, n), key=lambda mean: (-round(mean.mean, DIGITS), mean.tokens))
     if not ranked:
         return f"No method has a score at n={n}."
-    best = ranked[0]
-    caveat = " It needs no instruction from a model." if is_unwritten(best.series.method) else ""
+    best, *others = ranked
+    name, score = best.series.name, number(best.mean, DIGITS)
+    tied = [mean.series.name for mean in others if number(mean.mean, DIGITS) == score]
+    behind = [paired(scores, name, mean.series.name, n) for mean in others[len(tied) :]]
+    close = [pair.b for pair in behind if pair.low <= 0 <= pair.high]
+    it = name if tied else "It"
+    caveat = f" {it} needs no instruction from a model." if is_unwritten(best.series.method) else ""
     if role(best.series.method) is Role.CONTROL:
-        caveat = " It is a control: it lacks the content that is meant to help."
+        caveat = f" {it} is a control: it lacks the content that is meant to help."
     part = f" over {best.tasks} of {len(scores.tasks)} tasks" if best.tasks < len(scores.tasks) else ""
     return (
-        f"{best.series.name} leads at n={n} with a mean macro-F1 of {number(best.mean)}{part}, "
-        f"at {prompt_length(best.tokens)}.{caveat}"
+        f"{listed([name, *tied], LISTED_NAMES)} {'tie' if tied else 'leads'} at n={n} with a mean macro-F1 of "
+        f"{score}{part}, at {prompt_length(best.tokens)}{f' for {name}' if tied else ''}"
+        f"{f', within noise of {listed(close, LISTED_NAMES)}' if close else ''}.{caveat}"
     )
 
 
