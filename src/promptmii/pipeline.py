@@ -62,13 +62,15 @@ class Induced:
     """The file that the instruction was saved to."""
 
     @property
+    def verdicts(self) -> tuple[str, ...]:
+        """A sentence for each other method: is the induced instruction better, beyond noise?"""
+        return tuple(_verdict(name, difference) for name, difference in self.differences.items())
+
+    @property
     def warnings(self) -> tuple[str, ...]:
-        """A warning for each method that the induced instruction does not beat beyond noise."""
-        return tuple(
-            _warning(name, difference)
-            for name, difference in self.differences.items()
-            if difference.mean <= 0 or not difference.beyond_noise
-        )
+        """The verdicts on the methods that the induced instruction does not beat beyond noise."""
+        verdicts = zip(self.differences.values(), self.verdicts, strict=True)
+        return tuple(verdict for difference, verdict in verdicts if not _beats(difference))
 
     def __repr__(self) -> str:
         return f"<Induced {self.instruction!r}>"
@@ -99,8 +101,13 @@ class Induced:
         }
 
 
-def _warning(name: str, difference: metrics.Difference) -> str:
-    verdict = "worse than" if difference.mean < 0 and difference.beyond_noise else "not better beyond noise than"
+def _beats(difference: metrics.Difference) -> bool:
+    return difference.mean > 0 and difference.beyond_noise
+
+
+def _verdict(name: str, difference: metrics.Difference) -> str:
+    worse = difference.mean < 0 and difference.beyond_noise
+    verdict = "better than" if _beats(difference) else "worse than" if worse else "not better beyond noise than"
     return f"The induced instruction is {verdict} {name}: {difference}."
 
 

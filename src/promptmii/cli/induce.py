@@ -145,8 +145,9 @@ def _show(result: "Induced") -> None:
         out.write_table(_comparison(result.rows))
         unknown = "The saving over ICL is unknown: the server does not report token counts."
         out.write_line(str(result.break_even or unknown))
-        for warning in result.warnings:
-            warn(warning)
+        for verdict in result.verdicts:
+            say_verdict = warn if verdict in result.warnings else out.write_line
+            say_verdict(verdict)
         if result.warnings and result.path:
             out.write_line(
                 f"Next: edit the text and measure it again (promptmii edit {result.path}), or let drafts compete "
