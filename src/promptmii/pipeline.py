@@ -147,7 +147,7 @@ def induce(
     marked_lines(settings.start or "", settings.keep)
     style_for(settings.generator, settings.template)
     if settings.follower and not models:
-        check_reference(settings.follower)
+        check_reference(settings.follower, settings.endpoint.base_url)
     reference, _ = split_style(settings.generator)
     progress.step(f"Loading {reference}")
     models = models or partial(settings.endpoint.load, limit=settings.endpoint.limit())

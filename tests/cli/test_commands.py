@@ -124,6 +124,13 @@ def test_induce_says_whether_the_instruction_wins_beyond_noise(tmp_path: Path) -
     assert "Next: edit" not in done.stdout
 
 
+def test_induce_advises_more_drafts_than_it_wrote(tmp_path: Path) -> None:
+    with serving(FaultyServer(default=lambda _: completion("refund"))) as server:
+        options = ["--generator", "openai:m", "--base-url", server.url, "--mode", "generate", "-n", "8", "--eval", "8"]
+        done = run("induce", demo_path(), *options, "--best-of", "6", "--yes", "-o", tmp_path / "made.json")
+    assert "more drafts compete (--best-of 12)" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("command", "words"), [("score", "macro-F1 0."), ("compare", "6 rows; tokens"), ("review", "text number 1")]
 )

@@ -118,7 +118,7 @@ def induce(
     if json:
         dump(induced.as_json())
     else:
-        _show(induced)
+        _show(induced, writing.best_of)
 
 
 def _show_data(loaded: "LoadedTask") -> None:
@@ -136,7 +136,7 @@ def _show_data(loaded: "LoadedTask") -> None:
         say(f"Other columns might be meant: {', '.join(columns.doubts)}. Name yours with --text and --label.")
 
 
-def _show(result: "Induced") -> None:
+def _show(result: "Induced", drafts: int) -> None:
     from rich.panel import Panel
 
     notes((*result.notes, *result.instruction.provenance.notes))
@@ -150,8 +150,8 @@ def _show(result: "Induced") -> None:
             say_verdict(verdict)
         if result.warnings and result.path:
             out.write_line(
-                f"Next: edit the text and measure it again (promptmii edit {result.path}), or let drafts compete "
-                "(--best-of 5)."
+                f"Next: edit the text and measure it again (promptmii edit {result.path}), or let more drafts "
+                f"compete (--best-of {max(5, 2 * drafts)})."
             )
     if result.path:
         out.write_line(f"Saved to {result.path}. Use it with: promptmii predict {result.path} NEW_DATA")
