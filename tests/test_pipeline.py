@@ -173,6 +173,28 @@ def test_a_file_that_appears_meanwhile_stays_and_the_instruction_is_saved_beside
     assert Instruction.load(tmp_path / "i-2.json") == result.instruction
 
 
+class Notes(Quiet):
+    """Records the notes that come before the first request."""
+
+    def __init__(self, server: FaultyServer) -> None:
+        self.early: list[str] = []
+        self._server = server
+
+    def note(self, message: str) -> None:
+        """See `Progress`."""
+        if not self._server.requests:
+            self.early.append(message)
+
+
+def test_labels_without_an_example_are_named_before_the_first_request() -> None:
+    with serving(FaultyServer()) as server:
+        notes = Notes(server)
+        result = induced(server, None, notes, n=2)
+    (note,) = notes.early
+    assert "no example of 4 of 6 labels" in note
+    assert note in result.notes
+
+
 def test_a_model_object_is_refused_with_the_classes_that_take_one() -> None:
     with pytest.raises(ConfigError, match=r"is a ScriptedModel; expected a reference.*Writer\(model\)"):
         pipeline.induce(demo_path(), generator=ScriptedModel())

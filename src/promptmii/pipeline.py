@@ -141,6 +141,9 @@ def induce(
     loaded = with_test_rows(source, settings.test) if settings.test else source
     query_size = len(loaded.task.test) if settings.test else settings.evaluate
     episode = sample(loaded.task, settings.n, settings.seed, query=query_size)
+    drawn = draw_notes(loaded.task, episode)
+    for note in drawn:  # before the first call, because it may be a reason to stop
+        progress.note(note)
     if settings.start is not None:
         settings = settings.model_copy(update={"start": prompt_text(settings.start)})
     # Raise for a word of `keep` that no line contains, and for a wrong style, before a model is loaded.
@@ -159,7 +162,7 @@ def induce(
                 baselines.append(FixedInstruction(settings.start, name="start"))
             inducer = make_inducer(settings, generator, follower)
             with output_file.text_in_errors():
-                return _Run(follower, loaded, episode, progress).induce(baselines, inducer, output_file)
+                return _Run(follower, loaded, episode, drawn, progress).induce(baselines, inducer, output_file)
 
 
 class _OutputFile:
@@ -205,12 +208,14 @@ class _Run:
     follower: Follower
     loaded: LoadedTask
     episode: Episode
+    drawn: tuple[str, ...]
+    """Notes on these."""
     progress: Progress
 
     def induce(self, baselines: Sequence[Inducer], inducer: Inducer, output_file: _OutputFile) -> Induced:
         """The instruction of the inducer, measured beside those of the baselines if there are query rows."""
         loaded, episode = self.loaded, self.episode
-        notes = (*loaded.notes, *loaded.split_notes, *draw_notes(loaded.task, episode))
+        notes = (*loaded.notes, *loaded.split_notes, *self.drawn)
         instruction = self._prepared(inducer, output_file)
         output_file(instruction)
         if instruction.shortlist:
