@@ -35,6 +35,7 @@ from promptmii.models.base import LanguageModel
 from promptmii.models.references import default_follower
 from promptmii.models.wrappers import watched
 from promptmii.progress import QUIET, Progress
+from promptmii.scoring import caveats
 from promptmii.styles import split_style, style_for
 from promptmii.task import Episode
 from promptmii.version import VERSION
@@ -68,9 +69,10 @@ class Induced:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """The verdicts on the methods that the induced instruction does not beat beyond noise."""
+        """Caveats on the scores, then the verdicts on methods that the instruction does not beat beyond noise."""
         verdicts = zip(self.differences.values(), self.verdicts, strict=True)
-        return tuple(verdict for difference, verdict in verdicts if not _beats(difference))
+        doubts = caveats({row.name: row.scored for row in self.rows})
+        return (*doubts, *(verdict for difference, verdict in verdicts if not _beats(difference)))
 
     def __repr__(self) -> str:
         return f"<Induced {self.instruction!r}>"

@@ -124,6 +124,20 @@ def test_induce_says_whether_the_instruction_wins_beyond_noise(tmp_path: Path) -
     assert "Next: edit" not in done.stdout
 
 
+def test_answers_that_name_no_label_are_no_silent_zeros(tmp_path: Path) -> None:
+    path = tmp_path / "made.json"
+    words = "Answers name no label, such as 'I cannot tell.' instead of '"
+    with serving(FaultyServer(default=lambda _: completion("I cannot tell."))) as server:
+        options = ["--base-url", server.url, "--mode", "generate"]
+        made = run("induce", demo_path(), *options, "--generator", "openai:m", "-n", "6", "--eval", "30", "-o", path)
+        assert f"Warning: {words}" in made.stdout
+        assert "30 of 30 (naive), 30 of 30 (icl), 30 of 30 (mii). They are misses: use" in made.stdout
+        assert "Next: edit" not in made.stdout
+        options += ["--follower", "openai:m"]
+        assert words in run("compare", path, "naive", "--data", demo_path(), *options).stdout
+        assert words in run("score", path, demo_path(), *options).stdout
+
+
 def test_induce_advises_more_drafts_than_it_wrote(tmp_path: Path) -> None:
     with serving(FaultyServer(default=lambda _: completion("refund"))) as server:
         options = ["--generator", "openai:m", "--base-url", server.url, "--mode", "generate", "-n", "8", "--eval", "8"]

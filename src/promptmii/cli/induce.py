@@ -145,10 +145,12 @@ def _show(result: "Induced", drafts: int) -> None:
         out.write_table(_comparison(result.rows))
         unknown = "The saving over ICL is unknown: the server does not report token counts."
         out.write_line(str(result.break_even or unknown))
+        for warning in result.warnings:
+            warn(warning)
         for verdict in result.verdicts:
-            say_verdict = warn if verdict in result.warnings else out.write_line
-            say_verdict(verdict)
-        if result.warnings and result.path:
+            if verdict not in result.warnings:
+                out.write_line(verdict)
+        if result.warnings and set(result.warnings) <= {*result.verdicts} and result.path:
             out.write_line(
                 f"Next: edit the text and measure it again (promptmii edit {result.path}), or let more drafts "
                 f"compete (--best-of {max(5, 2 * drafts)})."
