@@ -173,6 +173,18 @@ def test_a_file_that_appears_meanwhile_stays_and_the_instruction_is_saved_beside
     assert Instruction.load(tmp_path / "i-2.json") == result.instruction
 
 
+def test_only_a_given_n_is_too_large_for_a_small_table() -> None:
+    rows = [{"text": f"a text {i}", "label": "ab"[i % 2]} for i in range(30)]
+    with serving(FaultyServer(default="say:a")) as server:
+        settings: dict[str, Any] = {"generator": "openai:m", "mode": "generate", "endpoint": {"base_url": server.url}}
+        result = pipeline.induce(rows, **settings)
+        assert result.instruction.provenance.n == 18
+        assert "18 examples instead of 20: the training part has no more" in result.notes
+        assert any("The score rests on 12 rows" in warning for warning in result.warnings)
+        with pytest.raises(DataError, match="20 examples were asked for"):
+            pipeline.induce(rows, n=20, **settings)
+
+
 class Notes(Quiet):
     """Records the notes that come before the first request."""
 

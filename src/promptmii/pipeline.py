@@ -15,7 +15,7 @@ from promptmii import metrics
 from promptmii.break_even import BreakEven, PromptCost, break_even
 from promptmii.config import Columns, InduceSettings
 from promptmii.data import LoadedTask, Source, draw_notes, load_task, sample
-from promptmii.errors import ModelError, OutputError, ScoreRefusedError, SpendingLimitError
+from promptmii.errors import ModelError, OutputError, ScoreRefusedError, SpendingLimitError, counted
 from promptmii.files import check_writable, free_name
 from promptmii.follower import Follower, resolve_calibration
 from promptmii.inducers import (
@@ -135,15 +135,19 @@ def induce(
     Raises `DataError`, `ConfigError`, `ModelError`, `ScoreRefusedError` and `OutputError`, if possible before any
     model call.
     """
-    settings = InduceSettings.of(**((settings.model_dump() if settings else {}) | changes))
+    settings = InduceSettings.of(**((settings.model_dump(exclude_unset=True) if settings else {}) | changes))
     output_file = _OutputFile(None if output is None else Path(output), force, progress)
     if not isinstance(source, LoadedTask):
         progress.step("Reading the data")
         source = load(source, settings.columns, seed=settings.seed)
     loaded = with_test_rows(source, settings.test) if settings.test else source
     query_size = len(loaded.task.test) if settings.test else settings.evaluate
-    episode = sample(loaded.task, settings.n, settings.seed, query=query_size)
-    drawn = draw_notes(loaded.task, episode)
+    n, most, lowered = settings.n, len(loaded.task.train), ()
+    if "n" not in settings.model_fields_set and 0 < most < n:
+        lowered = (f"{counted(most, 'example')} instead of {n}: the training part has no more",)
+        n = most
+    episode = sample(loaded.task, n, settings.seed, query=query_size)
+    drawn = (*lowered, *draw_notes(loaded.task, episode))
     for note in drawn:  # before the first call, because it may be a reason to stop
         progress.note(note)
     if settings.start is not None:

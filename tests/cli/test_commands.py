@@ -140,7 +140,7 @@ def test_answers_that_name_no_label_are_no_silent_zeros(tmp_path: Path) -> None:
 
 def test_induce_advises_more_drafts_than_it_wrote(tmp_path: Path) -> None:
     with serving(FaultyServer(default=lambda _: completion("refund"))) as server:
-        options = ["--generator", "openai:m", "--base-url", server.url, "--mode", "generate", "-n", "8", "--eval", "8"]
+        options = ["--generator", "openai:m", "--base-url", server.url, "--mode", "generate", "-n", "8", "--eval", "20"]
         done = run("induce", demo_path(), *options, "--best-of", "6", "--yes", "-o", tmp_path / "made.json")
     assert "more drafts compete (--best-of 12)" in done.stdout
 

@@ -36,7 +36,7 @@ LONGEST_TEXT = 100
 class _WritingOptions:
     """How to write and measure the instruction."""
 
-    n: Annotated[int, N("Examples the generator reads.")] = 20
+    n: Annotated[int | None, N("Examples the generator reads. Default: 20, or fewer from a small table.")] = None
     generator: Generator = WRITER
     follower: Annotated[
         str | None, typer.Option(help=f"Model that labels: {DEFAULT}, {PREFIXES} Default: the generator's base model.")
@@ -78,8 +78,9 @@ class _WritingOptions:
         from promptmii.config import InduceSettings
 
         names = "n generator follower mode calibration shortlist best_of budget evaluate test seed"
+        values = {name: getattr(self, name) for name in names.split()}
         return InduceSettings.of(
-            **{name: getattr(self, name) for name in names.split()},
+            **{name: value for name, value in values.items() if value is not None},
             template=str(self.template) if self.template else None,
             start=None if self.start is None else prompt_of(self.start),
             keep=tuple(self.keep or ()),

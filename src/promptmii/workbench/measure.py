@@ -142,7 +142,7 @@ def score(
         followers.progress.step("Scoring", len(rows))
         result = measure(prompt_name(prompt), bound, instruction, rows, bound.model.card.price)
     doubts = caveats({result.name: result.scored})
-    return replace(result, notes=(*loaded.notes, *left_out, *fitting_notes, *doubts))
+    return replace(result, notes=(*loaded.notes, *left_out, *doubts, *fitting_notes))
 
 
 def bind(follower: Follower, instruction: Instruction) -> Instruction:
