@@ -19,9 +19,11 @@ from promptmii.errors import (
     ScoreRefusedError,
     SpendingLimitError,
     UnknownModelError,
+    UnsupportedError,
 )
 from promptmii.models import check_reference
-from promptmii.progress import Progress, Quiet, Unit
+from promptmii.models.http.constraints import PROBE
+from promptmii.progress import QUIET, Progress, Quiet, Unit
 from promptmii.train.settings import TrainSettings
 
 
@@ -134,8 +136,10 @@ def test_the_instruction_is_saved_before_it_is_measured(tmp_path: Path) -> None:
 
 def test_a_failure_while_measuring_keeps_the_paid_instruction(tmp_path: Path) -> None:
     path = tmp_path / "i.json"
-    with serving(FaultyServer()) as server, pytest.raises(ScoreRefusedError):
-        induced(server, path, AtStep("Scoring", lambda: setattr(server, "default", "context")))
+    with serving(FaultyServer()) as server:
+        command = rf"promptmii compare {path} naive icl --data .*demo\.csv --follower openai:m --mode generate"
+        with pytest.raises(ScoreRefusedError, match=f"writing it again: {command} --base-url {server.url}$"):
+            induced(server, path, AtStep("Scoring", lambda: setattr(server, "default", "context")))
     assert Instruction.load(path).text
 
 
@@ -144,6 +148,19 @@ def test_a_follower_that_cannot_answer_does_not_lose_an_instruction_without_a_fi
         with pytest.raises(EndpointError, match=r"The instruction is written: 'Say free\.'$") as caught:
             induced(server, None, Quiet())
         assert caught.value.lasting
+
+
+@pytest.mark.parametrize("progress", [QUIET, Quiet()], ids=["unwatched", "watched"])
+@pytest.mark.parametrize("endpoint", [{}, {"prices": {"*": (1.0, 1.0)}, "max_cost": 1e9}], ids=["free", "limited"])
+@pytest.mark.parametrize("cached", [False, True])
+def test_a_server_that_cannot_choose_is_found_before_the_writing(
+    progress: Progress, endpoint: dict[str, Any], cached: bool, tmp_path: Path
+) -> None:
+    with serving(FaultyServer()) as server:
+        endpoint = endpoint | {"base_url": server.url} | ({"cache": str(tmp_path)} if cached else {})
+        with pytest.raises(UnsupportedError, match=r"Use --mode generate\.$"):
+            induced(server, None, progress, mode="choose", endpoint=endpoint)
+        assert {body["messages"][0]["content"] for body in server.bodies} == {PROBE[0]["content"]}
 
 
 def test_an_instruction_that_cannot_be_saved_is_in_the_error(tmp_path: Path) -> None:
@@ -258,7 +275,7 @@ def test_the_writer_and_the_follower_share_one_spending_limit(tmp_path: Path) ->
             "max_cost": 28.0,
             "prices": {"openai:m": (0.0, 1e6), "openai:other": (0.0, 1e3)},
         }
-        with pytest.raises(SpendingLimitError, match=r"28\.0+ was spent.*is written and saved to .*: 'Say free\.'$"):
+        with pytest.raises(SpendingLimitError, match=r"28\.0+ was spent.*is written and saved to "):
             induced(server, tmp_path / "i.json", Quiet(), follower="openai:other", budget=8, endpoint=endpoint)
         assert len(server.bodies) == 1
     assert Instruction.load(tmp_path / "i.json").text == "Say free."

@@ -4,6 +4,7 @@ The command line and the Python API are thin wrappers around this module. Nothin
 `progress`, and results are values.
 """
 
+import shlex
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
@@ -163,11 +164,12 @@ def induce(
     with closing(watched(models(reference), progress)) as generator:
         follower = make_follower(settings, models, progress, generator)
         with closing(follower.model):
+            follower.check(loaded.task.labels)
             baselines: list[Inducer] = [Naive(), InContext(follower.model)]
             if settings.start is not None:
                 baselines.append(FixedInstruction(settings.start, name="start"))
             inducer = make_inducer(settings, generator, follower)
-            with output_file.text_in_errors():
+            with output_file.text_in_errors(_measuring(settings, follower, loaded)):
                 return _Run(follower, loaded, episode, drawn, progress).induce(baselines, inducer, output_file)
 
 
@@ -196,15 +198,27 @@ class _OutputFile:
         self._force = True  # the next save replaces our own file
 
     @contextmanager
-    def text_in_errors(self) -> Generator[None]:
-        """Add what was written to the message of an error, so that a paid instruction is not lost."""
+    def text_in_errors(self, measuring: Sequence[str]) -> Generator[None]:
+        """Add what was written to an error's message, or its file and how to measure it: it is paid for."""
         try:
             yield
         except (ModelError, OutputError, ScoreRefusedError, SpendingLimitError) as error:
-            if self._written:
-                where = f" and saved to {self.path}" if self.path and not isinstance(error, OutputError) else ""
-                error.args = (f"{error} The instruction is written{where}: {self._written.text!r}",)
+            if self._written and self.path and not isinstance(error, OutputError):
+                command = shlex.join(["promptmii", "compare", str(self.path), *measuring])
+                where = f"saved to {self.path}. Measure it without writing it again: {command}"
+                error.args = (f"{error} The instruction is written and {where}",)
+            elif self._written:
+                error.args = (f"{error} The instruction is written: {self._written.text!r}",)
             raise
+
+
+def _measuring(settings: InduceSettings, follower: Follower, loaded: LoadedTask) -> list[str]:
+    """The arguments of `promptmii compare`, after the instruction, that measure it on the data of this run."""
+    origin = settings.test or loaded.task.source.get("origin", "DATA")
+    data = origin if ":" in origin or Path(origin).exists() else "DATA"
+    address = ["--base-url", settings.endpoint.base_url] if settings.endpoint.base_url else []
+    model = ["--follower", follower.model.card.reference, "--mode", follower.mode]
+    return ["naive", "icl", "--data", data, *model, *address]
 
 
 @dataclass(frozen=True)
