@@ -109,7 +109,7 @@ class Follower(Predictor):
             )
 
     def check(self, labels: Sequence[str]) -> None:
-        """Raise `UnsupportedError` if the model cannot choose between the labels, before anything is paid for."""
+        """Raise `UnsupportedError` if the model has to choose between the labels and cannot. Labels no text."""
         if self.mode == "choose":  # of many labels, a shortlist may compare only a few
             self.model.choose((), tuple(map(defuse, labels if len(labels) <= MANY else labels[:2])))
 

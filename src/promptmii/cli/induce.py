@@ -151,7 +151,8 @@ def _show(result: "Induced", drafts: int) -> None:
         for verdict in result.verdicts:
             if verdict not in result.warnings:
                 out.write_line(verdict)
-        if result.warnings and set(result.warnings) <= {*result.verdicts} and result.path:
+        doubtful = not set(result.warnings) <= set(result.verdicts)  # no verdict on the text then
+        if result.warnings and not doubtful and result.path:
             out.write_line(
                 f"Next: edit the text and measure it again (promptmii edit {result.path}), or let more drafts "
                 f"compete (--best-of {max(5, 2 * drafts)})."
