@@ -76,7 +76,8 @@ def test_a_kind_of_model_without_a_name_is_no_misspelling() -> None:
 
 @pytest.mark.parametrize("role", ["generator", "follower"])
 def test_a_name_without_a_kind_beside_an_address_is_a_model_on_that_server(role: str) -> None:
-    settings = {"generator": "openai:m", "endpoint": {"base_url": "http://127.0.0.1:9/v1"}} | {role: "my-model"}
+    endpoint = {"base_url": "http://127.0.0.1:9/v1"}
+    settings: dict[str, Any] = {"generator": "openai:m", "endpoint": endpoint, role: "my-model"}
     with pytest.raises(UnknownModelError, match=r"at http://127\.0\.0\.1:9/v1 is openai:my-model\. Expected"):
         pipeline.induce(demo_path(), **settings)
 

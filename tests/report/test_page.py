@@ -6,6 +6,7 @@ import json
 import re
 import zlib
 from collections.abc import Iterator
+from dataclasses import replace
 from html import unescape
 from importlib import resources
 from itertools import product
@@ -288,8 +289,9 @@ def test_a_users_own_method_is_under_test_beside_baselines(tmp_path: Path) -> No
 def test_the_facts_name_the_whole_revision_of_a_server(tmp_path: Path) -> None:
     run = Run.read(write_run(tmp_path / "run", 1, ("naive",), (5,), 1, rows=10))
     served = "http://127.0.0.1:8000/v1/models m"
-    for key, record in run.records.items():
-        run.records[key] = record.model_copy(update={"revisions": {"openai:m": served}})
+    revisions = {"openai:m": served}
+    records = {key: record.model_copy(update={"revisions": revisions}) for key, record in run.records.items()}
+    run = replace(run, records=records)
     assert headline.facts(run, all_cells(run), ["run"])["Revisions"] == f"openai:m {served}"
 
 
