@@ -47,6 +47,11 @@ def test_per_label_and_confusion_count_unparsed_answers() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("predicted", ["a", None])
+def test_a_single_row_leaves_the_score_open(predicted: str | None) -> None:
+    assert metrics.interval(["a"], [predicted]) == (0.0, 1.0)
+
+
 def test_the_interval_has_about_its_nominal_coverage() -> None:
     random = np.random.default_rng(0)
     covered = 0

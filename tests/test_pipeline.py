@@ -19,9 +19,11 @@ from promptmii.errors import (
     ScoreRefusedError,
     SpendingLimitError,
     UnknownModelError,
+    UnsupportedError,
 )
 from promptmii.models import check_reference
-from promptmii.progress import Progress, Quiet, Unit
+from promptmii.models.http.constraints import PROBE
+from promptmii.progress import QUIET, Progress, Quiet, Unit
 from promptmii.train.settings import TrainSettings
 
 
@@ -70,6 +72,14 @@ def test_settings_that_contradict_each_other_are_not_printed_in_full(values: dic
 def test_a_kind_of_model_without_a_name_is_no_misspelling() -> None:
     with pytest.raises(UnknownModelError, match=r"Unknown model reference 'openai:'\. Expected one of"):
         check_reference("openai:")
+
+
+@pytest.mark.parametrize("role", ["generator", "follower"])
+def test_a_name_without_a_kind_beside_an_address_is_a_model_on_that_server(role: str) -> None:
+    endpoint = {"base_url": "http://127.0.0.1:9/v1"}
+    settings: dict[str, Any] = {"generator": "openai:m", "endpoint": endpoint, role: "my-model"}
+    with pytest.raises(UnknownModelError, match=r"at http://127\.0\.0\.1:9/v1 is openai:my-model\. Expected"):
+        pipeline.induce(demo_path(), **settings)
 
 
 def test_an_unknown_follower_is_refused_before_the_generator_is_loaded() -> None:
@@ -127,8 +137,10 @@ def test_the_instruction_is_saved_before_it_is_measured(tmp_path: Path) -> None:
 
 def test_a_failure_while_measuring_keeps_the_paid_instruction(tmp_path: Path) -> None:
     path = tmp_path / "i.json"
-    with serving(FaultyServer()) as server, pytest.raises(ScoreRefusedError):
-        induced(server, path, AtStep("Scoring", lambda: setattr(server, "default", "context")))
+    with serving(FaultyServer()) as server:
+        command = rf"promptmii compare {path} naive icl --data .*demo\.csv --follower openai:m --mode generate"
+        with pytest.raises(ScoreRefusedError, match=f"writing it again: {command} --base-url {server.url}$"):
+            induced(server, path, AtStep("Scoring", lambda: setattr(server, "default", "context")))
     assert Instruction.load(path).text
 
 
@@ -137,6 +149,19 @@ def test_a_follower_that_cannot_answer_does_not_lose_an_instruction_without_a_fi
         with pytest.raises(EndpointError, match=r"The instruction is written: 'Say free\.'$") as caught:
             induced(server, None, Quiet())
         assert caught.value.lasting
+
+
+@pytest.mark.parametrize("progress", [QUIET, Quiet()], ids=["unwatched", "watched"])
+@pytest.mark.parametrize("endpoint", [{}, {"prices": {"*": (1.0, 1.0)}, "max_cost": 1e9}], ids=["free", "limited"])
+@pytest.mark.parametrize("cached", [False, True])
+def test_a_server_that_cannot_choose_is_found_before_the_writing(
+    progress: Progress, endpoint: dict[str, Any], cached: bool, tmp_path: Path
+) -> None:
+    with serving(FaultyServer()) as server:
+        endpoint = endpoint | {"base_url": server.url} | ({"cache": str(tmp_path)} if cached else {})
+        with pytest.raises(UnsupportedError, match=r"Use --mode generate\.$"):
+            induced(server, None, progress, mode="choose", endpoint=endpoint)
+        assert {body["messages"][0]["content"] for body in server.bodies} == {PROBE[0]["content"]}
 
 
 def test_an_instruction_that_cannot_be_saved_is_in_the_error(tmp_path: Path) -> None:
@@ -164,6 +189,40 @@ def test_a_file_that_appears_meanwhile_stays_and_the_instruction_is_saved_beside
     assert path.read_text() == "another's"
     assert result.path == tmp_path / "i-2.json"
     assert Instruction.load(tmp_path / "i-2.json") == result.instruction
+
+
+def test_only_a_given_n_is_too_large_for_a_small_table() -> None:
+    rows = [{"text": f"a text {i}", "label": "ab"[i % 2]} for i in range(30)]
+    with serving(FaultyServer(default="say:a")) as server:
+        settings: dict[str, Any] = {"generator": "openai:m", "mode": "generate", "endpoint": {"base_url": server.url}}
+        result = pipeline.induce(rows, **settings)
+        assert result.instruction.provenance.n == 18
+        assert "18 examples instead of 20: the training part has no more" in result.notes
+        assert any("The score rests on 12 rows" in warning for warning in result.warnings)
+        with pytest.raises(DataError, match="20 examples were asked for"):
+            pipeline.induce(rows, n=20, **settings)
+
+
+class Notes(Quiet):
+    """Records the notes that come before the first request."""
+
+    def __init__(self, server: FaultyServer) -> None:
+        self.early: list[str] = []
+        self._server = server
+
+    def note(self, message: str) -> None:
+        """See `Progress`."""
+        if not self._server.requests:
+            self.early.append(message)
+
+
+def test_labels_without_an_example_are_named_before_the_first_request() -> None:
+    with serving(FaultyServer()) as server:
+        notes = Notes(server)
+        result = induced(server, None, notes, n=2)
+    (note,) = notes.early
+    assert "no example of 4 of 6 labels" in note
+    assert note in result.notes
 
 
 def test_a_model_object_is_refused_with_the_classes_that_take_one() -> None:
@@ -217,7 +276,7 @@ def test_the_writer_and_the_follower_share_one_spending_limit(tmp_path: Path) ->
             "max_cost": 28.0,
             "prices": {"openai:m": (0.0, 1e6), "openai:other": (0.0, 1e3)},
         }
-        with pytest.raises(SpendingLimitError, match=r"28\.0+ was spent.*is written and saved to .*: 'Say free\.'$"):
+        with pytest.raises(SpendingLimitError, match=r"28\.0+ was spent.*is written and saved to "):
             induced(server, tmp_path / "i.json", Quiet(), follower="openai:other", budget=8, endpoint=endpoint)
         assert len(server.bodies) == 1
     assert Instruction.load(tmp_path / "i.json").text == "Say free."

@@ -114,7 +114,7 @@ class InduceSettings(Settings):
     """How to write and measure an instruction."""
 
     n: int = Field(default=20, ge=1)
-    """Examples the generator reads."""
+    """Examples the generator reads. Unless it is set, a small table lowers it to its training part."""
     generator: str = WRITER
     follower: str | None = None
     """Default: the generator without its adapters (`models.default_follower`)."""

@@ -31,7 +31,7 @@ from promptmii.models.base import (
 from promptmii.models.threads import parallel
 from promptmii.parse import LabelParser, Match, answer_tokens, without_thought
 from promptmii.prompts import defuse, quote
-from promptmii.shortlist import candidates, shortlisted
+from promptmii.shortlist import MANY, candidates, shortlisted
 from promptmii.task import Support
 
 TEMPLATE_MARGIN = 64
@@ -107,6 +107,11 @@ class Follower(Predictor):
             raise UnsupportedError(
                 f"The calibration {self.calibration!r} needs likelihoods; {owner} gives none. Use --calibration none."
             )
+
+    def check(self, labels: Sequence[str]) -> None:
+        """Raise `UnsupportedError` if the model has to choose between the labels and cannot. Labels no text."""
+        if self.mode == "choose":  # of many labels, a shortlist may compare only a few
+            self.model.choose((), tuple(map(defuse, labels if len(labels) <= MANY else labels[:2])))
 
     def prepare(self, instruction: Instruction, support: Support) -> Instruction:
         """The instruction with a shortlist and a calibration, both fitted on the support for this follower.

@@ -73,7 +73,7 @@ class Tools:
         self,
         data: Data,
         output: Annotated[str, Field(description="Instruction file to write, such as tickets.json.")],
-        n: Annotated[int, Field(description="Labelled examples that the writer reads.")] = 20,
+        n: Annotated[int | None, Field(description="Examples that the writer reads; default: 20, or fewer.")] = None,
         evaluate: Annotated[int, Field(description="Held-back rows to measure on; 0 skips the measurement.")] = 200,
         text: Text = None,
         label: Label = None,
@@ -82,7 +82,8 @@ class Tools:
     ) -> dict[str, Any]:
         """Write an instruction from labelled rows, save it, and measure it beside the label list and the examples."""
         columns = Columns.of(text=text, label=label)
-        settings = self._settings.model_copy(update={"n": n, "evaluate": evaluate, "columns": columns})
+        changes = {"evaluate": evaluate, "columns": columns} | ({} if n is None else {"n": n})
+        settings = self._settings.model_copy(update=changes)
         induced = pipeline.induce(data, settings, output=output, progress=progress, models=self._models)
         return {"saved": str(induced.path)} | induced.as_json()
 

@@ -104,7 +104,9 @@ def confusion(gold: Sequence[str], predicted: Sequence[str | None], labels: Sequ
 
 
 def interval(gold: Sequence[str], predicted: Sequence[str | None], *, seed: int = 0) -> tuple[float, float]:
-    """95 % percentile bootstrap interval of macro-F1 over the rows."""
+    """95 % percentile bootstrap interval of macro-F1 over the rows; of a single row, which says nothing, 0 to 1."""
+    if len(gold) == 1:
+        return 0.0, 1.0
     counts = _Counts.of(gold, predicted)
     draws = np.concatenate([_macro_f1(counts.summed(weights)) for weights in _row_weights(len(gold), seed)])
     low, high = np.quantile(draws, [0.025, 0.975])

@@ -4,6 +4,7 @@ The command line and the Python API are thin wrappers around this module. Nothin
 `progress`, and results are values.
 """
 
+import shlex
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
@@ -15,7 +16,7 @@ from promptmii import metrics
 from promptmii.break_even import BreakEven, PromptCost, break_even
 from promptmii.config import Columns, InduceSettings
 from promptmii.data import LoadedTask, Source, draw_notes, load_task, sample
-from promptmii.errors import ModelError, OutputError, ScoreRefusedError, SpendingLimitError
+from promptmii.errors import ModelError, OutputError, ScoreRefusedError, SpendingLimitError, counted
 from promptmii.files import check_writable, free_name
 from promptmii.follower import Follower, resolve_calibration
 from promptmii.inducers import (
@@ -35,6 +36,7 @@ from promptmii.models.base import LanguageModel
 from promptmii.models.references import default_follower
 from promptmii.models.wrappers import watched
 from promptmii.progress import QUIET, Progress
+from promptmii.scoring import caveats
 from promptmii.styles import split_style, style_for
 from promptmii.task import Episode
 from promptmii.version import VERSION
@@ -62,13 +64,16 @@ class Induced:
     """The file that the instruction was saved to."""
 
     @property
+    def verdicts(self) -> tuple[str, ...]:
+        """A sentence for each other method: is the induced instruction better, beyond noise?"""
+        return tuple(_verdict(name, difference) for name, difference in self.differences.items())
+
+    @property
     def warnings(self) -> tuple[str, ...]:
-        """A warning for each method that the induced instruction does not beat beyond noise."""
-        return tuple(
-            _warning(name, difference)
-            for name, difference in self.differences.items()
-            if difference.mean <= 0 or not difference.beyond_noise
-        )
+        """Caveats on the scores, then the verdicts on methods that the instruction does not beat beyond noise."""
+        verdicts = zip(self.differences.values(), self.verdicts, strict=True)
+        doubts = caveats({row.name: row.scored for row in self.rows})
+        return (*doubts, *(verdict for difference, verdict in verdicts if not _beats(difference)))
 
     def __repr__(self) -> str:
         return f"<Induced {self.instruction!r}>"
@@ -99,8 +104,13 @@ class Induced:
         }
 
 
-def _warning(name: str, difference: metrics.Difference) -> str:
-    verdict = "worse than" if difference.mean < 0 and difference.beyond_noise else "not better beyond noise than"
+def _beats(difference: metrics.Difference) -> bool:
+    return difference.mean > 0 and difference.beyond_noise
+
+
+def _verdict(name: str, difference: metrics.Difference) -> str:
+    worse = difference.mean < 0 and difference.beyond_noise
+    verdict = "better than" if _beats(difference) else "worse than" if worse else "not better beyond noise than"
     return f"The induced instruction is {verdict} {name}: {difference}."
 
 
@@ -126,33 +136,41 @@ def induce(
     Raises `DataError`, `ConfigError`, `ModelError`, `ScoreRefusedError` and `OutputError`, if possible before any
     model call.
     """
-    settings = InduceSettings.of(**((settings.model_dump() if settings else {}) | changes))
+    settings = InduceSettings.of(**((settings.model_dump(exclude_unset=True) if settings else {}) | changes))
     output_file = _OutputFile(None if output is None else Path(output), force, progress)
     if not isinstance(source, LoadedTask):
         progress.step("Reading the data")
         source = load(source, settings.columns, seed=settings.seed)
     loaded = with_test_rows(source, settings.test) if settings.test else source
     query_size = len(loaded.task.test) if settings.test else settings.evaluate
-    episode = sample(loaded.task, settings.n, settings.seed, query=query_size)
+    n, most, lowered = settings.n, len(loaded.task.train), ()
+    if "n" not in settings.model_fields_set and 0 < most < n:
+        lowered = (f"{counted(most, 'example')} instead of {n}: the training part has no more",)
+        n = most
+    episode = sample(loaded.task, n, settings.seed, query=query_size)
+    drawn = (*lowered, *draw_notes(loaded.task, episode))
+    for note in drawn:  # before the first call, because it may be a reason to stop
+        progress.note(note)
     if settings.start is not None:
         settings = settings.model_copy(update={"start": prompt_text(settings.start)})
     # Raise for a word of `keep` that no line contains, and for a wrong style, before a model is loaded.
     marked_lines(settings.start or "", settings.keep)
     style_for(settings.generator, settings.template)
     if settings.follower and not models:
-        check_reference(settings.follower)
+        check_reference(settings.follower, settings.endpoint.base_url)
     reference, _ = split_style(settings.generator)
     progress.step(f"Loading {reference}")
     models = models or partial(settings.endpoint.load, limit=settings.endpoint.limit())
     with closing(watched(models(reference), progress)) as generator:
         follower = make_follower(settings, models, progress, generator)
         with closing(follower.model):
+            follower.check(loaded.task.labels)
             baselines: list[Inducer] = [Naive(), InContext(follower.model)]
             if settings.start is not None:
                 baselines.append(FixedInstruction(settings.start, name="start"))
             inducer = make_inducer(settings, generator, follower)
-            with output_file.text_in_errors():
-                return _Run(follower, loaded, episode, progress).induce(baselines, inducer, output_file)
+            with output_file.text_in_errors(_measuring(settings, follower, loaded)):
+                return _Run(follower, loaded, episode, drawn, progress).induce(baselines, inducer, output_file)
 
 
 class _OutputFile:
@@ -180,15 +198,27 @@ class _OutputFile:
         self._force = True  # the next save replaces our own file
 
     @contextmanager
-    def text_in_errors(self) -> Generator[None]:
-        """Add what was written to the message of an error, so that a paid instruction is not lost."""
+    def text_in_errors(self, measuring: Sequence[str]) -> Generator[None]:
+        """Add what was written to an error's message, or its file and how to measure it: it is paid for."""
         try:
             yield
         except (ModelError, OutputError, ScoreRefusedError, SpendingLimitError) as error:
-            if self._written:
-                where = f" and saved to {self.path}" if self.path and not isinstance(error, OutputError) else ""
-                error.args = (f"{error} The instruction is written{where}: {self._written.text!r}",)
+            if self._written and self.path and not isinstance(error, OutputError):
+                command = shlex.join(["promptmii", "compare", str(self.path), *measuring])
+                where = f"saved to {self.path}. Measure it without writing it again: {command}"
+                error.args = (f"{error} The instruction is written and {where}",)
+            elif self._written:
+                error.args = (f"{error} The instruction is written: {self._written.text!r}",)
             raise
+
+
+def _measuring(settings: InduceSettings, follower: Follower, loaded: LoadedTask) -> list[str]:
+    """The arguments of `promptmii compare`, after the instruction, that measure it on the data of this run."""
+    origin = settings.test or loaded.task.source.get("origin", "DATA")
+    data = origin if ":" in origin or Path(origin).exists() else "DATA"
+    address = ["--base-url", settings.endpoint.base_url] if settings.endpoint.base_url else []
+    model = ["--follower", follower.model.card.reference, "--mode", follower.mode]
+    return ["naive", "icl", "--data", data, *model, *address]
 
 
 @dataclass(frozen=True)
@@ -198,12 +228,14 @@ class _Run:
     follower: Follower
     loaded: LoadedTask
     episode: Episode
+    drawn: tuple[str, ...]
+    """Notes on these."""
     progress: Progress
 
     def induce(self, baselines: Sequence[Inducer], inducer: Inducer, output_file: _OutputFile) -> Induced:
         """The instruction of the inducer, measured beside those of the baselines if there are query rows."""
         loaded, episode = self.loaded, self.episode
-        notes = (*loaded.notes, *loaded.split_notes, *draw_notes(loaded.task, episode))
+        notes = (*loaded.notes, *loaded.split_notes, *self.drawn)
         instruction = self._prepared(inducer, output_file)
         output_file(instruction)
         if instruction.shortlist:

@@ -4,7 +4,7 @@ A training reward may use another measure (`train/measures.py`), and GEPA search
 scored: with one failure, macro-F1 is `None` and `measurement` raises an error.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,9 +12,14 @@ from promptmii import metrics
 from promptmii.errors import DataError, ScoreRefusedError, counted
 from promptmii.follower import Follower, Prediction, Predictor
 from promptmii.instruction import Instruction, Measurement
-from promptmii.markup import table_html, text_html
+from promptmii.markup import brief, table_html, text_html
 from promptmii.models.base import FailureKind, Usage
 from promptmii.task import Example, content_key
+
+MOST_UNPARSED = 0.05
+"""With a larger share of answers that name no label, a score says more about the follower than about the prompt."""
+FEWEST_ROWS = 20
+"""On fewer rows, a score may be chance."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +132,25 @@ class Scored:
             shortlist_recall=self.shortlist_recall,
             data_key=content_key([(e.text, e.label) for e in self.query]),
         )
+
+
+def caveats(results: Mapping[str, Scored]) -> tuple[str, ...]:
+    """Warnings about the scores of prompts, by name, on the same rows."""
+    warnings: list[str] = []
+    rows = min((scored.n for scored in results.values()), default=FEWEST_ROWS)
+    if rows < FEWEST_ROWS:
+        warnings.append(f"The score rests on {counted(rows, 'row')} and may be chance: give {FEWEST_ROWS} or more.")
+    many = {name: scored for name, scored in results.items() if scored.n_unparsed > MOST_UNPARSED * scored.n}
+    if many:
+        counts = ", ".join(f"{scored.n_unparsed} of {scored.n} ({name})" for name, scored in many.items())
+        first = next(iter(many.values()))
+        pairs = zip(first.query, first.predictions, strict=True)
+        label, answer = next((row.label, p.answer or "") for row, p in pairs if p.label is None and p.failure is None)
+        warnings.append(
+            f"Answers name no label, such as {brief(answer)!r} instead of {label!r}: {counts}. They are misses: use "
+            "another follower, or --mode choose."
+        )
+    return tuple(warnings)
 
 
 def _cure(kinds: Sequence[FailureKind]) -> str:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.models.faulty_server import FaultyServer, Reply, completion, serving
@@ -102,6 +103,46 @@ def test_induce_says_unknown_if_the_server_reports_no_tokens(tmp_path: Path) -> 
     assert (instruction.cost.calls, instruction.cost.tokens, instruction.cost.money) == (1, None, None)
     assert instruction.measured is not None
     assert instruction.measured.prompt_tokens_per_query is None
+
+
+def test_induce_says_whether_the_instruction_wins_beyond_noise(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    labels = ["good", "bad"] * 30
+    path.write_text("text,label\n" + "".join(f"a {label} text {i},{label}\n" for i, label in enumerate(labels)))
+
+    def answer(body: dict[str, Any]) -> Reply:
+        prompt = body["messages"][-1]["content"]
+        is_bad = prompt.rfind("a bad text") > prompt.rfind("a good text")
+        return completion("bad" if is_bad and "Read the adjective." in prompt else "good")
+
+    with serving(FaultyServer([completion("Read the adjective.")], default=answer)) as server:
+        options = ["--generator", "openai:m", "--base-url", server.url, "--mode", "generate", "-n", "4"]
+        done = run("induce", path, *options, "--yes", "-o", tmp_path / "made.json")
+    assert done.exit_code == 0, done.stderr
+    assert "The induced instruction is better than naive: macro-F1 +0." in done.stdout
+    assert "Warning" not in done.stdout
+    assert "Next: edit" not in done.stdout
+
+
+def test_answers_that_name_no_label_are_no_silent_zeros(tmp_path: Path) -> None:
+    path = tmp_path / "made.json"
+    words = "Answers name no label, such as 'I cannot tell.' instead of '"
+    with serving(FaultyServer(default=lambda _: completion("I cannot tell."))) as server:
+        options = ["--base-url", server.url, "--mode", "generate"]
+        made = run("induce", demo_path(), *options, "--generator", "openai:m", "-n", "6", "--eval", "30", "-o", path)
+        assert f"Warning: {words}" in made.stdout
+        assert "30 of 30 (naive), 30 of 30 (icl), 30 of 30 (mii). They are misses: use" in made.stdout
+        assert "Next: edit" not in made.stdout
+        options += ["--follower", "openai:m"]
+        assert words in run("compare", path, "naive", "--data", demo_path(), *options).stdout
+        assert words in run("score", path, demo_path(), *options).stdout
+
+
+def test_induce_advises_more_drafts_than_it_wrote(tmp_path: Path) -> None:
+    with serving(FaultyServer(default=lambda _: completion("refund"))) as server:
+        options = ["--generator", "openai:m", "--base-url", server.url, "--mode", "generate", "-n", "8", "--eval", "20"]
+        done = run("induce", demo_path(), *options, "--best-of", "6", "--yes", "-o", tmp_path / "made.json")
+    assert "more drafts compete (--best-of 12)" in done.stdout
 
 
 @pytest.mark.parametrize(

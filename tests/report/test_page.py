@@ -6,6 +6,7 @@ import json
 import re
 import zlib
 from collections.abc import Iterator
+from dataclasses import replace
 from html import unescape
 from importlib import resources
 from itertools import product
@@ -26,7 +27,7 @@ from promptmii.report import headline, page_data
 from promptmii.report.output import Files
 from promptmii.report.page import legend, write_report
 from promptmii.report.results import Results
-from promptmii.report.scores import chosen_n
+from promptmii.report.scores import all_cells, chosen_n
 from promptmii.report.statistics import paired
 from promptmii.task import Example
 
@@ -283,6 +284,15 @@ def test_a_users_own_method_is_under_test_beside_baselines(tmp_path: Path) -> No
     (scores,) = Results(Run.read(write_run(tmp_path / "run", 7, ("naive", "my-own"), (5,), 1, rows=20))).by_scope
     assert headline.finding(scores, 5, headline.claims([(scores, 5)])).startswith("With 5 examples, my-own scores")
     assert "from a model" not in headline.winner(scores, 5), "that is unknown for a user's own method"
+
+
+def test_the_facts_name_the_whole_revision_of_a_server(tmp_path: Path) -> None:
+    run = Run.read(write_run(tmp_path / "run", 1, ("naive",), (5,), 1, rows=10))
+    served = "http://127.0.0.1:8000/v1/models m"
+    revisions = {"openai:m": served}
+    records = {key: record.model_copy(update={"revisions": revisions}) for key, record in run.records.items()}
+    run = replace(run, records=records)
+    assert headline.facts(run, all_cells(run), ["run"])["Revisions"] == f"openai:m {served}"
 
 
 def test_no_selector_of_the_script_contains_data() -> None:

@@ -144,6 +144,17 @@ def test_points_are_means_over_the_same_tasks(scores: Scores) -> None:
     assert "icl leads" not in headline.winner(changed, 20)
 
 
+def test_methods_that_score_the_same_tie_and_a_lead_within_noise_is_called_that() -> None:
+    noise = np.array([0.1, -0.1, 0.1, -0.1, 0.1, -0.1])
+    means = np.array([0.4472, 0.4471, 0.44, 0.2])
+    scores = scores_from(means[:, None] + np.outer([0, 0, 1, 0], noise))
+    assert re.match(r"m0, m1 tie at n=20 .* 0\.447, at .* for m0, within noise of m2\.", headline.winner(scores, 20))
+    assert re.match(
+        r"m0 leads at n=20 .* 0\.447, [^,]+ per query\.$",
+        headline.winner(scores_from(means[[0, 3], None] + 0 * noise), 20),
+    )
+
+
 def test_failed_cells_are_counted_and_named(cells: pd.DataFrame, grid: Run) -> None:
     means = [
         mean for scope in scores_module.scopes(cells) for mean in statistics.means(scores_module.scores(cells, scope))

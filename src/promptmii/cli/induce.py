@@ -36,7 +36,7 @@ LONGEST_TEXT = 100
 class _WritingOptions:
     """How to write and measure the instruction."""
 
-    n: Annotated[int, N("Examples the generator reads.")] = 20
+    n: Annotated[int | None, N("Examples the generator reads. Default: 20, or fewer from a small table.")] = None
     generator: Generator = WRITER
     follower: Annotated[
         str | None, typer.Option(help=f"Model that labels: {DEFAULT}, {PREFIXES} Default: the generator's base model.")
@@ -78,8 +78,9 @@ class _WritingOptions:
         from promptmii.config import InduceSettings
 
         names = "n generator follower mode calibration shortlist best_of budget evaluate test seed"
+        values = {name: getattr(self, name) for name in names.split()}
         return InduceSettings.of(
-            **{name: getattr(self, name) for name in names.split()},
+            **{name: value for name, value in values.items() if value is not None},
             template=str(self.template) if self.template else None,
             start=None if self.start is None else prompt_of(self.start),
             keep=tuple(self.keep or ()),
@@ -118,7 +119,7 @@ def induce(
     if json:
         dump(induced.as_json())
     else:
-        _show(induced)
+        _show(induced, writing.best_of)
 
 
 def _show_data(loaded: "LoadedTask") -> None:
@@ -136,7 +137,7 @@ def _show_data(loaded: "LoadedTask") -> None:
         say(f"Other columns might be meant: {', '.join(columns.doubts)}. Name yours with --text and --label.")
 
 
-def _show(result: "Induced") -> None:
+def _show(result: "Induced", drafts: int) -> None:
     from rich.panel import Panel
 
     notes((*result.notes, *result.instruction.provenance.notes))
@@ -147,10 +148,14 @@ def _show(result: "Induced") -> None:
         out.write_line(str(result.break_even or unknown))
         for warning in result.warnings:
             warn(warning)
-        if result.warnings and result.path:
+        for verdict in result.verdicts:
+            if verdict not in result.warnings:
+                out.write_line(verdict)
+        doubtful = not set(result.warnings) <= set(result.verdicts)  # no verdict on the text then
+        if result.warnings and not doubtful and result.path:
             out.write_line(
-                f"Next: edit the text and measure it again (promptmii edit {result.path}), or let drafts compete "
-                "(--best-of 5)."
+                f"Next: edit the text and measure it again (promptmii edit {result.path}), or let more drafts "
+                f"compete (--best-of {max(5, 2 * drafts)})."
             )
     if result.path:
         out.write_line(f"Saved to {result.path}. Use it with: promptmii predict {result.path} NEW_DATA")

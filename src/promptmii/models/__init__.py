@@ -43,16 +43,20 @@ __all__ = [
 ]
 
 
-def check_reference(reference: str) -> None:
+def check_reference(reference: str, base_url: str | None = None) -> None:
     """Raise `UnknownModelError` if a reference has none of the known forms. Does not load the model."""
     if not (ServerReference.parse(reference) or is_local(reference)):
-        raise _unknown(reference)
+        raise _unknown(reference, base_url)
 
 
-def _unknown(reference: str) -> UnknownModelError:
+def _unknown(reference: str, base_url: str | None) -> UnknownModelError:
     kind = re.split("[:+@]", reference)[0]
-    # The message lists the known forms itself.
-    hint = "" if kind in KINDS else nearest(kind, (*EMBEDDED, *WRITERS, *KINDS)).partition("Known:")[0]
+    if kind in KINDS:
+        hint = ""
+    elif base_url:  # the user means a model on that server
+        hint = f"The model of that name at {base_url} is openai:{reference}. "
+    else:  # the message lists the known forms itself
+        hint = nearest(kind, (*EMBEDDED, *WRITERS, *KINDS)).partition("Known:")[0]
     return UnknownModelError(f"Unknown model reference {reference!r}. {hint}Expected one of: {'; '.join(FORMS)}.")
 
 
@@ -74,7 +78,7 @@ def load_model(reference: str, http: HttpConfig | None = None) -> LanguageModel:
         return load_gguf(reference, gguf, http.context_length if http else None)
     weights = weights_of(reference)
     if weights is None:
-        raise _unknown(reference)
+        raise _unknown(reference, http and http.base_url)
     from promptmii.models.hf.model import TransformersModel
 
     return TransformersModel.load(reference, weights)

@@ -236,7 +236,7 @@ class LanguageModel(Protocol):
         """Choose an option for each chat. A common prefix of the chats in a batch is computed only once.
 
         Raises `ConfigError` for invalid options, `UnsupportedError` if the engine can neither compare likelihoods nor
-        enforce a choice.
+        enforce a choice. An empty batch finds that out before there is a text.
         """
         ...
 

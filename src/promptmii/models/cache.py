@@ -60,6 +60,8 @@ class Cached(Wrapper):
         )
 
     def choose(self, chats: Sequence[Chat], options: Sequence[str]) -> list[Choice | Failure]:
+        if not chats:  # asks whether the model can choose
+            return self._model.choose(chats, options)
         # A local model serves one thread at a time. Waiting here lets other threads find equal questions in the cache.
         with self._turn if self.card.batches else nullcontext():
             return self._answers(chats, ["choose", *options], lambda batch: self._model.choose(batch, options), _CHOICE)

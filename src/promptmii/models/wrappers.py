@@ -135,7 +135,7 @@ class Watched(Wrapper):
         self, call: Callable[[Sequence[Chat]], list[Answer | Failure]], chats: Sequence[Chat], size: int
     ) -> list[Answer | Failure]:
         answers: list[Answer | Failure] = []
-        for start in range(0, len(chats), max(size, 1)):
+        for start in range(0, max(len(chats), 1), max(size, 1)):  # an empty batch asks whether the model can answer
             batch = call(chats[start : start + size])
             answers += batch
             with _reporting:

@@ -20,10 +20,10 @@ from promptmii.report.statistics import LEVEL, Mean, Paired, detectable, means, 
 from promptmii.report.tables import NOTHING, ReportTable, number, p_value, pair_row, prompt_length, span, with_interval
 from promptmii.train.run_folder import VALIDATION, Curves
 
-REVISION_LENGTH = 16
-"""Characters shown of a model's revision."""
 LISTED_NAMES = 8
 """Names that a fact lists; more are counted."""
+DIGITS = 3
+"""Decimals of the leader's score. Methods tie if these are equal."""
 
 
 def facts(run: Run, cells: pd.DataFrame, folders: Iterable[object]) -> dict[str, str]:
@@ -38,9 +38,7 @@ def facts(run: Run, cells: pd.DataFrame, folders: Iterable[object]) -> dict[str,
     rows = sorted({int(count) for count in live["rows"].dropna()})
     generators, followers, modes = ([*live[name].dropna().unique()] for name in ("generator", "follower", "mode"))
     # A model has several if its weights changed under one name, or if machines used different number formats.
-    revisions = dict.fromkeys(
-        f"{name} {revision[:REVISION_LENGTH]}" for record in records for name, revision in record.revisions.items()
-    )
+    revisions = dict.fromkeys(f"{name} {revision}" for record in records for name, revision in record.revisions.items())
     done = int(live["macro_f1"].notna().sum())
     damaged = f", {counted(len(run.damaged), 'damaged line')}" if run.damaged else ""
     dates = sorted(record.finished[:10] for record in records)
@@ -134,18 +132,27 @@ def claim_table(planned: Sequence[Claim]) -> ReportTable:
 
 
 def winner(scores: Scores, n: int) -> str:
-    """A sentence on the method with the highest mean at n over shared tasks, under test or not."""
-    ranked = sorted(shared_means(scores, n), key=lambda mean: -mean.mean)
+    """A sentence on the methods with the highest mean at n over shared tasks, under test or not.
+
+    Those with the same rounded mean tie, the shortest prompts first. A lead whose interval includes 0 is within noise.
+    """
+    ranked = sorted(shared_means(scores, n), key=lambda mean: (-round(mean.mean, DIGITS), mean.tokens))
     if not ranked:
         return f"No method has a score at n={n}."
-    best = ranked[0]
-    caveat = " It needs no instruction from a model." if is_unwritten(best.series.method) else ""
+    best, *others = ranked
+    name, score = best.series.name, number(best.mean, DIGITS)
+    tied = [mean.series.name for mean in others if number(mean.mean, DIGITS) == score]
+    behind = [paired(scores, name, mean.series.name, n) for mean in others[len(tied) :]]
+    close = [pair.b for pair in behind if pair.low <= 0 <= pair.high]
+    it = name if tied else "It"
+    caveat = f" {it} needs no instruction from a model." if is_unwritten(best.series.method) else ""
     if role(best.series.method) is Role.CONTROL:
-        caveat = " It is a control: it lacks the content that is meant to help."
+        caveat = f" {it} is a control: it lacks the content that is meant to help."
     part = f" over {best.tasks} of {len(scores.tasks)} tasks" if best.tasks < len(scores.tasks) else ""
     return (
-        f"{best.series.name} leads at n={n} with a mean macro-F1 of {number(best.mean)}{part}, "
-        f"at {prompt_length(best.tokens)}.{caveat}"
+        f"{listed([name, *tied], LISTED_NAMES)} {'tie' if tied else 'leads'} at n={n} with a mean macro-F1 of "
+        f"{score}{part}, at {prompt_length(best.tokens)}{f' for {name}' if tied else ''}"
+        f"{f', within noise of {listed(close, LISTED_NAMES)}' if close else ''}.{caveat}"
     )
 
 

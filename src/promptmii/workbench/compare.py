@@ -15,6 +15,7 @@ from promptmii.follower import Follower, Predictor, resolve_calibration
 from promptmii.inducers import METHODS, Kit, Method, SFTMethod, Writer, WrittenBy, method_named
 from promptmii.instruction import EDITED, Instruction
 from promptmii.progress import QUIET, Progress
+from promptmii.scoring import caveats
 from promptmii.task import Support
 from promptmii.workbench.followers import FollowerLike, open_followers
 from promptmii.workbench.formats import csv_text
@@ -169,7 +170,8 @@ def compare(
             followers.progress.step(f"Scoring {name}", len(rows.query))
             result = measure(name, predictor, prepared, rows.query, bound.model.card.price)
             results.append(refuse_failures(result))
-    return Comparison(tuple(results), differences(results), (*rows.notes, *_notes(results, labels)))
+    notes = (*rows.notes, *_notes(results, labels), *caveats({row.name: row.scored for row in results}))
+    return Comparison(tuple(results), differences(results), notes)
 
 
 def differences(rows: Sequence[Measured]) -> dict[str, metrics.Difference]:

@@ -14,7 +14,7 @@ from promptmii.instruction import EDITED, CalibrationKind, Cost, Instruction
 from promptmii.markup import table_html
 from promptmii.models.base import Price
 from promptmii.progress import QUIET, Progress
-from promptmii.scoring import Scored
+from promptmii.scoring import Scored, caveats
 from promptmii.scoring import score as score_rows
 from promptmii.task import Example, Support
 from promptmii.workbench.followers import FollowerLike, calibration_notes, open_followers
@@ -141,7 +141,8 @@ def score(
             fitting_notes = tuple(f"{refit.origin}: {note}" for note in read)
         followers.progress.step("Scoring", len(rows))
         result = measure(prompt_name(prompt), bound, instruction, rows, bound.model.card.price)
-    return replace(result, notes=(*loaded.notes, *left_out, *fitting_notes))
+    doubts = caveats({result.name: result.scored})
+    return replace(result, notes=(*loaded.notes, *left_out, *doubts, *fitting_notes))
 
 
 def bind(follower: Follower, instruction: Instruction) -> Instruction:
