@@ -106,6 +106,11 @@ def run_training(
     else:
         made = f"Made {path}. " if path.exists() else ""
         out.write_line(f"{made}See the curves: promptmii report {path.parent}")
+    if not json and stage_name != "best-of":
+        from promptmii.train.loop import BEST
+
+        missing = "" if path.name == BEST else f"No validation gave a score, so there is no {BEST}/. "
+        out.write_line(f"{missing}Use it with: promptmii induce ... --generator hf:{path}")
 
 
 @app.command("launch")
