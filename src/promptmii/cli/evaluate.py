@@ -163,7 +163,7 @@ def _show(run: "Run", folder: Path, *, as_json: bool) -> None:
     for line in run.damaged:
         warn(f"{line}; its cell was run again.", word="Unreadable:")
     if run.failed:
-        out.write_line("Run the failed cells again with --retry-failed.")
+        out.write_line("Once the cause is gone, run the failed cells again with --retry-failed.")
     out.write_line(f"See the results with: promptmii report {folder}")
 
 
