@@ -25,6 +25,7 @@ from promptmii.cli.options import (
     comma_separated,
     prices_of,
     settings_of,
+    show_defaults,
     whole_numbers,
 )
 from promptmii.cli.terminal import count, dump, out, say, table, warn
@@ -38,7 +39,15 @@ if TYPE_CHECKING:
 
 
 class Evaluate(TyperCommand):
-    """Lists the methods in its help. They are imported only for that, because the import is slow."""
+    """Shows defaults and methods in its help. They are imported only for that, because the import is slow."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the options with the defaults of their settings."""
+        from promptmii.config import Endpoint
+        from promptmii.evaluation.plan import EvaluateSettings
+
+        show_defaults(self, Endpoint, EvaluateSettings)
+        super().format_options(ctx, formatter)
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
         """Write one line per method, with the model that writes for it and its options."""
