@@ -71,6 +71,20 @@ def test_without_a_terminal_each_result_is_a_line(capsys: pytest.CaptureFixture[
     assert capsys.readouterr().err.splitlines() == ["Running the cells ...", "[1/2 cells] shop, mii: macro-F1 0.500"]
 
 
+def test_without_a_terminal_lines_tell_the_time_left_and_that_a_silent_step_runs() -> None:
+    file = io.StringIO()
+    with listener(Terminal(file=file), first=0.05, silence=0.1) as progress:
+        progress.step("Labelling", 200)
+        for _ in range(6):
+            progress.advance()
+            time.sleep(0.02)
+        time.sleep(0.3)
+    step, count, silent, *_ = file.getvalue().splitlines()
+    assert step == "Labelling ..."
+    assert re.fullmatch(r"\[[3-6]/200 rows, [\d.]+ rows/s, 0:\d\d left\] Labelling", count)
+    assert silent == "Labelling: running for 0:00"
+
+
 def test_quiet_is_quiet(capsys: pytest.CaptureFixture[str]) -> None:
     with listening(quiet=True) as progress:
         progress.step("Scoring", 2)

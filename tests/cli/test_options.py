@@ -3,10 +3,13 @@
 from collections.abc import Iterator
 
 from tests.test_docs import COMMANDS
+from typer.testing import CliRunner
 
+from promptmii.cli import app
 from promptmii.cli.options import settings_of
 from promptmii.evaluation.plan import EvaluateSettings
 from promptmii.schema import Settings
+from promptmii.train.settings import TrainSettings
 
 RUN_ONLY = {"recipe", "output", "set_", "retry_failed", "forget_answers", "dry_run", "json", "_list"}
 """Options about one run, which are not settings."""
@@ -29,6 +32,22 @@ def test_every_option_of_evaluate_is_a_setting_and_every_setting_an_option() -> 
     for name in known:
         (top,) = settings_of([f"{name}=1"])
         assert top == name.partition(".")[0]
+
+
+def test_help_shows_the_defaults_of_settings() -> None:
+    def words(command: str) -> str:
+        help_text = " ".join(CliRunner().invoke(app, [command, "--help"]).stdout.split())
+        return help_text.replace("- ", "-")  # help breaks lines after hyphens
+
+    grid, train = EvaluateSettings.of(tasks=["suite"]), TrainSettings()
+    shown = words("evaluate")
+    assert f"Comma-separated; listed below. [default: ({', '.join(grid.methods)})]" in shown
+    assert f"[default: ({', '.join(map(str, grid.n))})]" in shown
+    for value in (grid.seeds, grid.evaluate, grid.mode, grid.followers[0], grid.generators[0], grid.workers):
+        assert f"[default: ({value})]" in shown
+    for command in ("train", "launch"):
+        assert f"[default: ({train.model})]" in words(command)
+        assert f"Random seed. [default: ({train.seed})]" in words(command)
 
 
 def test_an_option_is_spelled_the_same_everywhere() -> None:

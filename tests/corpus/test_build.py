@@ -104,6 +104,15 @@ def test_a_corpus_without_a_task_is_an_error_that_names_the_reasons(tmp_path: Pa
 
 
 @pytest.mark.slow
+def test_a_dropped_dataset_is_advised_in_the_settings_of_a_build(tmp_path: Path) -> None:
+    folder_of_tasks(tmp_path / "data", 1)
+    (tmp_path / "data" / "ids.csv").write_bytes(as_csv([{"text": f"text {i}", "code": f"{i}"} for i in range(40)]))
+    built = build_corpus(settings(tmp_path / "data"), tmp_path / "corpus", until="columns")
+    (reason,) = [entry.reason for entry in built.stages["columns"] if not entry.kept]
+    assert reason.endswith("Name it with columns.label.")
+
+
+@pytest.mark.slow
 def test_a_killed_build_resumes_without_fetching_twice(tmp_path: Path) -> None:
     folder_of_tasks(tmp_path / "data", 60)
     fetched = tmp_path / "corpus" / "stages" / "fetch.jsonl"

@@ -418,16 +418,37 @@ def test_a_card_needs_a_folder_for_its_figures(tmp_path: Path) -> None:
         write_card(tmp_path)
 
 
-def test_a_dropped_task_cannot_be_held_out() -> None:
-    tasks = [
+def small_tasks(*topics: str) -> list[Task]:
+    return [
         Task(
             f"r:{topic}",
             ("a", "b"),
             tuple(Example(row["text"], row["label"]) for row in rows(topic, ["a", "b"], 9)),
             (),
         )
-        for topic in ("one", "two")
+        for topic in topics
     ]
+
+
+@pytest.mark.parametrize(
+    ("topics", "heldout", "expected"),
+    [
+        (("one", "two", "three", "four"), (), {"train": 3, "validation": 1}),
+        (("one", "two"), ("r:one",), {"train": 1, "heldout": 1}),
+        (("one",), (), {"train": 1}),
+    ],
+)
+def test_a_small_corpus_has_a_task_for_validation_if_one_is_left_to_train_on(
+    topics: tuple[str, ...], heldout: tuple[str, ...], expected: dict[str, int]
+) -> None:
+    tasks = small_tasks(*topics)
+    names = [TaskName(task.name, task.name) for task in tasks]
+    assigned = assign(names, [], duplicates.sign_texts(tasks, 0.7), SplitSettings(heldout_tasks=heldout))
+    assert Counter(assigned.split.values()) == expected
+
+
+def test_a_dropped_task_cannot_be_held_out() -> None:
+    tasks = small_tasks("one", "two")
     names = [TaskName(task.name, "r") for task in tasks]
     settings = SplitSettings(per_repository=1, heldout_tasks=("r:one", "r:two"))
     with pytest.raises(ConfigError, match=r"'r:\w+', which was dropped: r has 2 configurations"):

@@ -3,6 +3,7 @@
 
 import json
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -205,6 +206,16 @@ def test_the_server_from_the_environment_is_only_a_default(server, tmp_path) -> 
         assert CliRunner().invoke(app, command, env={"OPENAI_BASE_URL": environment}).exit_code == 0
         assert len(Run.read(tmp_path / name).records) == 1
         assert not Run.read(tmp_path / name).failed
+
+
+def test_the_command_ends_with_the_results(server, tmp_path) -> None:
+    command = ["evaluate", "--tasks", write_task(tmp_path, "shop"), "--methods", "naive", "--eval", "6"]
+    command += ["--follower", "openai:m", "--base-url", server.url, "--mode", "generate", "-o", tmp_path / "run"]
+    done = CliRunner().invoke(app, [*map(str, command)])
+    (record,) = Run.read(tmp_path / "run").records.values()
+    measured = record.instruction.measured
+    assert re.search(rf"^ ?naive +{measured.macro_f1:.3f} \[.*1 of 1", done.stdout, re.M)
+    assert done.stdout.splitlines()[-1] == f"See figures and tests with: promptmii report {tmp_path / 'run'}"
 
 
 def test_another_context_length_makes_another_cell(server, tmp_path) -> None:

@@ -119,6 +119,21 @@ def test_the_two_instructions_are_for_a_task_with_hidden_names(page: Path) -> No
     assert len(re.findall(r"^\| class \d \|", section, re.M)) == 4
 
 
+def test_the_command_prints_the_results_of_the_page(runs: list[Path], tmp_path: Path) -> None:
+    command = ["report", str(runs[0]), str(runs[4]), "--markdown", str(tmp_path / "page.md")]
+    shown = CliRunner().invoke(app, command)
+    rows = json.loads(CliRunner().invoke(app, [*command, "--json"]).stdout)["results"]
+    assert {row["method"] for row in rows} == {*METHODS}
+    for row in rows:
+        assert row["macro_f1"] == pytest.approx(np.mean([*scores(runs, row["method"], 20).values()]))
+        assert (row["n"], row["tasks"], row["follower"]) == (20, 8, "smol")
+        interval = f"{row['macro_f1']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
+        assert re.search(rf"^ ?{row['method']} +{re.escape(interval)} .* 8 of 8", shown.stdout, re.M)
+    assert [row["macro_f1"] for row in rows] == sorted((row["macro_f1"] for row in rows), reverse=True)
+    training_only = CliRunner().invoke(app, ["report", str(runs[4]), "-o", str(tmp_path / "curves"), "--json"])
+    assert json.loads(training_only.stdout)["results"] == []
+
+
 def test_a_new_page_and_its_figures_replace_the_old_ones(runs: list[Path], tmp_path: Path) -> None:
     path = write_markdown(runs, tmp_path / "page.md")
     (tmp_path / "page" / "mine.svg").write_text("<svg/>")

@@ -1,8 +1,9 @@
-"""Shows `Progress` on standard error: a bar with rate and remaining time, or plain lines without a terminal."""
+"""Shows `Progress` on standard error with rate and remaining time: a bar, or plain lines without a terminal."""
 
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
+from threading import Event, Thread
 
 from rich.progress import BarColumn, ProgressColumn, SpinnerColumn, Task, TaskID
 from rich.progress import Progress as Bars
@@ -16,8 +17,12 @@ NARROW = 70
 """Terminal width in columns below which the bar is hidden."""
 SPEED_PERIOD = 600.0
 """Seconds over which the speed is averaged. It is long because grid cells take minutes."""
+FIRST_REPORT = 5.0
+"""Seconds until the first progress line of a step."""
 REPORT_EVERY = 30.0
 """Seconds between two progress lines of a step."""
+SILENCE = 60.0
+"""Seconds without a line after which one says that the step still runs."""
 SCALED = {"bytes": ("MB", 1e6)}
 """Units shown in multiples: symbol and size."""
 
@@ -33,10 +38,15 @@ def listening(*, quiet: bool = False) -> Generator[Progress]:
 
 
 @contextmanager
-def listener(terminal: Terminal) -> Generator[Progress]:
+def listener(terminal: Terminal, *, first: float = FIRST_REPORT, silence: float = SILENCE) -> Generator[Progress]:
     """Show a bar on a terminal, lines elsewhere."""
     if not terminal.is_terminal or terminal.is_dumb_terminal:
-        yield _Lines(terminal)
+        lines, ended = _Lines(terminal, first), Event()
+        Thread(target=lines.keep_reporting, args=(ended, silence), daemon=True).start()
+        try:
+            yield lines
+        finally:
+            ended.set()
     else:
         wide = terminal.width >= NARROW
         bar = [BarColumn(bar_width=24)] if wide else []
@@ -46,34 +56,6 @@ def listener(terminal: Terminal) -> Generator[Progress]:
             yield _Bar(bars, terminal)
         finally:
             bars.stop()
-
-
-class _Lines:
-    """One line per step and per named result, and a count every `REPORT_EVERY` seconds."""
-
-    def __init__(self, terminal: Terminal) -> None:
-        self._say = terminal.write_line
-        self._name, self._done, self._total, self._unit = "", 0, None, "rows"
-        self._spent = 0.0
-        self._reported = time.monotonic()
-
-    def step(self, name: str, total: int | None = None, unit: Unit = "rows") -> None:
-        self._name, self._done, self._total, self._unit = name, 0, total, unit
-        self._spent = 0.0
-        self._reported = time.monotonic()
-        self._say(f"{name} ...")
-
-    def advance(self, amount: int = 1, done: str = "", *, money: float | None = None) -> None:
-        self._done += amount
-        self._spent += money or 0.0
-        now = time.monotonic()
-        if done or now - self._reported >= REPORT_EVERY:
-            self._reported = now
-            count = _count(self._done, self._total, self._unit) + _spent(self._spent)
-            self._say(f"[{count}] {done or self._name}")
-
-    def note(self, message: str) -> None:
-        self._say(message)
 
 
 class _Bar:
@@ -98,6 +80,35 @@ class _Bar:
         self._say(message)  # rich keeps the bar below printed lines
 
 
+class _Lines(_Bar):
+    """One line per step and per named result, and a count now and then. Its bars only count; they are never shown."""
+
+    def __init__(self, terminal: Terminal, first: float) -> None:
+        super().__init__(Bars(console=terminal, disable=True, speed_estimate_period=SPEED_PERIOD), terminal)
+        self._first, self._pause, self._reported = first, first, time.monotonic()
+
+    def step(self, name: str, total: int | None = None, unit: Unit = "rows") -> None:
+        super().step(name, total, unit)
+        self._reported, self._pause = time.monotonic(), self._first
+        self._say(f"{name} ...")
+
+    def advance(self, amount: int = 1, done: str = "", *, money: float | None = None) -> None:
+        super().advance(amount, done, money=money)
+        now = time.monotonic()
+        if done or now - self._reported >= self._pause:
+            self._reported, self._pause = now, REPORT_EVERY
+            for task in self._bars.tasks:
+                self._say(f"[{_counted(task)}] {done or task.description}")
+
+    def keep_reporting(self, ended: Event, silence: float) -> None:
+        """Until the end, say how long a step has been running if it was silent for so many seconds."""
+        while not ended.wait(silence):
+            if time.monotonic() - self._reported >= silence:
+                for task in self._bars.tasks:
+                    if not task.finished:
+                        self._say(f"{task.description}: running for {_clock(task.elapsed)}")
+
+
 class _NameColumn(ProgressColumn):
     """The step and its latest result, truncated to the terminal's width."""
 
@@ -113,22 +124,27 @@ class _NameColumn(ProgressColumn):
 
 
 class _CountColumn(ProgressColumn):
-    """Count, rate and remaining time; elapsed time until there is a count."""
+    """What `_counted` says."""
 
     def __init__(self, wide: bool) -> None:
         super().__init__(Column(no_wrap=True))
         self._wide = wide
 
     def render(self, task: Task) -> Text:
-        if not task.total and not task.completed:
-            return styled(_clock(task.elapsed), "dim")
-        unit = str(task.fields["unit"])
-        parts = [_count(int(task.completed), None if task.total is None else int(task.total), unit)]
-        if task.speed and self._wide:
-            parts.append(_rate(task.speed, unit))
-        if task.time_remaining is not None:
-            parts.append(f"{_clock(task.time_remaining)} left")
-        return styled(", ".join(parts) + _spent(task.fields["spent"]), "dim")
+        return styled(_counted(task, rate=self._wide), "dim")
+
+
+def _counted(task: Task, *, rate: bool = True) -> str:
+    """Count, rate and remaining time; elapsed time until there is a count."""
+    if not task.total and not task.completed:
+        return _clock(task.elapsed)
+    unit = str(task.fields["unit"])
+    parts = [_count(int(task.completed), None if task.total is None else int(task.total), unit)]
+    if task.speed and rate:
+        parts.append(_rate(task.speed, unit))
+    if task.time_remaining is not None:
+        parts.append(f"{_clock(task.time_remaining)} left")
+    return ", ".join(parts) + _spent(task.fields["spent"])
 
 
 def _count(done: int, total: int | None, unit: str) -> str:

@@ -25,6 +25,7 @@ from promptmii.cli.options import (
     comma_separated,
     prices_of,
     settings_of,
+    show_defaults,
     whole_numbers,
 )
 from promptmii.cli.terminal import count, dump, out, say, table, warn
@@ -34,10 +35,19 @@ if TYPE_CHECKING:
     from promptmii.evaluation import MethodEstimate
     from promptmii.inducers import Method
     from promptmii.records import Run
+    from promptmii.report.results import Results
 
 
 class Evaluate(TyperCommand):
-    """Lists the methods in its help. They are imported only for that, because the import is slow."""
+    """Shows defaults and methods in its help. They are imported only for that, because the import is slow."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the options with the defaults of their settings."""
+        from promptmii.config import Endpoint
+        from promptmii.evaluation.plan import EvaluateSettings
+
+        show_defaults(self, Endpoint, EvaluateSettings)
+        super().format_options(ctx, formatter)
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
         """Write one line per method, with the model that writes for it and its options."""
@@ -163,8 +173,20 @@ def _show(run: "Run", folder: Path, *, as_json: bool) -> None:
     for line in run.damaged:
         warn(f"{line}; its cell was run again.", word="Unreadable:")
     if run.failed:
-        out.write_line("Run the failed cells again with --retry-failed.")
-    out.write_line(f"See the results with: promptmii report {folder}")
+        out.write_line("Once the cause is gone, run the failed cells again with --retry-failed.")
+    if done:
+        from promptmii.report.results import Results
+
+        _show_results(Results(run))
+    out.write_line(f"See figures and tests with: promptmii report {folder}")
+
+
+def _show_results(results: "Results") -> None:
+    for summary in results.summaries:
+        grid = table(summary.title, *map(str, summary.shown.columns))
+        for row in summary.shown.itertuples(index=False):
+            grid.add_row(*map(str, row))
+        out.write_table(grid)
 
 
 def _show_estimate(estimates: Sequence["MethodEstimate"], *, as_json: bool) -> None:
@@ -201,14 +223,20 @@ def report(
     """Report on runs: one self-contained page, figures (SVG, PNG, PDF, LaTeX), tables (CSV, Markdown, LaTeX)."""
     from promptmii.report.markdown import write_markdown
     from promptmii.report.page import write_report
+    from promptmii.report.results import Results, split_folders
 
     with listening(quiet=json) as progress:
         progress.step("Writing the report")
         markdown_page = write_markdown(runs, markdown) if markdown else None
         page = write_report(runs, output or Path("report")) if output or not markdown else None
+    evaluations, _ = split_folders(runs)
+    results = Results.read(evaluations) if evaluations else None
     if json:
-        dump({"markdown": markdown_page, "page": page})
+        rows = [row for summary in results.summaries for row in summary.rows] if results else []
+        dump({"markdown": markdown_page, "page": page, "results": rows})
         return
+    if results:
+        _show_results(results)
     if markdown_page:
         say(f"Wrote {markdown_page}.")
     if page:

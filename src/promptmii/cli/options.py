@@ -17,6 +17,7 @@ from promptmii.models.references import DEFAULT, PREFIXES, WRITER
 
 if TYPE_CHECKING:
     from promptmii.models.base import Price
+    from promptmii.schema import Settings
 
 
 def _list_recipes(ctx: typer.Context, requested: bool) -> None:
@@ -34,7 +35,9 @@ def _list_recipes(ctx: typer.Context, requested: bool) -> None:
     raise typer.Exit
 
 
-Recipe = typer.Argument(help="TOML file, or the name of a recipe (see --list). Options override it.")
+Recipe = typer.Argument(
+    help="TOML file, or the name of a recipe (see --list). Options override it; it overrides defaults."
+)
 ListRecipes = Annotated[bool, typer.Option("--list", callback=_list_recipes, is_eager=True, help="Print the recipes.")]
 Data = Annotated[
     str,
@@ -115,6 +118,16 @@ def settings_of(assignments: list[str] | None) -> dict[str, Any]:
             tables = {key: tables}
         settings = merged(settings, tables)
     return settings
+
+
+def show_defaults(command: Any, *tables: "type[Settings]") -> None:
+    """Show the defaults of settings in a command's help. A setting has the name of its option, or the plural."""
+    settings = {name: field for table in tables for name, field in table.model_fields.items()}
+    for option in command.params:
+        field = settings.get(option.name) or settings.get(f"{option.name}s")
+        value = field.get_default(call_default_factory=True) if field and not field.is_required() else None
+        if value or type(value) is int:  # not None, False or an empty list
+            option.show_default = ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def prompt_of(argument: str) -> str:

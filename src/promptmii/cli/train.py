@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Column, Table
+from typer.core import TyperCommand
 
 from promptmii.cli.bars import listening
 from promptmii.cli.blocks import blocks
 from promptmii.cli.group import app
-from promptmii.cli.options import Json, ListRecipes, Recipe, Set, settings_of
+from promptmii.cli.options import Json, ListRecipes, Recipe, Set, settings_of, show_defaults
 from promptmii.cli.terminal import dump, facts, out, say, styled, warn
 from promptmii.errors import ConfigError, counted, listed
 
@@ -22,6 +23,17 @@ if TYPE_CHECKING:
 
 
 Run = Annotated[Path, typer.Option("--output", "-o", help="Run folder.")]
+
+
+class Train(TyperCommand):
+    """Shows the defaults of its settings in its help. They are imported only for that, because the import is slow."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the options with the defaults of their settings."""
+        from promptmii.train.settings import TrainSettings
+
+        show_defaults(self, TrainSettings)
+        super().format_options(ctx, formatter)
 
 
 @dataclass(frozen=True)
@@ -57,7 +69,7 @@ class _RunOptions:
         return words
 
 
-@app.command("train")
+@app.command("train", cls=Train)
 @blocks
 def run_training(
     recipe: Annotated[str, Recipe],
@@ -65,10 +77,7 @@ def run_training(
     output: Run = Path("runs/train"),
     stage: Annotated[
         str | None,
-        typer.Option(
-            help="rl (reinforcement), sft (fine-tuning on pairs) or best-of (keep the best drafts as pairs). "
-            "Default: the file's stage, or rl."
-        ),
+        typer.Option(help="rl (reinforcement), sft (fine-tuning on pairs) or best-of (keep the best drafts as pairs)."),
     ] = None,
     run: _RunOptions,
     dry_run: Annotated[
@@ -106,9 +115,14 @@ def run_training(
     else:
         made = f"Made {path}. " if path.exists() else ""
         out.write_line(f"{made}See the curves: promptmii report {path.parent}")
+    if not json and stage_name != "best-of":
+        from promptmii.train.loop import BEST
+
+        missing = "" if path.name == BEST else f"No validation gave a score, so there is no {BEST}/. "
+        out.write_line(f"{missing}Use it with: promptmii induce ... --generator hf:{path}")
 
 
-@app.command("launch")
+@app.command("launch", cls=Train)
 @blocks
 def launch_training(
     recipe: Annotated[str, Recipe],

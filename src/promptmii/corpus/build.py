@@ -1,5 +1,6 @@
 """Runs the five stages of a build. A stage handles one dataset at a time, and journals each outcome at once."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -48,6 +49,8 @@ DETAILS: Mapping[Stage, tuple[str, ...]] = {
     "split": ("split", "group", "labels", "train", "test"),
 }
 """Columns of each stage's table after name, kept and reason."""
+_OPTION = re.compile(r"--(text|label)\b")
+"""An option of other commands, which messages on tables name. In a build, it is a setting of the table [columns]."""
 
 
 @dataclass(frozen=True)
@@ -247,7 +250,7 @@ class _Build:
                 try:
                     result = Entry(key=key, name=entry.name, kept=True, detail=process(entry, key))
                 except DataError as error:
-                    result = Entry(key=key, name=entry.name, kept=False, reason=str(error))
+                    result = Entry(key=key, name=entry.name, kept=False, reason=_OPTION.sub(r"columns.\1", str(error)))
                 self._report(self._journals[stage].add(result))
             results.append(result)
         return results

@@ -88,7 +88,7 @@ class SplitSettings(Settings):
     """Assignment of tasks to splits."""
 
     validation: float = Field(default=0.1, ge=0, lt=1)
-    """Share of the tasks, in whole groups."""
+    """Share of the tasks, in whole groups; at least one task if two are not held out, unless the share is 0."""
     heldout: float = Field(default=0.1, ge=0, lt=1)
     heldout_tasks: tuple[str, ...] = ()
     """Tasks or repositories to hold out, each with its group. Replaces `heldout`."""

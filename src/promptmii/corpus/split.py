@@ -127,14 +127,18 @@ def _assign_groups(
         if dropped.keys() >= set(numbers):
             raise ConfigError(f"heldout_tasks names {name!r}, which was dropped: {dropped[numbers[0]]}.")
     heldout_names = {name.casefold() for name in settings.heldout_tasks}
+    named = [group for group in groups if any(tasks[number].is_named(heldout_names) for number in group)]
+    heldout = 0 if heldout_names else round(settings.heldout * total)
+    # Without validation, training cannot tell which weights are best; but it needs a task to train on first.
+    least = int(settings.validation > 0 and total - heldout - sum(map(len, named)) > 1)
     room: dict[Split, int] = {
-        "heldout": 0 if heldout_names else round(settings.heldout * total),
-        "validation": round(settings.validation * total),
+        "heldout": heldout,
+        "validation": max(least, round(settings.validation * total)),
         "train": total,
     }
     splits: dict[int, Split] = {}
     for group in groups:
-        if any(tasks[number].is_named(heldout_names) for number in group):
+        if group in named:
             split: Split = "heldout"
         elif len(group) > max(1, LARGEST_GROUP * total):
             split = "train"

@@ -24,7 +24,7 @@ from promptmii.report.methods import baselines, summary
 from promptmii.report.output import make_folder, replace_page
 from promptmii.report.results import Results
 from promptmii.report.scores import Scores, nearest_n, within
-from promptmii.report.statistics import Paired, means, paired
+from promptmii.report.statistics import Paired, means, paired, ranked
 from promptmii.report.tables import NOTHING, ReportTable, number, p_value, shortened, with_interval
 from promptmii.report.transfer import transfer_figure, transfer_table, transfers
 from promptmii.train.run_folder import VALIDATION
@@ -220,9 +220,9 @@ def _losses(scores: Scores, n: int) -> Iterator[str]:
 def _baseline_table(scores: Scores, cells: pd.DataFrame, n: int) -> ReportTable:
     """All methods with a score at n, compared with each baseline."""
     rivals = [series.name for method in baselines() for series in scores.series if series.method == method]
-    ranked = sorted((mean for mean in means(scores, n) if mean.tasks), key=lambda mean: -mean.mean)
+    best_first = ranked(scores, n)
     pairs: dict[tuple[str, str], Paired] = {}
-    for mean in ranked:
+    for mean in best_first:
         name = mean.series.name
         for rival in rivals:
             if name != rival and (rival, name) not in pairs and not np.isnan(scores.at(rival, n)).all():
@@ -230,7 +230,7 @@ def _baseline_table(scores: Scores, cells: pd.DataFrame, n: int) -> ReportTable:
     adjusted = dict(zip(pairs, holm([pair.p for pair in pairs.values()]), strict=True))
     calls: Any = costs(cells, scores.scope).set_index(["series", "n"])["calls"]
     rows: list[dict[str, Any]] = []
-    for mean in ranked:
+    for mean in best_first:
         name = mean.series.name
         row: dict[str, Any] = {"method": name, "macro-F1": with_interval(mean)}
         row["uncalibrated"] = number(mean.uncalibrated)

@@ -14,6 +14,7 @@ from promptmii.records import RECORDS, Record, Run
 from promptmii.report.headline import Claim, claims
 from promptmii.report.methods import side_by_side, single_call
 from promptmii.report.scores import Scores, Series, all_cells, chosen_n, in_order, nearest_n, scopes, scores
+from promptmii.report.tables import ReportTable, summary_table
 from promptmii.train.run_folder import Curves, is_training_run, read_curves
 
 
@@ -90,6 +91,11 @@ class Results:
     def at_n(self) -> list[tuple[Scores, int]]:
         """The scores of each scope, and the n of its tables for a single n: `n`, if it was run."""
         return [(scores, nearest_n(scores.ns, self.n)) for scores in self.by_scope]
+
+    @property
+    def summaries(self) -> list[ReportTable]:
+        """The mean of each method at the n of `at_n`, a table for each scope."""
+        return [summary_table(scores, n) for scores, n in self.at_n]
 
     @cached_property
     def tasks(self) -> list[str]:

@@ -56,6 +56,11 @@ def means(scores: Scores, only: int | None = None) -> list[Mean]:
     ]
 
 
+def ranked(scores: Scores, n: int) -> list[Mean]:
+    """Every series with a score at n, the highest mean first."""
+    return sorted((mean for mean in means(scores, n) if mean.tasks), key=lambda mean: -mean.mean)
+
+
 def _mean_at(scores: Scores, i: int, j: int) -> Mean:
     """The mean of the `i`-th series at the `j`-th n."""
     series, n = scores.series[i], scores.ns[j]

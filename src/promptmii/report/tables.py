@@ -17,7 +17,7 @@ from promptmii.files import write_text
 from promptmii.markup import markdown_table
 from promptmii.records import Record
 from promptmii.report.scores import Scope, Scores
-from promptmii.report.statistics import Mean, Paired, best_within, comparisons, means, points
+from promptmii.report.statistics import Mean, Paired, best_within, comparisons, means, points, ranked
 
 BUDGETS = (100, 200, 500, 1_000, 2_000, 5_000, 10_000)
 """Prompt tokens per query."""
@@ -48,6 +48,12 @@ class ReportTable:
     def _texts(self) -> list[list[str]]:
         """The header row, then the body."""
         return [[str(value) for value in row] for row in (self.shown.columns, *self.shown.itertuples(index=False))]
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """`data` as rows for JSON, with None for a missing number."""
+        data: Any = self.data.astype(object)
+        return data.where(data.notna(), None).to_dict("records")
 
     @property
     def markdown(self) -> str:
@@ -178,6 +184,23 @@ def method_table(scores: Scores) -> ReportTable:
         "the calibration."
     )
     return ReportTable.of(scores.scope, "methods", "Macro-F1 by method", note, data, shown)
+
+
+def summary_table(scores: Scores, n: int) -> ReportTable:
+    """The methods with a score at n, best first: what the command line shows."""
+    scope, total = scores.scope, len(scores.tasks)
+    subject = {"follower": scope.follower, "mode": scope.mode, "hidden": scope.hidden, "n": n}
+    data = [
+        subject | {"method": mean.series.name, "generator": mean.series.generator} | _measured(mean)
+        for mean in ranked(scores, n)
+    ]
+    shown = [
+        {"method": mean.series.name, "macro-F1 [95 % interval]": with_interval(mean)}
+        | {"prompt tokens": number(mean.tokens, 0), "tasks": f"{mean.tasks} of {total}"}
+        for mean in ranked(scores, n)
+    ]
+    note = "Macro-F1, mean over tasks [95 % t interval over tasks], and prompt tokens per query."
+    return ReportTable.of(scope, "summary", "Macro-F1", note, data, shown, n)
 
 
 def task_table(scores: Scores, only: int | None = None) -> ReportTable:

@@ -61,7 +61,7 @@ class HeldOutSettings(Settings):
     tasks: tuple[str, ...] = ()
     """Names of tasks to hold out, with all other tasks of their sources. If empty, `share` decides."""
     share: float = Field(default=0.1, ge=0, lt=1)
-    """Share of the sources to hold out (the paper's 10 %)."""
+    """Share of the sources to hold out (the paper's 10 %); at least one of several, unless the share is 0."""
     most: int = Field(default=50, ge=1)
     """Maximum number of validation tasks; if there are more, a sample is used."""
 

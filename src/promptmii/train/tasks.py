@@ -89,7 +89,8 @@ def split(tasks: Sequence[Task], held_out: HeldOutSettings, seed: int = 0) -> tu
         candidates = corpus_validation
     else:
         sources = _shuffled({group(task) for task in tasks}, seed)
-        selected = sources[: round(len(sources) * held_out.share)]
+        least = int(held_out.share > 0 and len(sources) > 1)  # a small share would leave none, and so no best weights
+        selected = sources[: max(least, round(len(sources) * held_out.share))]
         candidates = [task for task in tasks if group(task) in selected]
     held_out_groups = {group(task) for task in (*candidates, *corpus_validation)}
     # A random sample, because the first tasks of a sorted corpus are alike.

@@ -23,8 +23,8 @@ from promptmii.train.settings import ValidationSettings
 THREADS = 32
 """Cases judged concurrently."""
 NO_VALIDATION = (
-    "No task is left for validation, so the best weights are unknown. Name some in validation.tasks, or raise "
-    "validation.share (which has no effect on a corpus, as it has its own validation split)."
+    "No task is left for validation, so the run leaves checkpoints, but no best/. Name some in validation.tasks, and "
+    "give tasks of at least two sources, because a source is never on both sides."
 )
 
 

@@ -44,14 +44,25 @@ def test_no_warning_while_the_server_answers_other_calls() -> None:
         asyncio.run(busy())
 
 
-def test_a_long_pause_causes_one_warning_with_its_cause_and_duration() -> None:
+@pytest.mark.parametrize(
+    ("answered", "trying"),
+    [
+        (True, "Other calls are answered. This call is tried again in 60 s; it fails after 300 s."),
+        (False, "This call is tried again in 60 s; it fails after 300 s, of which 1 have passed."),
+    ],
+)
+def test_a_long_pause_causes_one_warning_with_its_cause_and_duration(answered: bool, trying: str) -> None:
     def pauses() -> None:
         waits = Waits(URL)
-        waits.pause("HTTP 429: slow down.", waited=1.0, pause=1.0, patience=300.0)  # too short
-        waits.pause("HTTP 429: slow down.", waited=1.0, pause=60.0, patience=300.0)
-        waits.pause("HTTP 429: slow down.", waited=61.0, pause=60.0, patience=300.0)  # too soon after the last warning
+        waits.pause(
+            "HTTP 429: slow down.", waited=1.0, pause=1.0, patience=300.0, others_answered=answered
+        )  # too short
+        waits.pause("HTTP 429: slow down.", waited=1.0, pause=60.0, patience=300.0, others_answered=answered)
+        waits.pause(
+            "HTTP 429: slow down.", waited=61.0, pause=60.0, patience=300.0, others_answered=True
+        )  # too soon after the last warning
 
     with pytest.warns(UserWarning, match="HTTP 429") as caught:
         pauses()
-    message = f"{URL}: HTTP 429: slow down. Trying again in 60 s, after 1 s of 300 s at most."
+    message = f"{URL}: HTTP 429: slow down. {trying}"
     assert [str(warning.message) for warning in caught] == [message]

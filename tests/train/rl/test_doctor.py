@@ -8,6 +8,7 @@ import pytest
 
 pytest.importorskip("trl")
 
+import psutil
 import torch
 from tests.models.faulty_server import FaultyServer, serving
 from tests.train.toys import settings as toy_settings
@@ -84,10 +85,9 @@ def test_doctor_accepts_a_suitable_machine_and_writes_nothing(world: Path) -> No
         result = run_doctor(world, "--set", reward)
     assert result.exit_code == 0, result.output
     assert "GPUs: " in result.stdout
-    assert "memory, sum: 3 GiB" in result.stdout
-    assert ("This machine has no GPU, so this is compared with an assumed one" in result.stdout) == (
-        torch.cuda.device_count() == 0
-    )
+    room = psutil.virtual_memory().total / 2**30
+    expected = "memory, sum: 3 GiB of a GPU's" if torch.cuda.device_count() else f"3 of this machine's {room:.0f} GiB"
+    assert expected in result.stdout
     assert f"follower: {server.url}: " in result.stdout
     assert not (world / "run").exists()
 
@@ -106,6 +106,28 @@ def test_doctor_names_each_problem_and_its_cure(world: Path) -> None:
     assert "pip install 'promptmii[gpu]'" in result.stdout
     assert f"no  follower: http://localhost:{dead_port}/v1: load" in result.stdout
     assert f"no  port: {taken_port} for weights to vLLM" in result.stdout
+    assumed = "This machine has no GPU, so this is compared with an assumed one of 80 GiB" in result.stdout
+    assert assumed == (torch.cuda.device_count() == 0), "vLLM needs a GPU, so the run is for another machine"
+
+
+def test_a_run_on_the_cpu_needs_room_in_this_machine(world: Path) -> None:
+    result = run_doctor(world, "--set", "longest_prompt=1000000000", "--set", 'reward.followers=["smol"]')
+    assert result.exit_code == 3
+    assert "no  memory, sum: " in result.stdout
+
+
+def test_drafts_that_share_a_prompt_need_memory_for_it_once(tmp_path: Path) -> None:
+    LlamaConfig(**EIGHT_BILLION).save_pretrained(tmp_path)
+    settings = TrainSettings.read(recipes("train")["smol-cpu"], model=f"hf:{tmp_path}")
+    on_gpu, on_cpu = (
+        next(term for term in memory_terms(grpo_plan(settings), gpu) if term.name == "activations")
+        for gpu in (80.0, None)
+    )
+    assert on_gpu.how.startswith("1,912 tokens")  # two prompts of 700, and 16 drafts of 32
+    assert on_cpu.gib == 2 * on_gpu.gib
+    two = {"plan": {"processes": 2}, "trl": {"per_device_train_batch_size": 8}}
+    settings = TrainSettings.read(recipes("train")["smol-cpu"], model=f"hf:{tmp_path}", **two)
+    assert any(term.how.startswith("5,856 tokens") for term in memory_terms(grpo_plan(settings)))  # 8 x 732, unshared
 
 
 @pytest.mark.slow

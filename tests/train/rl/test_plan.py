@@ -223,6 +223,14 @@ def test_sources_are_never_split_and_the_share_is_respected() -> None:
     assert split(tasks[::-1], ValidationSettings(share=0.25))[1] == validation[::-1]
 
 
+@pytest.mark.parametrize(("sources", "share", "expected"), [(1, 0.1, 0), (2, 0.1, 1), (5, 0.1, 1), (5, 0.0, 0)])
+def test_one_source_of_several_is_for_validation_however_small_the_share(
+    sources: int, share: float, expected: int
+) -> None:
+    train, validation = split([letter_task(str(n)) for n in range(sources)], ValidationSettings(share=share))
+    assert (len(train), len(validation)) == (sources - expected, expected)
+
+
 def letter_task(name: str, rows: int = 30) -> Task:
     return Task(
         name,

@@ -107,7 +107,9 @@ class Retries:
         if not error.lasting and not caused_by_text:
             pause = self._pause(failure.kind, error.wait, patience - waited)
             if pause is not None:
-                self._server.waits.pause(failure.message, waited, pause, patience)
+                self._server.waits.pause(
+                    failure.message, waited, pause, patience, others_answered=self._server_answers()
+                )
                 return pause
         message = failure.message
         if error.wait and error.wait > patience:

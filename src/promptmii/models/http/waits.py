@@ -37,12 +37,14 @@ class Waits:
         finally:
             timer.cancel()
 
-    def pause(self, cause: str, waited: float, pause: float, patience: float) -> None:
+    def pause(self, cause: str, waited: float, pause: float, patience: float, *, others_answered: bool) -> None:
         """Warn about a long pause before a retry; `waited` is the time since the first failure."""
         if waited + pause >= self._after:
+            others = "Other calls are answered. " if others_answered else ""
+            passed = f", of which {waited:.0f} have passed" if waited >= 1 and not others_answered else ""
             self._warn(
-                f"{self._url}: {cause.rstrip('.')}. Trying again in {pause:.0f} s, after {waited:.0f} s of "
-                f"{patience:.0f} s at most."
+                f"{self._url}: {cause.rstrip('.')}. {others}This call is tried again in {pause:.0f} s; it fails after "
+                f"{patience:.0f} s{passed}."
             )
 
     def _warn(self, message: str) -> None:

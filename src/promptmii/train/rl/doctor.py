@@ -6,6 +6,7 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import torch
 
 from promptmii.doctor import Check, Report, examine
@@ -59,9 +60,10 @@ def _gpus(settings: TrainSettings) -> Check:
 
 
 def _memory(grpo: GrpoPlan) -> Iterator[Check]:
-    count = torch.cuda.device_count()
-    gpu = min((torch.cuda.get_device_properties(n).total_memory / GIB for n in range(count)), default=ASSUMED_GPU)
-    terms = memory_terms(grpo, gpu)
+    gpus = [torch.cuda.get_device_properties(n).total_memory / GIB for n in range(torch.cuda.device_count())]
+    on_cpu = not (gpus or grpo.options.get("use_vllm") or grpo.options.get("deepspeed"))
+    room = psutil.virtual_memory().total / GIB if on_cpu else min(gpus, default=ASSUMED_GPU)
+    terms = memory_terms(grpo, None if on_cpu else room)
     if not terms:
         yield Check("memory", True, f"unknown: the configuration of {grpo.settings.model} is not on this machine")
         return
@@ -69,10 +71,12 @@ def _memory(grpo: GrpoPlan) -> Iterator[Check]:
         yield Check(f"memory, {term.name}", True, f"{term.gib:.1f} GiB = {term.how}")
     total = sum(term.gib for term in terms)
     cure = "Lower trl.per_device_train_batch_size, longest_prompt or trl.vllm_gpu_memory_utilization, or add [lora]."
-    finding = f"{total:.0f} GiB of a GPU's {gpu:.0f}"
-    if not count:
-        finding = f"{total:.0f} GiB. This machine has no GPU, so this is compared with an assumed one of {gpu:.0f} GiB"
-    yield Check("memory, sum", total <= gpu, finding, "" if total <= gpu else cure)
+    finding = f"{total:.0f} GiB of a GPU's {room:.0f}"
+    if on_cpu:
+        finding = f"{total:.0f} of this machine's {room:.0f} GiB, as it has no GPU; --dry-run plans for a GPU elsewhere"
+    elif not gpus:
+        finding = f"{total:.0f} GiB. This machine has no GPU, so this is compared with an assumed one of {room:.0f} GiB"
+    yield Check("memory, sum", total <= room, finding, "" if total <= room else cure)
 
 
 def _disk(grpo: GrpoPlan, folder: Path) -> Check:

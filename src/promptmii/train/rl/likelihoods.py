@@ -60,9 +60,12 @@ class PackedRow:
 
 def can_share(model: Any) -> bool:
     """True if the model supports packed rows, so that drafts can share a prompt."""
-    return model.config._attn_implementation == IMPLEMENTATION and all(
-        getattr(model.config.get_text_config(), name, None) is None for name in UNSUPPORTED
-    )
+    return model.config._attn_implementation == IMPLEMENTATION and supported(model.config)
+
+
+def supported(config: Any) -> bool:
+    """True if a model of this configuration computes nothing that packed rows would change."""
+    return all(getattr(config.get_text_config(), name, None) is None for name in UNSUPPORTED)
 
 
 def draft_logps(
