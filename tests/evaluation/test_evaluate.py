@@ -213,7 +213,9 @@ def test_the_command_ends_with_the_results(server, tmp_path) -> None:
     command += ["--follower", "openai:m", "--base-url", server.url, "--mode", "generate", "-o", tmp_path / "run"]
     done = CliRunner().invoke(app, [*map(str, command)])
     (record,) = Run.read(tmp_path / "run").records.values()
+    assert record.instruction
     measured = record.instruction.measured
+    assert measured
     assert re.search(rf"^ ?naive +{measured.macro_f1:.3f} \[.*1 of 1", done.stdout, re.M)
     assert done.stdout.splitlines()[-1] == f"See figures and tests with: promptmii report {tmp_path / 'run'}"
 
