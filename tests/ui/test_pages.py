@@ -192,7 +192,10 @@ class TestData:
     def test_a_file_with_a_wrong_ending_can_be_renamed(self, client: TestClient) -> None:
         content = ("text,label\n" + "".join(f"text {i},{'ab'[i % 2]}\n" for i in range(20))).encode()
         assert "has the ending" in client.post("/data", files={"file": ("rows.dat", content)}).text
-        assert 'value="label" checked' in client.post("/data", files={"file": ("rows.csv", content)}).text
+        page = client.post("/data", files={"file": ("rows.csv", content)}).text
+        assert 'value="label" checked' in page
+        (n,) = re.findall(r'<input[^>]* name="n"[^>]* value="(\d+)"', page)
+        assert 2 <= int(n) < 20  # no more examples than the training part of a small table has
 
     def test_the_address_of_a_refused_upload_leads_to_the_first_page(self, client: TestClient) -> None:
         assert 'id="file"' in client.get("/data").text

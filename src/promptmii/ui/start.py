@@ -118,6 +118,8 @@ def new(request: Request) -> Response:
         preview = DataPreview.of(context.store, data, text, columns.label or "")
     except DataError as error:
         return context.page("message.html", title="This table cannot be used", message=str(error))
+    if preview.task and not trial:
+        settings = settings.model_copy(update={"n": min(settings.n, max(len(preview.task.task.train), 1))})
     return context.page(
         "new.html",
         title=context.store.title(data),
