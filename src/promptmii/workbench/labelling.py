@@ -95,7 +95,8 @@ class Labelling:
             values = [round(p, DIGITS) for p in probabilities] if probabilities else [None] * len(names)
             columns |= zip(names, values, strict=True)
         if self.follower.mode == "generate":
-            columns["model_answer"] = prediction.answer or ""
+            answer = prediction.answer or ""
+            columns["model_answer"] = "" if answer.strip() == label else answer
         columns["failure"] = str(prediction.failure.kind) if prediction.failure else ""
         return columns
 
