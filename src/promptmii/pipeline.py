@@ -199,16 +199,16 @@ class _OutputFile:
 
     @contextmanager
     def text_in_errors(self, measuring: Sequence[str]) -> Generator[None]:
-        """Add what was written to an error's message, or its file and how to measure it: it is paid for."""
+        """Add what was written to an error's message, its file, and how to measure it: it is paid for."""
         try:
             yield
         except (ModelError, OutputError, ScoreRefusedError, SpendingLimitError) as error:
-            if self._written and self.path and not isinstance(error, OutputError):
+            if self._written:
+                saved = self.path and not isinstance(error, OutputError)
+                where = f" and saved to {self.path}" if saved else ""
                 command = shlex.join(["promptmii", "compare", str(self.path), *measuring])
-                where = f"saved to {self.path}. Measure it without writing it again: {command}"
-                error.args = (f"{error} The instruction is written and {where}",)
-            elif self._written:
-                error.args = (f"{error} The instruction is written: {self._written.text!r}",)
+                then = f" Measure it without writing it again: {command}" if saved else ""
+                error.args = (f"{error} The instruction is written{where}: {self._written.text!r}{then}",)
             raise
 
 
