@@ -139,7 +139,8 @@ def test_a_failure_while_measuring_keeps_the_paid_instruction(tmp_path: Path) ->
     path = tmp_path / "i.json"
     with serving(FaultyServer()) as server:
         command = rf"promptmii compare {path} naive icl --data .*demo\.csv --follower openai:m --mode generate"
-        with pytest.raises(ScoreRefusedError, match=f"saved to {path}: '.+' Measure .*: {command} --base-url {server.url}$"):
+        words = f"saved to {path}: '.+' Measure .*: {command} --base-url {server.url}$"
+        with pytest.raises(ScoreRefusedError, match=words):
             induced(server, path, AtStep("Scoring", lambda: setattr(server, "default", "context")))
     assert Instruction.load(path).text
 
