@@ -52,6 +52,7 @@ def test_a_single_row_leaves_the_score_open(predicted: str | None) -> None:
     assert metrics.interval(["a"], [predicted]) == (0.0, 1.0)
 
 
+@pytest.mark.slow
 def test_the_interval_has_about_its_nominal_coverage() -> None:
     random = np.random.default_rng(0)
     covered = 0

@@ -124,6 +124,7 @@ def test_induce_says_whether_the_instruction_wins_beyond_noise(tmp_path: Path) -
     assert "Next: edit" not in done.stdout
 
 
+@pytest.mark.slow
 def test_answers_that_name_no_label_are_no_silent_zeros(tmp_path: Path) -> None:
     path = tmp_path / "made.json"
     words = "Answers name no label, such as 'I cannot tell.' instead of '"
