@@ -107,7 +107,8 @@ _ENDS = " .,;:!?'\""
 _ONLY_FILLERS = re.compile(rf"(?:\W|\b(?:{_FILLERS})\b)*", re.IGNORECASE)
 _BORDER = re.compile(
     r"(\n+|\.(?=\s|$)|[!?;。؛؟۔।]|[,(){}\[\]、،]|\s-+\s|(?<=\ue000):(?=[^.\n:;!?,|/]*\ue000(?!\W*:))"
-    r"|\b(?:but|because|since|although|sondern|weil|maar|men|mais|mas|sino|pero|ma|а|но|vaan|utan|αλλά|hanem|melainkan|mà)\b|而是|(?=而不是|而非)|但|因为|(?<=ではなく)|(?<=아니라)|(?<=아니고)|(?<=않고)"
+    r"|\b(?:but|because|since|although|sondern|weil|maar|men|mais|mas|sino|pero|ma|а|но|vaan|utan|αλλά"
+    r"|hanem|melainkan|mà)\b|而是|(?=而不是|而非)|但|因为|(?<=ではなく)|(?<=아니라)|(?<=아니고)|(?<=않고)"
     r"|\b(?:and|und|et|y|e|en|och|и)\s+(?=(?:\w+\s+)?(?:not|nicht|kein\w*|pas|no|não|non|не|niet|geen|inte|ikke)\b)"
     rf"|(?=\b(?:{_INSTEAD_OF})\b)|(?<=\ue000)(?=[^\w\ue000]*\bnot\W+\ue000)"
     r"|(?<=\ue000)\s+as\s+(?=(?:it|there|the|this)\b))",

@@ -97,7 +97,7 @@ def test_evaluation_of_other_weights_is_refused(tmp_path: Path) -> None:
 
 def test_scores_name_no_address_and_no_folder_and_keep_styles_apart(tmp_path: Path) -> None:
     best = tmp_path / "best"
-    writers = (f"hf:{best}@cpu#plain", f"smol+{best}")
+    writers = (f"hf:{best}@cpu#contrast", f"smol+{best}")
     run = write_run(tmp_path / "eval", 1, ["mii"], [5], 1, generators=writers)
     records = run / "records.jsonl"
     for follower, public in (
@@ -109,7 +109,7 @@ def test_scores_name_no_address_and_no_folder_and_keep_styles_apart(tmp_path: Pa
         records.write_text(records.read_text().replace('"follower":"smol"', f'"follower":"{follower}"'))
         results = measured(best, run)
         assert {result.setting.follower for result in results} == {public}
-        assert {result.setting.method for result in results} == {"mii#plain", "mii"}
+        assert {result.setting.method for result in results} == {"mii#contrast", "mii"}
         records.write_text(records.read_text().replace(f'"follower":"{follower}"', '"follower":"smol"'))
 
 
