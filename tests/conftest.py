@@ -1,5 +1,6 @@
 """One thread per test process: `pytest -n` starts a process per core, and tiny models need no more."""
 
+import gc
 import os
 import signal
 
@@ -13,3 +14,11 @@ settings.register_profile("quick", settings.get_profile("busy"), max_examples=15
 settings.load_profile("busy")
 # A shell's background job ignores Ctrl-C, and programs that the tests start and interrupt would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# The garbage collector would search the modules of torch and its like again and again, while they load and ever after.
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()

@@ -3,9 +3,8 @@
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
+from tests.command_line import promptmii
 
-from promptmii.cli import app
 from promptmii.configs import config_path, recipes, summary
 from promptmii.errors import ConfigError
 from promptmii.evaluation.plan import EvaluateSettings
@@ -30,7 +29,7 @@ def test_a_file_of_the_user_takes_precedence_over_a_recipe(tmp_path: Path, monke
 def test_an_unknown_recipe_names_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"Did you mean 'smol-cpu'\? Known: .*warm-start"):
         config_path("train", "smol_cpu")
-    done = CliRunner().invoke(app, ["evaluate", str(tmp_path / "none.toml")])
+    done = promptmii("evaluate", tmp_path / "none.toml")
     assert done.exit_code == 2
     assert "poster" in done.stderr
 
@@ -38,7 +37,7 @@ def test_an_unknown_recipe_names_the_known_ones(tmp_path: Path) -> None:
 @pytest.mark.parametrize("program", ["promptmii", "python -m promptmii"])
 @pytest.mark.parametrize("command", [["train"], ["launch"], ["evaluate"], ["corpus", "build"]])
 def test_the_list_names_every_recipe(command: list[str], program: str) -> None:
-    done = CliRunner().invoke(app, [*command, "--list"], prog_name=program)
+    done = promptmii(*command, "--list", program=program)
     assert done.exit_code == 0
     listed = recipes("train" if command == ["launch"] else command[0])
     assert listed

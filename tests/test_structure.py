@@ -69,6 +69,7 @@ ORDER = [
 SOURCE = Path(promptmii.__file__).parent
 
 
+@cache
 def place(module: str) -> int:
     name = module.removeprefix("promptmii.")
     known = next((known for known in sorted(ORDER, key=len, reverse=True) if f"{name}.".startswith(f"{known}.")), name)
@@ -90,37 +91,40 @@ def modules() -> list[tuple[str, Path]]:
     return modules_found
 
 
-def test_imports_point_upward() -> None:
-    for path in sorted(SOURCE.rglob("*.py")):
-        own = ".".join(path.relative_to(SOURCE).with_suffix("").parts).removesuffix(".__init__")
-        if own == "__init__":
-            continue
-        for node in ast.walk(tree(path)):
-            targets = [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
-            targets += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            for target in targets:
-                if target.startswith("promptmii."):
-                    assert place(target) <= place(own), f"{own} imports {target}, which stands below it"
+def imports(path: Path, *, for_types: bool = True) -> Iterator[str]:
+    """The modules and names that code imports, also inside functions; `for_types`: also for type checkers alone."""
+    for node in statements(tree(path), for_types=for_types):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        if isinstance(node, ast.ImportFrom) and node.module:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def imports_at_runtime(node: ast.AST) -> Iterator[str]:
-    """The modules that code imports, also inside functions, but not for type checkers alone."""
-    if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-        return
-    if isinstance(node, ast.Import):
-        yield from (alias.name for alias in node.names)
-    if isinstance(node, ast.ImportFrom) and node.module:
-        yield from (f"{node.module}.{alias.name}" for alias in node.names)
+def statements(node: ast.AST, *, for_types: bool) -> Iterator[ast.AST]:
+    """The statements inside a node, at any depth."""
     for child in ast.iter_child_nodes(node):
-        yield from imports_at_runtime(child)
+        if isinstance(child, ast.expr):
+            continue
+        if isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING" and not for_types:
+            continue
+        yield child
+        yield from statements(child, for_types=for_types)
+
+
+def test_imports_point_upward() -> None:
+    for name, path in modules():
+        for target in imports(path):
+            if name != "promptmii" and target.startswith("promptmii."):
+                assert place(target) <= place(name), f"{name} imports {target}, which stands below it"
 
 
 def test_no_modules_import_each_other() -> None:
     paths = dict(modules())
     graph: dict[str, set[str]] = {}
     for name, path in paths.items():
-        imported = imports_at_runtime(tree(path))
-        targets = {target if target in paths else target.rpartition(".")[0] for target in imported}
+        targets = {
+            target if target in paths else target.rpartition(".")[0] for target in imports(path, for_types=False)
+        }
         graph[name] = {target for target in targets & paths.keys() if not name.startswith(target)}
     TopologicalSorter(graph).prepare()  # raises CycleError
 
@@ -189,7 +193,7 @@ def test_modules_and_functions_are_short() -> None:
     for name, path in modules():
         source = path.read_text(encoding="utf-8")
         assert len(source.splitlines()) <= 400, f"{name} has more than 400 lines: split it"
-        for node in ast.walk(tree(path)):
+        for node in statements(tree(path), for_types=True):
             if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 continue
             command = name.startswith("promptmii.cli.") and node.decorator_list

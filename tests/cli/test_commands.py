@@ -10,25 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.command_line import promptmii
 from tests.models.faulty_server import FaultyServer, Reply, completion, serving
 from tests.models.tiny import transformers_folder
-from typer.testing import CliRunner, Result
 
 from promptmii import Naive, Support
-from promptmii.cli import app
 from promptmii.data import demo_path
 from promptmii.inducers import METHODS
 from promptmii.instruction import Cost, Instruction
 from promptmii.models.base import Price, Usage
 
 GRID = ["evaluate", "--tasks", "suite", "--methods", "naive", "--mode", "generate", "--eval", "1"]
-
-
-def run(*arguments: str | Path, stdin: str = "") -> Result:
-    done = CliRunner().invoke(app, [*map(str, arguments)], input=stdin)
-    if done.exception is not None and not isinstance(done.exception, SystemExit):
-        raise done.exception
-    return done
 
 
 @pytest.fixture
@@ -39,10 +31,10 @@ def instruction_file(tmp_path) -> Path:
 
 
 def test_export_prints_json(instruction_file: Path, tmp_path: Path) -> None:
-    result = json.loads(run("export", instruction_file, "--to", "txt", "--json").stdout)
+    result = json.loads(promptmii("export", instruction_file, "--to", "txt", "--json").stdout)
     assert result == {"target": "txt", "file": None, "code": Instruction.load(instruction_file).export("txt")}
     path = tmp_path / "prompt.txt"
-    result = json.loads(run("export", instruction_file, "--to", "txt", "-o", path, "--json").stdout)
+    result = json.loads(promptmii("export", instruction_file, "--to", "txt", "-o", path, "--json").stdout)
     assert (result["file"], result["code"]) == (str(path), path.read_text())
 
 
@@ -56,7 +48,7 @@ def test_score_refit_calibrates_an_edited_instruction_and_keeps_its_score(tmp_pa
         Naive().induce(Support(("good", "bad"), ())).model_copy(update={"follower": f"hf:{model}", "mode": "choose"})
     )
     path = instruction.save(tmp_path / "made.json")
-    done = run("score", path, tmp_path / "all.csv", "--refit", tmp_path / "fit.csv", "--json")
+    done = promptmii("score", path, tmp_path / "all.csv", "--refit", tmp_path / "fit.csv", "--json")
     assert done.exit_code == 0, done.stderr
     saved = Instruction.load(path)
     assert saved.calibrates
@@ -67,14 +59,14 @@ def test_score_refit_calibrates_an_edited_instruction_and_keeps_its_score(tmp_pa
     assert result["measured"]["macro_f1"] == saved.measured.macro_f1
     assert any("6 rows left out" in note for note in result["notes"])
     assert not any("training" in note for note in result["notes"])  # all other rows measure
-    shown = run("show", path).stdout
+    shown = promptmii("show", path).stdout
     assert f"{saved.measured.macro_f1:.3f}" in shown
     assert f"{saved.measured.uncalibrated_macro_f1:.3f} uncalibrated" in " ".join(shown.split())
 
 
 def test_score_refit_refuses_a_file_that_cannot_be_written_before_it_reads_or_pays(tmp_path: Path) -> None:
     (tmp_path / "made.json").mkdir()
-    done = run("score", tmp_path / "made.json", tmp_path / "no-rows.csv", "--refit", tmp_path / "no-rows.csv")
+    done = promptmii("score", tmp_path / "made.json", tmp_path / "no-rows.csv", "--refit", tmp_path / "no-rows.csv")
     assert done.exit_code == 2
     assert "expected the name of a file to write" in done.stderr
 
@@ -86,7 +78,7 @@ def test_an_instruction_whose_server_reports_no_tokens_says_unknown(tmp_path: Pa
     )
     path = instruction.save(tmp_path / "made.json")
     assert json.loads(path.read_text())["cost"]["prompt_tokens"] is None
-    assert "3 calls, unknown tokens" in run("show", path).stdout
+    assert "3 calls, unknown tokens" in promptmii("show", path).stdout
 
 
 def test_induce_says_unknown_if_the_server_reports_no_tokens(tmp_path: Path) -> None:
@@ -94,7 +86,7 @@ def test_induce_says_unknown_if_the_server_reports_no_tokens(tmp_path: Path) -> 
     path.write_text("text,label\n" + "".join(f"text number {i},{('good', 'bad')[i % 2]}\n" for i in range(20)))
     with serving(FaultyServer(default=lambda _: completion("good", usage=None))) as server:
         options = ["--generator", "openai:m", "--base-url", server.url, "--mode", "generate", "-n", "4", "--eval", "6"]
-        done = run("induce", path, *options, "--price", "1,1", "--yes", "-o", tmp_path / "made.json")
+        done = promptmii("induce", path, *options, "--price", "1,1", "--yes", "-o", tmp_path / "made.json")
     assert done.exit_code == 0, done.stderr
     assert "The saving over ICL is unknown" in done.stdout
     assert "held-back rows, 2 labels" in done.stdout
@@ -117,7 +109,7 @@ def test_induce_says_whether_the_instruction_wins_beyond_noise(tmp_path: Path) -
 
     with serving(FaultyServer([completion("Read the adjective.")], default=answer)) as server:
         options = ["--generator", "openai:m", "--base-url", server.url, "--mode", "generate", "-n", "4"]
-        done = run("induce", path, *options, "--yes", "-o", tmp_path / "made.json")
+        done = promptmii("induce", path, *options, "--yes", "-o", tmp_path / "made.json")
     assert done.exit_code == 0, done.stderr
     assert "The induced instruction is better than naive: macro-F1 +0." in done.stdout
     assert "Warning" not in done.stdout
@@ -130,19 +122,21 @@ def test_answers_that_name_no_label_are_no_silent_zeros(tmp_path: Path) -> None:
     words = "Answers name no label, such as 'I cannot tell.' instead of '"
     with serving(FaultyServer(default=lambda _: completion("I cannot tell."))) as server:
         options = ["--base-url", server.url, "--mode", "generate"]
-        made = run("induce", demo_path(), *options, "--generator", "openai:m", "-n", "6", "--eval", "30", "-o", path)
+        made = promptmii(
+            "induce", demo_path(), *options, "--generator", "openai:m", "-n", "6", "--eval", "30", "-o", path
+        )
         assert f"Warning: {words}" in made.stdout
         assert "30 of 30 (naive), 30 of 30 (icl), 30 of 30 (mii). They are misses: use" in made.stdout
         assert "Next: edit" not in made.stdout
         options += ["--follower", "openai:m"]
-        assert words in run("compare", path, "naive", "--data", demo_path(), *options).stdout
-        assert words in run("score", path, demo_path(), *options).stdout
+        assert words in promptmii("compare", path, "naive", "--data", demo_path(), *options).stdout
+        assert words in promptmii("score", path, demo_path(), *options).stdout
 
 
 def test_induce_advises_more_drafts_than_it_wrote(tmp_path: Path) -> None:
     with serving(FaultyServer(default=lambda _: completion("refund"))) as server:
         options = ["--generator", "openai:m", "--base-url", server.url, "--mode", "generate", "-n", "8", "--eval", "20"]
-        done = run("induce", demo_path(), *options, "--best-of", "6", "--yes", "-o", tmp_path / "made.json")
+        done = promptmii("induce", demo_path(), *options, "--best-of", "6", "--yes", "-o", tmp_path / "made.json")
     assert "more drafts compete (--best-of 12)" in done.stdout
 
 
@@ -162,7 +156,7 @@ def test_paid_results_that_cannot_be_saved_are_printed(
     inputs = ["naive", "--data", path] if command == "compare" else [instruction_file, path]
     with serving(FaultyServer(default=answer)) as server:
         options = ["--follower", "openai:m", "--base-url", server.url, "--mode", "generate"]
-        done = run(command, *inputs, *options, "-o", output)
+        done = promptmii(command, *inputs, *options, "-o", output)
     assert done.exit_code == 2
     assert "exists already" in done.stderr
     assert words in done.stdout
@@ -170,25 +164,25 @@ def test_paid_results_that_cannot_be_saved_are_printed(
 
 
 def test_version_and_short_help() -> None:
-    assert run("--version").stdout == f"promptmii {version('promptmii')}\n"
+    assert promptmii("--version").stdout == f"promptmii {version('promptmii')}\n"
     for command in ([], ["induce"], ["corpus", "build"]):
-        assert run(*command, "-h").stdout == run(*command, "--help").stdout != ""
+        assert promptmii(*command, "-h").stdout == promptmii(*command, "--help").stdout != ""
 
 
 @pytest.mark.parametrize("group", [[], ["models"], ["corpus"], ["styles"]])
 def test_the_summary_of_a_command_is_a_whole_sentence(group: list[str]) -> None:
-    _, listed = run(*group, "--help").stdout.split("Commands:")
+    _, listed = promptmii(*group, "--help").stdout.split("Commands:")
     assert "..." not in listed
 
 
 def test_help_loses_nothing_to_markup() -> None:
-    text = " ".join(run("induce", "--help").stdout.split())
+    text = " ".join(promptmii("induce", "--help").stdout.split())
     assert "[MODEL=]PROMPT,COMPLETION" in text
     assert "hub:owner/name[:config][@revision]" in text
 
 
 def test_evaluate_lists_every_method() -> None:
-    text = run("evaluate", "--help").stdout
+    text = promptmii("evaluate", "--help").stdout
     assert all(name in text for name in METHODS)
 
 
@@ -228,7 +222,7 @@ def test_an_unexpected_error_is_one_line_that_names_the_file(tmp_path: Path) -> 
     deep = tmp_path / "deep.json"
     deep.write_text("[" * 200_000)
     for command in (["show", deep], ["induce", deep], ["score", deep, demo_path()]):
-        done = run(*command)
+        done = promptmii(*command)
         assert done.exit_code == 2
         assert "deep.json" in done.stderr
         assert done.stderr.count("Error:") == 1 >= len(done.stderr.partition("Error:")[2].strip().splitlines())
@@ -239,14 +233,14 @@ def test_every_setting_of_a_grid_has_an_option(tmp_path: Path, refusing: str) ->
     output = tmp_path / "run"
     grid = [*GRID, "-o", output]
     sets = ["endpoint.patience=7", "endpoint.base_url=" + refusing, 'followers=["openai:m"]', "calibration=none"]
-    run(*grid, *(word for setting in sets for word in ("--set", setting)))
+    promptmii(*grid, *(word for setting in sets for word in ("--set", setting)))
     saved = json.loads((output / "config.json").read_text())
     assert saved["endpoint"]["patience"] == 7
     assert (saved["followers"], saved["calibration"]) == (["openai:m"], "none")
-    done = run(*grid, "--set", "endpoint.patiense=7")
+    done = promptmii(*grid, "--set", "endpoint.patiense=7")
     assert done.exit_code == 2
     assert "endpoint.patiense" in done.stderr
-    assert "expected NAME=VALUE" in run(*grid, "--set", "workers").stderr
+    assert "expected NAME=VALUE" in promptmii(*grid, "--set", "workers").stderr
 
 
 @pytest.fixture
@@ -259,7 +253,7 @@ def refusing(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 def test_failed_calls_give_exit_code_4(instruction_file: Path, refusing: str, tmp_path: Path) -> None:
     options = ["--follower", "openai:m", "--base-url", refusing]
-    done = run(
+    done = promptmii(
         "predict",
         instruction_file.with_name("generate.json"),
         "-",
@@ -272,14 +266,14 @@ def test_failed_calls_give_exit_code_4(instruction_file: Path, refusing: str, tm
     assert "1 failed" in done.stderr
     assert "context" in (tmp_path / "out.csv").read_text(), "the failure is saved with its reason"
     grid = [*GRID, "-o", tmp_path / "run"]
-    done = run(*grid, *options, "--json")
+    done = promptmii(*grid, *options, "--json")
     assert done.exit_code == 4
     assert json.loads(done.stdout)["done"] == 0
     assert done.stderr == ""
 
 
 def test_show_prints_an_instruction_without_models(tmp_path: Path) -> None:
-    text = run("show", Naive().induce(Support(("good", "bad"), ())).save(tmp_path / "naive.json")).stdout
+    text = promptmii("show", Naive().induce(Support(("good", "bad"), ())).save(tmp_path / "naive.json")).stdout
     assert "good, bad" in text
     assert "None" not in text
     assert "naive, from 0 examples" in text
@@ -305,7 +299,7 @@ def test_show_prints_an_instruction_without_models(tmp_path: Path) -> None:
     ],
 )
 def test_bad_input_is_one_clear_error_and_an_exit_code(arguments, code: int, words: str) -> None:
-    done = run(*arguments)
+    done = promptmii(*arguments)
     assert done.exit_code == code
     assert words in " ".join((done.stderr + done.stdout).replace("│", " ").split())
     assert "Traceback" not in done.stderr
@@ -316,9 +310,9 @@ def test_edit_refuses_what_cannot_work_before_it_opens_the_editor(
 ) -> None:
     monkeypatch.setenv("VISUAL", "no-such-editor")
     before = instruction_file.read_bytes()
-    assert "--price is 'cheap'" in run("edit", instruction_file, demo_path(), "--price", "cheap").stderr
+    assert "--price is 'cheap'" in promptmii("edit", instruction_file, demo_path(), "--price", "cheap").stderr
     instruction_file.with_name("made.json~").mkdir()
-    assert "made.json~ is a folder" in run("edit", instruction_file, demo_path()).stderr
+    assert "made.json~ is a folder" in promptmii("edit", instruction_file, demo_path()).stderr
     assert instruction_file.read_bytes() == before
 
 
@@ -335,14 +329,14 @@ def test_a_full_disk_behind_standard_output_is_not_blamed_on_the_input(instructi
 
 @pytest.mark.parametrize("options", [["--copies", "2"], ["--gpus", "1"], ["--ray"]])
 def test_options_of_servers_need_servers(instruction_file: Path, options: list[str]) -> None:
-    done = run("predict", instruction_file, "a text", *options)
+    done = promptmii("predict", instruction_file, "a text", *options)
     assert done.exit_code == 2
     assert "Add --serve ENGINE" in done.stderr
 
 
 def test_an_existing_output_is_kept_without_force(instruction_file: Path) -> None:
     before = instruction_file.read_bytes()
-    done = run("induce", demo_path(), "-o", instruction_file)
+    done = promptmii("induce", demo_path(), "-o", instruction_file)
     assert done.exit_code == 2
     assert "--force" in done.stderr
     assert instruction_file.read_bytes() == before
@@ -352,17 +346,19 @@ def test_an_existing_output_is_kept_without_force(instruction_file: Path) -> Non
 @pytest.mark.timeout(1800)
 def test_the_main_job_with_the_embedded_model(tmp_path) -> None:
     out = tmp_path / "demo.json"
-    done = run(
+    done = promptmii(
         "induce", demo_path(), "-n", "6", "--generator", "smol", "--budget", "24", "--eval", "6", "-o", out, "--json"
     )
     assert done.exit_code == 0, done.stderr
     result = json.loads(done.stdout)
     assert [row["method"] for row in result["comparison"]] == ["naive", "icl", "mii"]
     assert json.loads(out.read_text())["measured"] == result["instruction"]["measured"]
-    labelled = run("predict", out, "-", "-o", tmp_path / "out.csv", stdin="my parcel is late\nI want my money back\n")
+    labelled = promptmii(
+        "predict", out, "-", "-o", tmp_path / "out.csv", stdin="my parcel is late\nI want my money back\n"
+    )
     assert labelled.exit_code == 0, labelled.stderr
     assert len((tmp_path / "out.csv").read_text().splitlines()) == 3
     few = tmp_path / "few.csv"
     few.write_text("".join(demo_path().read_text("utf-8").splitlines(keepends=True)[:25]), "utf-8")
-    scored = run("score", out, few, "--json")
+    scored = promptmii("score", out, few, "--json")
     assert json.loads(scored.stdout)["measured"]["n"] == 22  # without two that it was written from

@@ -11,11 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.command_line import promptmii
 from tests.models.faulty_server import FaultyServer, serving
-from typer.testing import CliRunner, Result
 
 from promptmii import Naive, Support
-from promptmii.cli import app
 
 PLAIN = "text,label\n" + "".join(f"text number {i},{['good', 'bad'][i % 2]}\n" for i in range(20))
 DOUBTFUL = "words,shelf,colour\n" + "".join(
@@ -39,13 +38,9 @@ def options(server: FaultyServer) -> list[str]:
     return ["--base-url", server.url, "--generator", "openai:m", "--mode", "generate", "--eval", "4", "-n", "4"]
 
 
-def run(*arguments: str | Path, stdin: bytes = b"") -> Result:
-    return CliRunner().invoke(app, [*map(str, arguments)], input=stdin)
-
-
 def test_columns_labels_with_counts_and_three_rows_are_shown(tmp_path: Path, server: FaultyServer) -> None:
     (tmp_path / "a.csv").write_text(PLAIN)
-    done = run("induce", tmp_path / "a.csv", *options(server))
+    done = promptmii("induce", tmp_path / "a.csv", *options(server))
     assert done.exit_code == 0, done.stderr
     assert "Text: text. Label: label. 20 rows." in done.stderr
     assert "Labels: bad (10), good (10)" in done.stderr
@@ -56,10 +51,10 @@ def test_columns_labels_with_counts_and_three_rows_are_shown(tmp_path: Path, ser
 
 def test_without_a_terminal_ambiguous_columns_are_reported_only(tmp_path: Path, server: FaultyServer) -> None:
     (tmp_path / "a.csv").write_text(DOUBTFUL)
-    done = run("induce", tmp_path / "a.csv", *options(server))
+    done = promptmii("induce", tmp_path / "a.csv", *options(server))
     assert done.exit_code == 0, done.stderr
     assert "Other columns might be meant: shelf." in done.stderr
-    done = run("induce", tmp_path / "a.csv", *options(server), "--json")
+    done = promptmii("induce", tmp_path / "a.csv", *options(server), "--json")
     assert "might be meant: 'shelf'" in done.stdout
 
 
@@ -104,7 +99,7 @@ def test_on_a_terminal_ambiguous_columns_are_confirmed_before_any_call(
 def test_standard_input_is_read_like_a_file(
     server: FaultyServer, instruction_file: Path, content: bytes, texts: list[str]
 ) -> None:
-    done = run("predict", instruction_file, "-", "--base-url", server.url, "--json", stdin=content)
+    done = promptmii("predict", instruction_file, "-", "--base-url", server.url, "--json", stdin=content)
     assert done.exit_code == 0, done.stderr
     assert [row["text"] for row in json.loads(done.stdout)] == texts
     assert len(server.bodies) == len(texts)
@@ -122,24 +117,25 @@ def test_standard_input_can_be_a_table(
     server: FaultyServer, instruction_file: Path, tmp_path: Path, form: str, content: bytes
 ) -> None:
     args = (instruction_file, "-", "--base-url", server.url, "--format", form)
-    done = run("predict", *args, "-o", tmp_path / "out.csv", stdin=content)
+    done = promptmii("predict", *args, "-o", tmp_path / "out.csv", stdin=content)
     assert done.exit_code == 0, done.stderr
     rows = list(csv.DictReader((tmp_path / "out.csv").read_text().splitlines()))
     assert [(row["id"], row["text"]) for row in rows] == [("1", "one, two"), ("2", "three")]
-    again = run("predict", *args, "-o", tmp_path / "out.csv", "--force", stdin=b"")
+    again = promptmii("predict", *args, "-o", tmp_path / "out.csv", "--force", stdin=b"")
     assert f"Standard input is empty; expected {form}" in again.stderr
-    assert "'txt', 'csv'" in run("predict", *args[:-1], "xml", stdin=content).stderr
+    assert "'txt', 'csv'" in promptmii("predict", *args[:-1], "xml", stdin=content).stderr
 
 
 def test_undecodable_bytes_are_a_one_line_error(server: FaultyServer, instruction_file: Path) -> None:
-    done = run("predict", instruction_file, "-", "--base-url", server.url, stdin=b"hello\n\xff\xfe bye\n")
+    done = promptmii("predict", instruction_file, "-", "--base-url", server.url, stdin=b"hello\n\xff\xfe bye\n")
     assert done.exit_code == 2
     assert "Standard input is not UTF-8: byte 6 (line 2)" in done.stderr
     assert "Traceback" not in done.stderr
     assert (
-        "Standard input is empty" in run("predict", instruction_file, "-", "--base-url", server.url, stdin=b"").stderr
+        "Standard input is empty"
+        in promptmii("predict", instruction_file, "-", "--base-url", server.url, stdin=b"").stderr
     )
-    assert run("predict", instruction_file, "-", "--base-url", server.url, stdin=b"\n\n").exit_code == 0
+    assert promptmii("predict", instruction_file, "-", "--base-url", server.url, stdin=b"\n\n").exit_code == 0
     assert server.bodies == []
 
 
@@ -147,9 +143,11 @@ def test_a_text_is_scored_from_a_file_and_from_standard_input(tmp_path: Path, se
     (tmp_path / "rows.csv").write_text(PLAIN)
     (tmp_path / "prompt.txt").write_text("Decide well.")
     args = ["--follower", "openai:m", "--mode", "generate", "--base-url", server.url]
-    done = run("score", tmp_path / "prompt.txt", tmp_path / "rows.csv", *args, "-o", tmp_path / "made.json", "--json")
+    done = promptmii(
+        "score", tmp_path / "prompt.txt", tmp_path / "rows.csv", *args, "-o", tmp_path / "made.json", "--json"
+    )
     assert done.exit_code == 0, done.stderr
-    again = run("score", "-", tmp_path / "rows.csv", *args, "--json", stdin=b"Decide well.")
+    again = promptmii("score", "-", tmp_path / "rows.csv", *args, "--json", stdin=b"Decide well.")
     assert json.loads(again.stdout)["measured"] == json.loads(done.stdout)["measured"]
     assert "Decide well." in server.bodies[0]["messages"][0]["content"]
     saved = json.loads((tmp_path / "made.json").read_text())
@@ -174,7 +172,7 @@ def test_unusable_input_to_score_is_a_one_line_error(
     (tmp_path / "rows.csv").write_text(PLAIN)
     (tmp_path / "one.csv").write_text("text,label\na b,good\nc d,good\n")
     (tmp_path / "prompt.txt").write_text("Decide well.")
-    done = run("score", *arguments, "--follower", "openai:m", "--base-url", "http://127.0.0.1:9")
+    done = promptmii("score", *arguments, "--follower", "openai:m", "--base-url", "http://127.0.0.1:9")
     assert done.exit_code == 2
     assert words in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
@@ -188,7 +186,7 @@ def test_mistakes_among_many_labels_are_listed_without_a_matrix(tmp_path: Path, 
     instruction_file = Naive().induce(Support(tuple(labels), ())).save(tmp_path / "made.json")
     server.default = "say:kind 7"
     args = ["--follower", "openai:m", "--mode", "generate", "--base-url", server.url]
-    done = run("score", instruction_file, tmp_path / "rows.csv", *args)
+    done = promptmii("score", instruction_file, tmp_path / "rows.csv", *args)
     assert done.exit_code == 0, done.stderr
     assert done.stdout.count("→ kind 7 ") == 20
     assert "kind 7 → kind 7" not in done.stdout
@@ -199,7 +197,7 @@ def test_score_warns_of_labels_that_the_instruction_does_not_know(
     tmp_path: Path, server: FaultyServer, instruction_file: Path
 ) -> None:
     (tmp_path / "rows.csv").write_text(PLAIN + "so so,middling\n")
-    done = run("score", instruction_file, tmp_path / "rows.csv", "--base-url", server.url)
+    done = promptmii("score", instruction_file, tmp_path / "rows.csv", "--base-url", server.url)
     assert "\nWarning: 1 row dropped: a label that the instruction does not know ('middling')." in done.stdout
 
 
@@ -208,7 +206,7 @@ def test_a_confusion_matrix_is_headed_by_short_labels_and_by_letters(tmp_path: P
     (tmp_path / "rows.csv").write_text("text,label\n" + "".join(f"text of {label},{label}\n" for label in labels))
     instruction_file = Naive().induce(Support(labels, ())).save(tmp_path / "made.json")
     args = ["--follower", "openai:m", "--mode", "generate", "--base-url", server.url]
-    done = run("score", instruction_file, tmp_path / "rows.csv", *args)
+    done = promptmii("score", instruction_file, tmp_path / "rows.csv", *args)
     assert done.exit_code == 0, done.stderr
     matrix = done.stdout.partition("per predicted label")[2].splitlines()
     assert matrix[2].split() == ["0", "1", "A", "B", "C", "none"]
@@ -218,7 +216,7 @@ def test_a_confusion_matrix_is_headed_by_short_labels_and_by_letters(tmp_path: P
 def test_compare_shows_only_columns_that_apply(tmp_path: Path, server: FaultyServer) -> None:
     (tmp_path / "rows.csv").write_text(PLAIN)
     args = ["--data", tmp_path / "rows.csv", "--follower", "openai:m", "--base-url", server.url, "--mode", "generate"]
-    alone, two = (run("compare", *prompts, *args) for prompts in (["naive"], ["naive", "Read it."]))
+    alone, two = (promptmii("compare", *prompts, *args) for prompts in (["naive"], ["naive", "Read it."]))
     assert "difference" not in alone.stdout
     assert "difference: naive minus the other" in two.stdout
     assert "plain F1" not in alone.stdout + two.stdout  # nothing is calibrated in this mode
@@ -231,19 +229,19 @@ def test_compare_exits_with_1_if_a_check_fails(tmp_path: Path, server: FaultySer
     args = ["--follower", "openai:m", "--mode", "generate", "--base-url", server.url, "--price", "1,1"]
     command = ["compare", tmp_path / "prompt.txt", "naive", "--data", tmp_path / "rows.csv", *args]
     files = ["-o", tmp_path / "differ.csv", "--junit", tmp_path / "junit.xml"]
-    done = run(*command, "--fail-under", "0.8", "--fail-if-worse", *files)
+    done = promptmii(*command, "--fail-under", "0.8", "--fail-if-worse", *files)
     assert done.exit_code == 1, done.stderr
     assert "macro-F1 is at least 0.8' failed: macro-F1 is 0.333 on 20 rows" in done.stderr
     assert done.stderr.count("Error:") == 1
     assert "per 1,000" in done.stdout
     assert 'failures="1"' in (tmp_path / "junit.xml").read_text()
     assert (tmp_path / "differ.csv").read_text().count("\n") == 1
-    again = run(*command, "--fail-under", "0.3", "--json")
+    again = promptmii(*command, "--fail-under", "0.3", "--json")
     assert again.exit_code == 0
     result = json.loads(again.stdout)
     assert [check["passed"] for check in result["checks"]] == [True]
     assert result["differences"]["naive"]["mean"] == 0
-    assert run(*command, *files).exit_code == 2, "existing files are not replaced"
+    assert promptmii(*command, *files).exit_code == 2, "existing files are not replaced"
 
 
 @pytest.mark.parametrize("fails", [False, True])
@@ -255,7 +253,7 @@ def test_edit_opens_the_editor_keeps_the_old_file_and_measures_both(
     old = instruction_file.read_text()
     if fails:
         server.default = "context"
-    done = run("edit", instruction_file, tmp_path / "rows.csv", "--base-url", server.url)
+    done = promptmii("edit", instruction_file, tmp_path / "rows.csv", "--base-url", server.url)
     assert done.exit_code == (4 if fails else 0), done.stderr
     saved = json.loads(instruction_file.read_text())
     assert saved["text"] == "Decide well."
@@ -279,13 +277,13 @@ def test_an_editor_without_a_change_leaves_the_file_alone(
     (tmp_path / "rows.csv").write_text(PLAIN)
     monkeypatch.setenv("VISUAL", editor)
     old = instruction_file.read_text()
-    done = run("edit", instruction_file, tmp_path / "rows.csv")
+    done = promptmii("edit", instruction_file, tmp_path / "rows.csv")
     assert done.exit_code == code
     assert words in done.stderr
     assert instruction_file.read_text() == old
-    assert "name a table" in run("edit", instruction_file).stderr
+    assert "name a table" in promptmii("edit", instruction_file).stderr
     if code == 0:
-        printed = json.loads(run("edit", instruction_file, tmp_path / "rows.csv", "--json").stdout)
+        printed = json.loads(promptmii("edit", instruction_file, tmp_path / "rows.csv", "--json").stdout)
         assert printed == {"rows": [], "differences": {}, "disagreements": [], "notes": ["the text is unchanged"]}
 
 
@@ -296,7 +294,7 @@ def test_an_edited_text_that_cannot_be_saved_is_printed(
     (tmp_path / "gone").mkdir()
     script = f"import os, sys; open(sys.argv[1], 'a').write('Decide well.'); os.rmdir({str(tmp_path / 'gone')!r})"
     monkeypatch.setenv("VISUAL", shlex.join([sys.executable, "-c", script]))
-    done = run("edit", instruction_file, tmp_path / "rows.csv", "-o", tmp_path / "gone" / "new.json")
+    done = promptmii("edit", instruction_file, tmp_path / "rows.csv", "-o", tmp_path / "gone" / "new.json")
     assert done.exit_code == 2
     assert "could not be saved:\nDecide well." in done.stderr
 
@@ -310,7 +308,7 @@ def test_the_path_of_an_editor_may_hold_spaces(
     editor.write_text("#!/bin/sh\nexit 0\n")
     editor.chmod(0o755)
     monkeypatch.setenv("VISUAL", str(editor))
-    done = run("edit", instruction_file, tmp_path / "rows.csv")
+    done = promptmii("edit", instruction_file, tmp_path / "rows.csv")
     assert done.exit_code == 0, done.stderr
     assert "The text is unchanged" in done.stderr
 
@@ -322,7 +320,7 @@ def test_extend_says_that_it_keeps_lines_that_it_could_not_measure(
     server.plan += ["say:middling: so so"]
     server.default = "context"
     args = ["--generator", "openai:m", "--base-url", server.url, "-o", tmp_path / "new.json"]
-    failed = run("extend", instruction_file, tmp_path / "more.csv", *args)
+    failed = promptmii("extend", instruction_file, tmp_path / "more.csv", *args)
     assert failed.exit_code == 4, failed.stderr
     assert "The new lines are saved in" in failed.stderr
     assert json.loads((tmp_path / "new.json").read_text())["labels"] == ["good", "bad", "middling"]
@@ -334,14 +332,16 @@ def test_extend_adds_a_line_and_measures_and_requires_a_new_label(
     (tmp_path / "old.csv").write_text(PLAIN)
     (tmp_path / "more.csv").write_text("text,label\n" + "".join(f"so so {i},middling\n" for i in range(6)))
     args = ["--old", tmp_path / "old.csv", "--generator", "openai:m", "--base-url", server.url]
-    done = run("extend", instruction_file, tmp_path / "more.csv", *args, "-o", tmp_path / "new.json")
+    done = promptmii("extend", instruction_file, tmp_path / "more.csv", *args, "-o", tmp_path / "new.json")
     assert done.exit_code == 0, done.stderr
     assert "+ middling: good" in done.stdout
     assert "On rows of the old labels" in done.stdout
     saved = json.loads((tmp_path / "new.json").read_text())
     assert saved["labels"] == ["good", "bad", "middling"]
-    assert saved["measured"]["n"] == json.loads(run("show", tmp_path / "new.json", "--json").stdout)["measured"]["n"]
-    again = run("extend", instruction_file, tmp_path / "old.csv", *args)
+    assert (
+        saved["measured"]["n"] == json.loads(promptmii("show", tmp_path / "new.json", "--json").stdout)["measured"]["n"]
+    )
+    again = promptmii("extend", instruction_file, tmp_path / "old.csv", *args)
     assert again.exit_code == 2
     assert "no label that the instruction lacks" in again.stderr
 
@@ -351,7 +351,7 @@ def test_review_exits_with_4_if_calls_failed_even_if_no_such_row_is_written(
 ) -> None:
     (tmp_path / "rows.csv").write_text(PLAIN)
     server.plan += ["context"] + ["say:good"] * 19
-    done = run(
+    done = promptmii(
         "review", instruction_file, tmp_path / "rows.csv", "--base-url", server.url, "--concurrency", "1", "--most", "2"
     )
     assert done.exit_code == 4, done.stderr
@@ -364,6 +364,6 @@ def test_a_saved_review_has_the_delimiter_of_the_table(
 ) -> None:
     (tmp_path / "rows.csv").write_text(PLAIN.replace(",", ";"))
     output = tmp_path / "review.csv"
-    done = run("review", instruction_file, tmp_path / "rows.csv", "--base-url", server.url, "-o", output)
+    done = promptmii("review", instruction_file, tmp_path / "rows.csv", "--base-url", server.url, "-o", output)
     assert done.exit_code == 0, done.stderr
     assert output.read_text().startswith("text;label;suggested_label;probability;reason\n")

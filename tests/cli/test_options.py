@@ -2,10 +2,9 @@
 
 from collections.abc import Iterator
 
+from tests.command_line import promptmii
 from tests.test_docs import COMMANDS
-from typer.testing import CliRunner
 
-from promptmii.cli import app
 from promptmii.cli.options import settings_of
 from promptmii.evaluation.plan import EvaluateSettings
 from promptmii.schema import Settings
@@ -36,7 +35,7 @@ def test_every_option_of_evaluate_is_a_setting_and_every_setting_an_option() -> 
 
 def test_help_shows_the_defaults_of_settings() -> None:
     def words(command: str) -> str:
-        help_text = " ".join(CliRunner().invoke(app, [command, "--help"]).stdout.split())
+        help_text = " ".join(promptmii(command, "--help").stdout.split())
         return help_text.replace("- ", "-")  # help breaks lines after hyphens
 
     grid, train = EvaluateSettings.of(tasks=["suite"]), TrainSettings()

@@ -21,12 +21,11 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score
+from tests.command_line import promptmii
 from tests.evaluation.labelling_server import WORDS, LabellingServer
 from tests.models.faulty_server import serving
-from typer.testing import CliRunner
 
 from promptmii import Example, Instruction, MetaInducer, ScriptedModel, Support, Writer
-from promptmii.cli import app
 from promptmii.errors import ArtefactError, ConfigError, DataError, EndpointError, ModelError, OutputError
 from promptmii.evaluation import estimate, evaluate
 from promptmii.evaluation.plan import EvaluateSettings, grid_tasks, plan
@@ -203,7 +202,7 @@ def test_the_server_from_the_environment_is_only_a_default(server, tmp_path) -> 
     ):
         config.write_text(f"{grid}[endpoint]\npatience = 0\n{base_url}")
         command = ["evaluate", str(config), "-o", str(tmp_path / name), "--json"]
-        assert CliRunner().invoke(app, command, env={"OPENAI_BASE_URL": environment}).exit_code == 0
+        assert promptmii(*command, env={"OPENAI_BASE_URL": environment}).exit_code == 0
         assert len(Run.read(tmp_path / name).records) == 1
         assert not Run.read(tmp_path / name).failed
 
@@ -211,7 +210,7 @@ def test_the_server_from_the_environment_is_only_a_default(server, tmp_path) -> 
 def test_the_command_ends_with_the_results(server, tmp_path) -> None:
     command = ["evaluate", "--tasks", write_task(tmp_path, "shop"), "--methods", "naive", "--eval", "6"]
     command += ["--follower", "openai:m", "--base-url", server.url, "--mode", "generate", "-o", tmp_path / "run"]
-    done = CliRunner().invoke(app, [*map(str, command)])
+    done = promptmii(*command)
     (record,) = Run.read(tmp_path / "run").records.values()
     assert record.instruction
     measured = record.instruction.measured
@@ -441,7 +440,7 @@ class TestConfigurations:
     )
     def test_a_bad_file(self, tmp_path: Path, content: bytes, words: str) -> None:
         (tmp_path / "grid.toml").write_bytes(content)
-        done = CliRunner().invoke(app, ["evaluate", str(tmp_path / "grid.toml"), "-o", str(tmp_path / "run")])
+        done = promptmii("evaluate", tmp_path / "grid.toml", "-o", tmp_path / "run")
         assert done.exit_code == 2
         assert words in done.stderr
         assert not (tmp_path / "run").exists()

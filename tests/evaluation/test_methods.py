@@ -7,11 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.command_line import promptmii
 from tests.evaluation.labelling_server import LabellingServer
 from tests.evaluation.test_evaluate import server, write_task  # noqa: F401  the fixture
-from typer.testing import CliRunner
 
-from promptmii.cli import app
 from promptmii.errors import ConfigError
 from promptmii.evaluation.plan import EvaluateSettings
 from promptmii.inducers import METHODS, method_named
@@ -89,7 +88,7 @@ def test_method_options_are_a_table_in_files_and_dotted_on_the_command_line(tmp_
 )
 def test_an_invalid_option_is_named(option: str, words: str, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    done = CliRunner().invoke(app, ["evaluate", "--tasks", "suite", "--set", f"options.{option}", "-o", str(run)])
+    done = promptmii("evaluate", "--tasks", "suite", "--set", f"options.{option}", "-o", run)
     assert done.exit_code == 2
     assert words in done.stderr
     assert not run.exists()

@@ -10,12 +10,11 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.command_line import promptmii
 from tests.exports.hostile import INSTRUCTION, PIECES, TEXTS
 from tests.models.faulty_server import FaultyServer, serving
-from typer.testing import CliRunner
 
 from promptmii import Instruction
-from promptmii.cli import app
 from promptmii.errors import ConfigError, OutputError
 from promptmii.exports import TARGETS
 from promptmii.instruction import Calibration, Measurement, Shortlist
@@ -157,10 +156,10 @@ def test_a_calibration_for_shortlists_is_not_exported() -> None:
 
 
 def test_the_command_prints_or_saves(tmp_path: Path) -> None:
-    path = str(INSTRUCTION.save(tmp_path / "instruction.json"))
-    printed = CliRunner().invoke(app, ["export", path, "--to", "python"])
+    path = INSTRUCTION.save(tmp_path / "instruction.json")
+    printed = promptmii("export", path, "--to", "python")
     assert printed.stdout == INSTRUCTION.export("python")
-    saved = CliRunner().invoke(app, ["export", path, "--to", "txt", "-o", str(tmp_path / "a.txt")])
+    saved = promptmii("export", path, "--to", "txt", "-o", tmp_path / "a.txt")
     assert saved.exit_code == 0
     assert (tmp_path / "a.txt").read_bytes().decode() == INSTRUCTION.export("txt")
 
@@ -173,6 +172,6 @@ def test_the_command_says_that_a_score_of_another_mode_does_not_carry_over(
     tmp_path: Path, mode: str, target: str, noted: bool
 ) -> None:
     instruction = INSTRUCTION.model_copy(update={"mode": mode}).measured_as(MEASURED)
-    done = CliRunner().invoke(app, ["export", str(instruction.save(tmp_path / "a.json")), "--to", target])
+    done = promptmii("export", instruction.save(tmp_path / "a.json"), "--to", target)
     assert done.stdout == instruction.export(target)
     assert ("--mode generate" in done.stderr) is noted

@@ -9,11 +9,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.command_line import Done, promptmii
 from tests.models.faulty_server import USAGE, FaultyServer, serving
-from typer.testing import CliRunner, Result
 
 from promptmii import ScriptedModel
-from promptmii.cli import app
 from promptmii.errors import EndpointError, SpendingLimitError
 from promptmii.instruction import Instruction
 from promptmii.models.base import Chat, Completion, Failure, FailureKind, Price, Sampling, Usage
@@ -76,8 +75,8 @@ def server() -> Iterator[FaultyServer]:
         yield started
 
 
-def predict(instruction: Path, texts: Path, *options: str) -> Result:
-    return CliRunner().invoke(app, ["predict", str(instruction), str(texts), "--concurrency", "4", *options])
+def predict(instruction: Path, texts: Path, *options: str) -> Done:
+    return promptmii("predict", instruction, texts, "--concurrency", "4", *options)
 
 
 @pytest.mark.slow
@@ -117,12 +116,12 @@ def test_evaluate_stops_at_the_limit_and_a_rerun_continues(server: FaultyServer,
         server.url,
     ]
     command += ["--price", PRICE_OPTION, "-o", str(tmp_path / "run"), "--json"]
-    stopped = CliRunner().invoke(app, [*command, "--max-cost", "700"])
+    stopped = promptmii(*command, "--max-cost", "700")
     assert stopped.exit_code == 4, stopped.output
     assert "Stopped at --max-cost" in stopped.stderr
     first = len(server.bodies)
     assert 0 < first < 120
-    done = CliRunner().invoke(app, [*command, "--max-cost", "9000"])
+    done = promptmii(*command, "--max-cost", "9000")
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["done"] == 2
     assert len(server.bodies) == 120

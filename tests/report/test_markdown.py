@@ -10,10 +10,9 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from scipy import stats
+from tests.command_line import promptmii
 from tests.report.synthetic import write_run
-from typer.testing import CliRunner
 
-from promptmii.cli import app
 from promptmii.errors import ArtefactError, OutputError, ScoreRefusedError
 from promptmii.metrics import holm
 from promptmii.records import Run
@@ -121,8 +120,8 @@ def test_the_two_instructions_are_for_a_task_with_hidden_names(page: Path) -> No
 
 def test_the_command_prints_the_results_of_the_page(runs: list[Path], tmp_path: Path) -> None:
     command = ["report", str(runs[0]), str(runs[4]), "--markdown", str(tmp_path / "page.md")]
-    shown = CliRunner().invoke(app, command)
-    rows = json.loads(CliRunner().invoke(app, [*command, "--json"]).stdout)["results"]
+    shown = promptmii(*command)
+    rows = json.loads(promptmii(*command, "--json").stdout)["results"]
     assert {row["method"] for row in rows} == {*METHODS}
     for row in rows:
         assert row["macro_f1"] == pytest.approx(np.mean([*scores(runs, row["method"], 20).values()]))
@@ -130,14 +129,14 @@ def test_the_command_prints_the_results_of_the_page(runs: list[Path], tmp_path: 
         interval = f"{row['macro_f1']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
         assert re.search(rf"^ ?{row['method']} +{re.escape(interval)} .* 8 of 8", shown.stdout, re.M)
     assert [row["macro_f1"] for row in rows] == sorted((row["macro_f1"] for row in rows), reverse=True)
-    training_only = CliRunner().invoke(app, ["report", str(runs[4]), "-o", str(tmp_path / "curves"), "--json"])
+    training_only = promptmii("report", runs[4], "-o", tmp_path / "curves", "--json")
     assert json.loads(training_only.stdout)["results"] == []
 
 
 def test_a_new_page_and_its_figures_replace_the_old_ones(runs: list[Path], tmp_path: Path) -> None:
     path = write_markdown(runs, tmp_path / "page.md")
     (tmp_path / "page" / "mine.svg").write_text("<svg/>")
-    result = CliRunner().invoke(app, ["report", str(runs[0]), "--markdown", str(path)])
+    result = promptmii("report", runs[0], "--markdown", path)
     assert result.exit_code == 0, result.output
     assert not (Path.cwd() / "report").exists()
     text = path.read_text("utf-8")

@@ -10,13 +10,12 @@ from pathlib import Path
 import pytest
 import ray
 from ray.cluster_utils import Cluster as RayCluster
+from tests.command_line import promptmii
 from tests.recorder import Recorder
 from tests.serving.test_local import COMMAND, eventually, gone, pids, servers
 from tests.train.toys import write_tasks
-from typer.testing import CliRunner
 
 from promptmii import Instruction
-from promptmii.cli import app
 from promptmii.errors import ConfigError
 from promptmii.evaluation import evaluate
 from promptmii.evaluation.plan import EvaluateSettings
@@ -101,7 +100,7 @@ def test_rows_are_labelled_by_servers_on_both_nodes(state: Path, tmp_path: Path)
     rows = [f"{word} {i}" for i in range(40) for word in ("lovely", "waste")]
     (tmp_path / "rows.csv").write_text("text\n" + "\n".join(rows) + "\n")
     command = ["predict", str(tmp_path / "i.json"), str(tmp_path / "rows.csv"), "-o", str(tmp_path / "out.csv")]
-    result = CliRunner().invoke(app, [*command, "--serve", COMMAND, "--copies", "3", "--gpus", "1", "--ray"])
+    result = promptmii(*command, "--serve", COMMAND, "--copies", "3", "--gpus", "1", "--ray")
     assert result.exit_code == 0, result.output
     with (tmp_path / "out.csv").open(newline="") as file:
         assert [row["predicted_label"] for row in csv.DictReader(file)] == ["good", "bad"] * 40

@@ -5,9 +5,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
+from tests.command_line import promptmii
 
-from promptmii.cli import app
 from promptmii.configs import recipes
 from promptmii.errors import ConfigError, ModelError
 from promptmii.train.launch import SCRIPT, Machines, check_processes, command, run, slurm
@@ -59,7 +58,7 @@ def test_a_killed_process_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_dry_run_prints_the_command_of_every_recipe(name: str) -> None:
-    result = CliRunner().invoke(app, ["launch", name, "--tasks", "suite", "-o", "r", "--set", "query=8", "--dry-run"])
+    result = promptmii("launch", name, "--tasks", "suite", "-o", "r", "--set", "query=8", "--dry-run")
     assert result.exit_code == 0, result.output
     processes = TrainSettings.read(RECIPES[name]).plan.processes
     program = (
@@ -71,7 +70,7 @@ def test_dry_run_prints_the_command_of_every_recipe(name: str) -> None:
 
 
 def test_launch_refuses_stages_that_run_in_one_process() -> None:
-    result = CliRunner().invoke(app, ["launch", "warm-start", "--dry-run"])
+    result = promptmii("launch", "warm-start", "--dry-run")
     assert result.exit_code == 2
     assert "promptmii train warm-start" in result.stderr
 
@@ -103,7 +102,7 @@ def test_slurm_log_folder_is_created(tmp_path: Path, monkeypatch: pytest.MonkeyP
     (tmp_path / "sbatch").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     run = tmp_path / "runs" / "new"
-    result = CliRunner().invoke(app, ["launch", "llama-3.1-8b-16gpu", "--tasks", "suite", "-o", str(run), "--slurm"])
+    result = promptmii("launch", "llama-3.1-8b-16gpu", "--tasks", "suite", "-o", run, "--slurm")
     assert result.exit_code == 0, result.output
     assert "llama-3.1-8b-16gpu" in (tmp_path / "runs" / "new-1.log").read_text()
 

@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.command_line import Done, promptmii
 from tests.models.batch_server import BatchServer
 from tests.models.faulty_server import FaultyServer, serving
-from typer.testing import CliRunner, Result
 
 from promptmii import Instruction
-from promptmii.cli import app
 from promptmii.workbench.growing_table import run_folder
 
 TEXTS = [f"where is my parcel number {i}, please" for i in range(30)]
@@ -31,10 +30,10 @@ def made(tmp_path: Path) -> Path:
     return tmp_path / "made.json"
 
 
-def predict(made: Path, server: FaultyServer, *options: str) -> Result:
+def predict(made: Path, server: FaultyServer, *options: str) -> Done:
     output = made.with_name("out.csv")
     common = ["--follower", "openai:m", "--base-url", server.url, "-o", str(output), "--price", "1,1"]
-    return CliRunner().invoke(app, ["predict", str(made), str(made.with_name("new.txt")), *common, *options])
+    return promptmii("predict", made, made.with_name("new.txt"), *common, *options)
 
 
 def labels(made: Path) -> list[str]:

@@ -10,12 +10,11 @@ pytest.importorskip("trl")
 
 import psutil
 import torch
+from tests.command_line import promptmii
 from tests.models.faulty_server import FaultyServer, serving
 from tests.train.toys import settings as toy_settings
 from transformers import GPT2Config, LlamaConfig
-from typer.testing import CliRunner
 
-from promptmii.cli import app
 from promptmii.configs import recipes
 from promptmii.train.rl.memory import memory_terms
 from promptmii.train.rl.plan import grpo_plan
@@ -76,7 +75,7 @@ def test_memory_of_an_adapter_run(tmp_path: Path) -> None:
 def run_doctor(world: Path, *options: str) -> Any:
     config = world / "recipe.toml"
     config.write_text(f'model = "hf:{world}/tiny"\ntasks = ["{world}/tasks"]\n[trl]\nmax_steps = 2\nsave_steps = 2\n')
-    return CliRunner().invoke(app, ["train", str(config), "-o", str(world / "run"), "--doctor", *options])
+    return promptmii("train", config, "-o", world / "run", "--doctor", *options)
 
 
 def test_doctor_accepts_a_suitable_machine_and_writes_nothing(world: Path) -> None:

@@ -15,12 +15,11 @@ pytest.importorskip("trl")
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from tests.command_line import promptmii
 from tests.train.toys import settings, writer_of
 from transformers import BloomConfig
-from typer.testing import CliRunner
 
 from promptmii import Example, ScriptedModel, Task
-from promptmii.cli import app
 from promptmii.configs import recipes
 from promptmii.data.corpus_files import SCHEMA, task_row, write_split
 from promptmii.errors import ConfigError, DataError
@@ -143,7 +142,7 @@ def test_update_hours_count_every_iteration_over_a_rollout(world: Path) -> None:
 def test_a_dry_run_refuses_a_model_that_cannot_be_trained(world: Path) -> None:
     options = ["train", "smoke", "--tasks", str(world / "tasks"), "--dry-run", "--model"]
     for model in ("nosuch", "openai:gpt-5", "gguf:model.gguf"):
-        result = CliRunner().invoke(app, [*options, model])
+        result = promptmii(*options, model)
         assert result.exit_code == 2, result.output
         assert f"The model to train is {model!r}" in result.stderr
 
@@ -153,7 +152,7 @@ def test_train_command_prints_the_dry_run(world: Path) -> None:
     config.write_text(
         'model = "hf:nowhere/at-all"\nquery = 10\nprompts = 4\nschedule = { 4 = 1.0 }\n[trl]\nmax_steps = 10\n'
     )
-    result = CliRunner().invoke(app, ["train", str(config), "--tasks", str(world / "tasks"), "--dry-run", "--json"])
+    result = promptmii("train", config, "--tasks", world / "tasks", "--dry-run", "--json")
     assert result.exit_code == 0, result.output
     plan = json.loads(result.stdout)
     assert plan["batches"]["accumulation"] == 5
@@ -167,13 +166,13 @@ def test_train_command_prints_the_dry_run(world: Path) -> None:
     assert plan["settings"]["prompts_per_update"]["origin"] == "promptmii"  # the paper has 32
     assert plan["options"]["learning_rate"] == {"value": 2e-6, "origin": "paper", "paper": 2e-6, "release": None}
     assert plan["options"]["logging_steps"] == {"value": 1, "origin": "promptmii", "paper": None, "release": None}
-    table = CliRunner().invoke(app, ["train", str(config), "--tasks", str(world / "tasks"), "--dry-run"])
+    table = promptmii("train", config, "--tasks", world / "tasks", "--dry-run")
     assert "validation.every" in table.stdout
     assert "per_device_train_batch_size" in table.stdout
     assert "= 1 process x 4 x 5 accumulated" in table.stdout
-    other_stage = CliRunner().invoke(app, ["train", str(config), "--stage", "best-of", "--dry-run"])
+    other_stage = promptmii("train", config, "--stage", "best-of", "--dry-run")
     assert "work for the stage rl only" in other_stage.stderr
-    unknown_stage = CliRunner().invoke(app, ["train", str(config), "--stage", "lr"])
+    unknown_stage = promptmii("train", config, "--stage", "lr")
     assert "stage = 'lr' is refused: Input should be 'rl', 'sft' or 'best-of'" in unknown_stage.stderr
 
 

@@ -9,15 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.command_line import promptmii
 from tests.evaluation.labelling_server import WORDS, LabellingServer
 from tests.models.faulty_server import serving
 from tests.recorder import Recorder
 from tests.serving.test_local import COMMAND
-from typer.testing import CliRunner
 
 pytest.importorskip("torch")
 
-from promptmii.cli import app
 from promptmii.errors import ConfigError
 from promptmii.train import run_stage
 from promptmii.train.settings import BestOfSettings
@@ -108,7 +107,7 @@ def test_no_draft_is_kept_below_the_margin(tmp_path: Path, server: LabellingServ
     path = run_stage("best-of", config, tmp_path / "run", progress=(recorder := Recorder()))
     assert not path.exists()
     assert any("no pairs file. Lower margin" in note for note in recorder.notes)
-    done = CliRunner().invoke(app, ["train", str(config), "-o", str(tmp_path / "other"), "--json"])
+    done = promptmii("train", config, "-o", tmp_path / "other", "--json")
     assert json.loads(done.stdout) == {"made": None}
 
 
