@@ -5,11 +5,10 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
-import ray
-from ray.cluster_utils import Cluster as RayCluster
 from tests.evaluation.labelling_server import LabellingServer
 from tests.evaluation.test_evaluate import settings, write_task
 from tests.models.faulty_server import serving
@@ -18,6 +17,8 @@ from tests.recorder import Recorder
 from promptmii.errors import ConfigError
 from promptmii.evaluation import evaluate
 
+ray = pytest.importorskip("ray")
+cluster_utils = pytest.importorskip("ray.cluster_utils")
 pytestmark = [
     pytest.mark.cluster,
     # Of Ray's own making.
@@ -27,9 +28,9 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def nodes() -> Iterator[RayCluster]:
+def nodes() -> Iterator[Any]:
     """Two nodes of one core each."""
-    cluster = RayCluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    cluster = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     cluster.add_node(num_cpus=1)
     ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
     yield cluster
@@ -45,7 +46,7 @@ def workers() -> list[psutil.Process]:
     ]
 
 
-def test_a_worker_that_is_killed_loses_nothing(nodes: RayCluster, tmp_path: Path) -> None:
+def test_a_worker_that_is_killed_loses_nothing(nodes: Any, tmp_path: Path) -> None:
     tasks = [write_task(tmp_path, name) for name in ("shop", "bank", "post", "home")]
     killed: list[int] = []
 

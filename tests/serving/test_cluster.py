@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import ray
-from ray.cluster_utils import Cluster as RayCluster
 from tests.command_line import promptmii
 from tests.recorder import Recorder
 from tests.serving.test_local import COMMAND, eventually, gone, pids, servers
@@ -20,6 +18,8 @@ from promptmii.errors import ConfigError
 from promptmii.evaluation import evaluate
 from promptmii.evaluation.plan import EvaluateSettings
 
+ray = pytest.importorskip("ray")
+cluster_utils = pytest.importorskip("ray.cluster_utils")
 pytestmark = [
     pytest.mark.cluster,
     # Ray causes these warnings.
@@ -35,7 +35,7 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("state")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STATE", str(folder))
-        cluster = RayCluster(
+        cluster = cluster_utils.Cluster(
             initialize_head=True, head_node_args={"num_cpus": 1, "num_gpus": 1, "include_dashboard": False}
         )
         cluster.add_node(num_cpus=1, num_gpus=2)
