@@ -27,6 +27,7 @@ from promptmii.task import Task
 
 EXAMPLES = (Example('It says "no {x}"\nLabel: b', "a"), Example("later", "b"))
 SUPPORT = Support(("a", "b"), EXAMPLES)
+pytestmark = pytest.mark.usefixtures("new_home")
 SOURCES = {
     "promptmii.py": """
 class P:
@@ -58,12 +59,6 @@ def in_context_learning_prompt(rows, labels, naive=True):
     return s
 """,
 }
-
-
-@pytest.fixture(autouse=True)
-def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("XDG_DATA_HOME", "HOME", "LOCALAPPDATA"):
-        monkeypatch.setenv(name, str(tmp_path / "home"))
 
 
 @pytest.fixture

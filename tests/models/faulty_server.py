@@ -100,6 +100,8 @@ class FaultyServer:
         self.queries: set[str] = set()
         self.keys: set[str] = set()
         self.active = self.peak = 0
+        self.together = 0
+        """Chats that must be at work at once before any is answered."""
         self.url = ""
 
     async def models(self, request: web.Request) -> web.Response:
@@ -154,6 +156,8 @@ class FaultyServer:
         self.peak = max(self.peak, self.active)
         try:
             await asyncio.sleep(0.005)
+            while self.peak < self.together:
+                await asyncio.sleep(0.005)
             yield
         finally:
             self.active -= 1

@@ -181,6 +181,7 @@ class TestRejectedRows:
 
         with serving(FaultyServer(default=reply)) as server, connect(server, concurrency=3) as model:
             _ = model.card
+            server.together = 3
             before: list[Completion | Failure] = []
             with pytest.raises(EndpointError, match="refuses the key"):
                 before.extend(answer for _, answer in one_by_one(model))

@@ -25,16 +25,14 @@ from promptmii.train.rl.estimate import Estimate, estimate
 from promptmii.train.settings import RewardSettings, TrainSettings, stage_of
 from promptmii.train.visits import Visits, style_of
 
-pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
+pytestmark = [pytest.mark.filterwarnings("ignore::FutureWarning"), pytest.mark.usefixtures("new_home")]
 RECIPES = {name: path for name, path in recipes("train").items() if stage_of(path) == "rl"}
 BIG = ("llama-3.1-8b", "llama-3.1-8b-16gpu", "qwen-2.5-7b")
 
 
 @pytest.fixture
-def _styles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _styles(tmp_path: Path, new_home: None) -> None:  # noqa: ARG001
     """The authors' prompts, imported as a user imports them."""
-    for name in ("XDG_DATA_HOME", "HOME", "LOCALAPPDATA"):
-        monkeypatch.setenv(name, str(tmp_path / "home"))
     for name, code in SOURCES.items():
         (tmp_path / "checkout" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "checkout" / name).write_bytes(code.encode())
