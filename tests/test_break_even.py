@@ -51,8 +51,8 @@ def test_the_number_of_queries_until_break_even() -> None:
 def test_the_summary_in_words() -> None:
     ours, icl = PromptCost(priced(900, 100), 300, 250), PromptCost(priced(100, 0), 2_050, 2_000)
     assert str(break_even(ours, icl, PRICE)) == (
-        "Against the examples in the prompt (ICL) it saves 1,750 tokens per query: they cost 6.8 times as much, and "
-        "what it took to make is repaid after 1 query. With a prompt cache they are cheaper: 0.8 times its cost. "
+        "Compared with the examples in the prompt (ICL), it saves 1,750 tokens per query: they cost 6.8 times as much, "
+        "and the cost of making it is repaid after 1 query. With a prompt cache they are cheaper: 0.8 times its cost. "
         "In money: 0.0024 once, 3.5 saved per 1,000 queries, uncached."
     )
     assert str(break_even(icl, ours, PRICE)).endswith("it saves nothing: 1,750 more tokens per query.")
@@ -63,8 +63,8 @@ def test_the_summary_in_words() -> None:
 def test_a_cache_without_effect_is_mentioned_once() -> None:
     made = Cost(calls=1, prompt_tokens=500, completion_tokens=100)
     assert str(break_even(PromptCost(made, 200, 150), PromptCost(FREE, 500, 450), None)) == (
-        "Against the examples in the prompt (ICL) it saves 300 tokens per query: they cost 2.5 times as much, also "
-        "with a prompt cache, and what it took to make is repaid after 2 queries."
+        "Compared with the examples in the prompt (ICL), it saves 300 tokens per query: they cost 2.5 times as much, "
+        "even with a prompt cache, and the cost of making it is repaid after 2 queries."
     )
 
 

@@ -57,15 +57,14 @@ class BreakEven:
 
     def __str__(self) -> str:
         saved = self.saved_tokens_per_query
+        compared = "Compared with the examples in the prompt (ICL), it saves"
         if self.uncached.queries is None:
-            return (
-                f"Against the examples in the prompt (ICL) it saves nothing: {abs(saved):,.0f} more tokens per query."
-            )
+            return f"{compared} nothing: {abs(saved):,.0f} more tokens per query."
         same = self.cached == self.uncached
         text = (
-            f"Against the examples in the prompt (ICL) it saves {saved:,.0f} tokens per query: they cost "
-            f"{self.uncached.times:.1f} times as much{', also with a prompt cache' if same else ''}"
-            f"{_repaid(self.uncached, ', and what it took to make is repaid')}."
+            f"{compared} {saved:,.0f} tokens per query: they cost "
+            f"{self.uncached.times:.1f} times as much{', even with a prompt cache' if same else ''}"
+            f"{_repaid(self.uncached, ', and the cost of making it is repaid')}."
         )
         if not same and self.cached.queries is None:
             text += f" With a prompt cache they are cheaper: {self.cached.times:.1f} times its cost."

@@ -110,7 +110,7 @@ class MissingDependencyError(PromptMIIError, ImportError):
         )
         self._arguments = (feature, extra, reason)
         super().__init__(
-            f"{feature} needs packages that are not installed ({reason}). Install them with: "
+            f"{feature} cannot work without packages that are not installed ({reason}). Install them with: "
             f"pip install 'promptmii[{extra}]'"
         )
 

@@ -110,7 +110,7 @@ def _beats(difference: metrics.Difference) -> bool:
 
 def _verdict(name: str, difference: metrics.Difference) -> str:
     worse = difference.mean < 0 and difference.beyond_noise
-    verdict = "better than" if _beats(difference) else "worse than" if worse else "not better beyond noise than"
+    verdict = "better than" if _beats(difference) else "worse than" if worse else "within noise of"
     return f"The induced instruction is {verdict} {name}: {difference}."
 
 

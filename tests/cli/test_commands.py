@@ -89,6 +89,7 @@ def test_induce_says_unknown_if_the_server_reports_no_tokens(tmp_path: Path) -> 
         done = promptmii("induce", path, *options, "--price", "1,1", "--yes", "-o", tmp_path / "made.json")
     assert done.exit_code == 0, done.stderr
     assert "The saving over ICL is unknown" in done.stdout
+    assert f"promptmii predict {tmp_path / 'made.json'} NEW_DATA --base-url {server.url}" in done.stdout
     assert "held-back rows, 2 labels" in done.stdout
     assert "plain F1" not in done.stdout  # nothing is calibrated in this mode
     instruction = Instruction.load(tmp_path / "made.json")

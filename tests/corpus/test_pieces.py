@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import random
+import subprocess
 import sys
 from collections import Counter
 from decimal import Decimal
@@ -35,6 +36,18 @@ from promptmii.errors import ConfigError, DataError, EndpointError, OutputError
 from promptmii.models.base import Failure, FailureKind
 
 duplicates = pytest.importorskip("promptmii.corpus.overlap")
+
+
+def test_missing_packages_are_named() -> None:
+    code = (
+        "import sys; sys.modules['fsspec'] = None\n"
+        "from promptmii.corpus.rows import Reading, read_rows\n"
+        "from promptmii.errors import MissingDependencyError\n"
+        "try: next(read_rows(['a.jsonl'], Reading(1, 1)))\n"
+        "except MissingDependencyError as error: print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "promptmii[corpus]" in done.stdout, done.stderr
 
 
 class TestSampling:

@@ -71,7 +71,7 @@ def test_a_threshold_needs_probabilities_before_any_call() -> None:
         "generate": "Use --mode choose and a follower",
     }
     for mode, remedy in advice.items():
-        with pytest.raises(UnsupportedError, match=rf"needs probabilities, and .* in the mode {mode}\. {remedy}"):
+        with pytest.raises(UnsupportedError, match=rf"needs probabilities, and .* in mode {mode}\. {remedy}"):
             workbench.predict(INSTRUCTION, [SURE], Follower(model, mode), abstain=workbench.Abstain(0.5))
     assert not model.calls
 

@@ -65,12 +65,12 @@ def test_a_follower_without_likelihoods_is_not_calibrated() -> None:
     rows = [{"text": f"a {label} {i}", "label": label} for i in range(4) for label in ("delivery", "refund")]
     made = Naive().induce(Support(("delivery", "refund"), ()))
     writes = Follower(ScriptedModel(["refund"]), "generate")
-    with pytest.raises(ConfigError, match="needs likelihoods, and scripted gives none in the mode generate"):
+    with pytest.raises(ConfigError, match="needs likelihoods, and scripted gives none in mode generate"):
         workbench.recalibrate(made, rows, writes, Columns())
     assert workbench.recalibrate(made, rows, writes, Columns(), "none")[0].calibration is None
     measured = workbench.score(made, rows, writes, refit=rows)
     assert measured.scored.n == 8
-    assert measured.notes[-1] == "nothing is fitted: scripted gives no likelihoods in the mode generate"
+    assert measured.notes[-1] == "nothing is fitted: scripted gives no likelihoods in mode generate"
 
 
 def test_rows_that_calibrate_nothing_may_still_measure() -> None:

@@ -122,7 +122,7 @@ def test_generate_mode_gives_only_wrong_rows() -> None:
     rows = [Example("a refund", "refund"), Example("a delivery", "delivery")]
     result = review(MADE, rows, Follower(ScriptedModel(["refund"]), "generate"))
     assert [(row.reason, row.probability) for row in result.rows] == [(WRONG, None)]
-    assert "without probabilities: label errors and unsure rows cannot be told" in result.notes
+    assert "the model gives no probabilities, so label errors and unsure rows are not found" in result.notes
 
 
 def test_failed_calls_count_even_if_other_rows_rank_higher() -> None:

@@ -1,5 +1,6 @@
 """`promptmii induce`: write an instruction and measure it."""
 
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -119,7 +120,7 @@ def induce(
     if json:
         dump(induced.as_json())
     else:
-        _show(induced, writing.best_of)
+        _show(induced, writing.best_of, server.base_url)
 
 
 def _show_data(loaded: "LoadedTask") -> None:
@@ -137,8 +138,10 @@ def _show_data(loaded: "LoadedTask") -> None:
         say(f"Other columns might be meant: {', '.join(columns.doubts)}. Name yours with --text and --label.")
 
 
-def _show(result: "Induced", drafts: int) -> None:
+def _show(result: "Induced", drafts: int, base_url: str | None) -> None:
     from rich.panel import Panel
+
+    server = f" --base-url {shlex.quote(base_url)}" if base_url else ""  # the file does not keep it
 
     notes((*result.notes, *result.instruction.provenance.notes))
     out.print(Panel(styled(result.instruction.text), title=styled("Instruction"), title_align="left"))
@@ -154,11 +157,11 @@ def _show(result: "Induced", drafts: int) -> None:
         doubtful = not set(result.warnings) <= set(result.verdicts)  # no verdict on the text then
         if result.warnings and not doubtful and result.path:
             out.write_line(
-                f"Next: edit the text and measure it again (promptmii edit {result.path}), or let more drafts "
+                f"Next: edit the text and measure it again (promptmii edit {result.path}{server}), or let more drafts "
                 f"compete (--best-of {max(5, 2 * drafts)})."
             )
     if result.path:
-        out.write_line(f"Saved to {result.path}. Use it with: promptmii predict {result.path} NEW_DATA")
+        out.write_line(f"Saved to {result.path}. Use it with: promptmii predict {result.path} NEW_DATA{server}")
 
 
 def _comparison(rows: Sequence["Measured"]) -> "Table":

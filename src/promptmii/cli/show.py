@@ -72,7 +72,7 @@ def export(
     code = loaded.export(to, output, force=force)
     if loaded.measured and loaded.mode == "choose" and to != "llama.cpp":
         say(
-            "The score is for the mode choose, which only the target llama.cpp exports; here, the label is read from "
+            "The score is for mode choose, which only the target llama.cpp exports; here, the label is read from "
             f"generated text. Measure that with: promptmii score {instruction} DATA --mode generate"
         )
     if json:

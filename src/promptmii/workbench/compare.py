@@ -267,7 +267,7 @@ def _notes(rows: Sequence[Measured], labels: Sequence[str]) -> tuple[str, ...]:
     for row in rows:
         unknown = [label for label in labels if label not in row.instruction.labels]
         if unknown:
-            notes.append(f"{row.name} does not know {listed(unknown, 4)}: rows with these labels are misses")
+            notes.append(f"{row.name} does not know {listed(unknown, 4)}, so such rows are misses")
     followers = {row.name: row.instruction.follower for row in rows if row.instruction.follower}
     modes = {row.name: row.instruction.mode for row in rows if row.instruction.mode}
     for title, by_row in (("followers", followers), ("modes", modes)):

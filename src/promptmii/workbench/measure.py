@@ -130,7 +130,7 @@ def score(
             fitting_notes = calibration_notes(instruction, bound)
             if refit is not None:
                 reference = bound.model.card.reference
-                fitting_notes += (f"nothing is fitted: {reference} gives no likelihoods in the mode {bound.mode}",)
+                fitting_notes += (f"nothing is fitted: {reference} gives no likelihoods in mode {bound.mode}",)
             instruction = bind(bound, instruction)
         else:
             refit = read_table(refit)
@@ -161,7 +161,7 @@ def no_likelihoods(follower: Follower) -> str:
     """The end of a message: in what mode a follower gives no likelihoods, and what to use instead."""
     mode = "--mode choose and " if follower.mode == "generate" else ""
     return (
-        f"{follower.model.card.reference} gives none in the mode {follower.mode}. "
+        f"{follower.model.card.reference} gives none in mode {follower.mode}. "
         f"Use {mode}a follower with likelihoods (see promptmii doctor)."
     )
 

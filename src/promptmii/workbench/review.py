@@ -118,7 +118,7 @@ def review(
     listed = tuple(suspect for _, suspect in ranked[:most])
     counts = Counter(row.reason for place, (_, row) in enumerate(ranked) if place < most or row.reason != UNSURE)
     if not any(prediction.probabilities for prediction in predictions):
-        notes = (*notes, "without probabilities: label errors and unsure rows cannot be told")
+        notes = (*notes, "the model gives no probabilities, so label errors and unsure rows are not found")
     return Review(listed, len(texts), counts[FAILED], counts, table_columns, notes)
 
 

@@ -146,5 +146,5 @@ def test_missing_vllm_is_reported_before_anything_loads(world: Path) -> None:
     from promptmii.errors import MissingDependencyError
     from promptmii.train.rl.run import train
 
-    with pytest.raises(MissingDependencyError, match=r"trl.use_vllm needs .*vllm.*promptmii\[gpu\]"):
+    with pytest.raises(MissingDependencyError, match=r"trl.use_vllm cannot work without .*vllm.*promptmii\[gpu\]"):
         train(toy_settings(world, trl={"use_vllm": True}), world / "run")
