@@ -281,11 +281,6 @@ class Instruction(Frozen):
         before, after = _parts(self.frame, self.text, self.labels)
         return before + _frame(self.frame).format_text(text) + after
 
-    @property
-    def empty_prompt(self) -> str:
-        """The prompt for an empty text. A subclass with a different prompt for each text returns its longest."""
-        return self.prompt("")
-
     def messages(self, text: str) -> list[Message]:
         """The chat that labels `text`, for any OpenAI-compatible client."""
         return [{"role": "user", "content": self.prompt(text)}]
