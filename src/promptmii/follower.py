@@ -108,6 +108,11 @@ class Follower(Predictor):
                 f"The calibration {self.calibration!r} needs likelihoods; {owner} gives none. Use --calibration none."
             )
 
+    @cached_property
+    def gives_probabilities(self) -> bool:
+        """The model compares likelihoods, so that predictions have probabilities and can be calibrated."""
+        return self.mode == "choose" and self.model.card.gives_scores
+
     def check(self, labels: Sequence[str]) -> None:
         """Raise `UnsupportedError` if the model has to choose between the labels and cannot. Labels no text."""
         if self.mode == "choose":  # of many labels, a shortlist may compare only a few
@@ -124,7 +129,7 @@ class Follower(Predictor):
             .without_notes(BATCH_NOTE, QUOTED_NOTE)  # of an earlier calibration
             .model_copy(update={"follower": self.model.card.reference, "mode": self.mode, "calibration": None})
         )
-        if self.mode == "choose" and self.model.card.gives_scores:  # without likelihoods, a shortlist saves nothing
+        if self.gives_probabilities:  # without likelihoods, a shortlist saves nothing
             uncalibrated = shortlisted(uncalibrated, support, self.shortlist)
         reads = READS[self.calibration]
         if reads is Reads.NOTHING:
