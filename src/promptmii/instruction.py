@@ -368,14 +368,3 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         repeated = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"{repeated!r} occurs twice")
     return fields
-
-
-def export(
-    instruction: Instruction | str | os.PathLike[str],
-    to: str,
-    path: str | os.PathLike[str] | None = None,
-    *,
-    force: bool = False,
-) -> str:
-    """Call `Instruction.export` on an instruction or its file."""
-    return Instruction.of(instruction).export(to, path, force=force)
