@@ -189,7 +189,7 @@ def _served(tool: Callable[..., Any]) -> Callable[..., Any]:
         try:
             with _LOCK:
                 return tool(*args, progress=_Notices(send), **kwargs)
-        except (PromptMIIError, OSError, ValueError) as error:
+        except (PromptMIIError, OSError) as error:
             raise ToolError(str(error)) from error
 
     signature = inspect.signature(tool)
