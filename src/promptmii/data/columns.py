@@ -69,7 +69,7 @@ class ChosenColumns:
 
 def cell_text(name: str, value: Any) -> str:
     """The text in a cell of the column `name`. Raises `DataError` if it holds no text."""
-    if (text := _text_of(value)) is not None:
+    if (text := text_of(value)) is not None:
         return text
     if isinstance(value, bytes):
         raise DataError(f"{_not_utf8(name, value)} Or name another column with --text.")
@@ -80,7 +80,7 @@ def cell_text(name: str, value: Any) -> str:
     return "" if value is None else str(value)
 
 
-def _text_of(value: Any) -> str | None:
+def text_of(value: Any) -> str | None:
     """A text, also one that is split into words; `None` for anything else."""
     if isinstance(value, list | tuple) and all(isinstance(part, str) for part in value):
         return " ".join(value)
@@ -333,7 +333,7 @@ def _find_text(table: Table, label: str | None, pairs: Pairs) -> tuple[tuple[str
 
 def _texts(table: Table, name: str) -> list[str]:
     """The texts of a column; a list of several words counts as a text."""
-    texts = (_text_of(row[name]) for row in table.rows)
+    texts = (text_of(row[name]) for row in table.rows)
     return [text for text in texts if text]
 
 
