@@ -102,7 +102,7 @@ def _list(settings: ListSettings) -> list[Any]:
 
 def with_patience(action: Callable[[], Result], patience: float, on_wait: Wait = lambda _: None) -> Result:
     """Call `action`, and retry while the hub is down or busy. Raises `EndpointError` after `patience` seconds."""
-    backoff = tenacity.wait_exponential_jitter(initial=0.5, max=LONGEST_WAIT, jitter=0.5)
+    backoff = tenacity.wait_exponential(multiplier=0.5, max=LONGEST_WAIT) + tenacity.wait_random(0, 0.5)
 
     def wait(state: tenacity.RetryCallState) -> float:
         response = getattr(state.outcome.exception() if state.outcome else None, "response", None)
