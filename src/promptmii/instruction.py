@@ -22,7 +22,7 @@ from promptmii.markup import brief, table_html, text_html
 from promptmii.models.base import Message, Price, Usage, known_sum
 from promptmii.models.references import without_address
 from promptmii.prompts import FRAME_SLOTS, Template, follower_frame, frame_parts
-from promptmii.schema import Frozen, storable
+from promptmii.schema import Frozen, first_problem, storable
 from promptmii.task import Support, check_labels, content_key, row_key
 
 Mode = Literal["choose", "generate"]
@@ -337,9 +337,7 @@ class Instruction(Frozen):
         except OSError as error:
             raise ArtefactError(f"The instruction file {path} cannot be read: {error.strerror}.") from error
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"]) or "the file"
-            problem = f"{where}: {first['msg'].rstrip('.')}"
+            problem = first_problem(error, "the file")
         except json.JSONDecodeError as error:
             problem = f"it is not JSON ({error})"
         except (ValueError, RecursionError) as error:
