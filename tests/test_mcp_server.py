@@ -172,7 +172,7 @@ class Broken(Endpoint):
     """Has a bug."""
 
     def load(self, reference: str, **_: Any) -> LanguageModel:
-        raise ValueError("a bug")
+        raise ValueError(f"a bug in loading {reference}")
 
 
 @pytest.mark.slow

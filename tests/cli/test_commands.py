@@ -386,6 +386,7 @@ def broken() -> Iterator[str]:
 
 
 def test_a_bug_is_not_blamed_on_the_input(broken: str, tmp_path: Path) -> None:
-    with serving(FaultyServer()) as server, pytest.raises(ValueError, match="a bug"):
+    with serving(FaultyServer()) as server:
         options = ["--mode", "generate", "--follower", "openai:m", "--base-url", server.url, "-o", tmp_path / "run"]
-        run("evaluate", "--tasks", "suite", "--methods", broken, *options)
+        with pytest.raises(ValueError, match="a bug"):
+            run("evaluate", "--tasks", "suite", "--methods", broken, *options)
