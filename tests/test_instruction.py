@@ -218,7 +218,10 @@ class TestLoad:
             (b'{"text": "", "labels": ["a", 2], "method": "mii"}', "labels.1: Input should be a valid string"),
             (b'{"text": "", "labels": ["a", "b"], "method": "mii", "colour": "red"}', "colour: Extra inputs"),
             (b'{"format": 3, "text": "", "labels": ["a", "b"], "method": "mii"}', "format: Input should be 2"),
-            (b'{"text": "", "labels": ["a", "a"], "method": "mii"}', "more than once: a"),
+            (
+                b'{"text": "", "labels": ["a", "a"], "method": "mii"}',
+                "the file: The instruction names these labels more than once: a",
+            ),
             (b'{"text": "", "labels": ["a", "b\\nInput:"], "method": "mii"}', "must be one line of"),
             (b'{"text": "", "labels": [], "method": "mii"}', "at least two"),
             (b'{"text": "", "text": "b", "labels": ["a", "b"], "method": "mii"}', "'text' occurs twice"),

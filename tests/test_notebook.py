@@ -5,9 +5,7 @@ from typing import Any
 
 import pytest
 
-import promptmii
 from promptmii import Example, Follower, Naive, ScriptedModel, Support, compare, induce, predict, score
-from promptmii.exports import TARGETS
 
 EVIL = "<script>alert(1)</script>"
 ROWS = [{"text": f"{word} number {i}", "label": word} for i in range(12) for word in ("money", f"parcel {EVIL}")]
@@ -45,4 +43,3 @@ def test_files_work_like_objects(tmp_path: Path) -> None:
     (answer,) = predict(path, ["where is my parcel?"], Follower(MODEL)).predictions
     assert answer.label == "parcel"
     assert predict(str(path), ["money!"], MODEL).predictions[0].label == "money"
-    assert all(promptmii.export(path, target) == made.export(target) for target in TARGETS)

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from promptmii.estimator import PromptClassifier
     from promptmii.follower import Follower, Prediction
     from promptmii.inducers import BestOf, InContext, Inducer, MetaInducer, Naive, Writer
-    from promptmii.instruction import Instruction, export
+    from promptmii.instruction import Instruction
     from promptmii.models import LanguageModel, ScriptedModel, load_model
     from promptmii.pipeline import Induced, induce
     from promptmii.scoring import Scored
@@ -21,7 +21,7 @@ _MODULES = {
     "estimator": ("PromptClassifier",),
     "follower": ("Follower", "Prediction"),
     "inducers": ("BestOf", "InContext", "Inducer", "MetaInducer", "Naive", "Writer"),
-    "instruction": ("Instruction", "export"),
+    "instruction": ("Instruction",),
     "models": ("LanguageModel", "ScriptedModel", "load_model"),
     "pipeline": ("Induced", "induce"),
     "scoring": ("Scored",),
@@ -54,7 +54,6 @@ __all__ = [
     "Writer",
     "compare",
     "edit",
-    "export",
     "extend",
     "induce",
     "load_model",

@@ -143,7 +143,7 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
         self.instruction_ = instruction.with_provenance(version=VERSION)
         self.classes_ = classes
         self.support_ = support
-        self._has_likelihoods = follower.mode == "choose" and model.card.gives_scores
+        self._has_likelihoods = follower.gives_probabilities
         self._made_with = (follower_model, follower.mode, follower.calibration)
         self._follower = follower
         return self

@@ -108,6 +108,11 @@ class Follower(Predictor):
                 f"The calibration {self.calibration!r} needs likelihoods; {owner} gives none. Use --calibration none."
             )
 
+    @cached_property
+    def gives_probabilities(self) -> bool:
+        """The model compares likelihoods, so that predictions have probabilities and can be calibrated."""
+        return self.mode == "choose" and self.model.card.gives_scores
+
     def check(self, labels: Sequence[str]) -> None:
         """Raise `UnsupportedError` if the model has to choose between the labels and cannot. Labels no text."""
         if self.mode == "choose":  # of many labels, a shortlist may compare only a few
@@ -124,7 +129,7 @@ class Follower(Predictor):
             .without_notes(BATCH_NOTE, QUOTED_NOTE)  # of an earlier calibration
             .model_copy(update={"follower": self.model.card.reference, "mode": self.mode, "calibration": None})
         )
-        if self.mode == "choose" and self.model.card.gives_scores:  # without likelihoods, a shortlist saves nothing
+        if self.gives_probabilities:  # without likelihoods, a shortlist saves nothing
             uncalibrated = shortlisted(uncalibrated, support, self.shortlist)
         reads = READS[self.calibration]
         if reads is Reads.NOTHING:
@@ -221,11 +226,22 @@ class Follower(Predictor):
         limited = instruction.answer is not None
         return [_read(parser, answer, was_cut, limited) for answer, was_cut in zip(answers, cut, strict=True)]
 
+    def prompt(self, instruction: Instruction, text: str) -> str:
+        """The prompt that labels a text. A subclass may show each text other examples."""
+        return instruction.prompt(text)
+
+    def longest_prompt(self, instruction: Instruction) -> str:
+        """The longest prompt for an empty text."""
+        return instruction.prompt("")
+
+    def _chats(self, instruction: Instruction, texts: Sequence[str]) -> list[Chat]:
+        return [[{"role": "user", "content": self.prompt(instruction, text)}] for text in texts]
+
     def _frames(self, instruction: Instruction, texts: Sequence[str], max_tokens: int | None = None) -> "_Frames":
         """The texts in the frame, cut to leave room for an answer of `max_tokens`, by default the longest label."""
         answer_bound = max_tokens or max(map(most_tokens, instruction.labels))
         room = self.model.card.context_length - TEMPLATE_MARGIN - answer_bound
-        chats: list[Chat] = [instruction.messages(text) for text in texts]
+        chats = self._chats(instruction, texts)
         if any(most_tokens(message["content"]) > room for chat in chats for message in chat):
             return self._cut_frames(instruction, texts, max_tokens)
         return _Frames(chats, [False] * len(texts))
@@ -233,7 +249,7 @@ class Follower(Predictor):
     def _cut_frames(self, instruction: Instruction, texts: Sequence[str], max_tokens: int | None) -> "_Frames":
         """`_frames` with exact token counts instead of upper bounds."""
         labels = map(defuse, instruction.labels)
-        prompt_tokens, *label_tokens = self.model.count_tokens([instruction.empty_prompt, *labels])
+        prompt_tokens, *label_tokens = self.model.count_tokens([self.longest_prompt(instruction), *labels])
         context = self.model.card.context_length
         room = context - TEMPLATE_MARGIN - prompt_tokens - (max_tokens or max(label_tokens))
         if room < MIN_TEXT_TOKENS:
@@ -242,8 +258,9 @@ class Follower(Predictor):
             )
             return _Frames([], [False] * len(texts), [Failure(FailureKind.CONTEXT, message)] * len(texts))
         fitted = self.fit_texts(texts, room)
-        chats: list[Chat] = [instruction.messages(text) for text in fitted]
-        return _Frames(chats, [new is not old for new, old in zip(fitted, texts, strict=True)])
+        return _Frames(
+            self._chats(instruction, fitted), [new is not old for new, old in zip(fitted, texts, strict=True)]
+        )
 
     def fit_texts(self, texts: Sequence[str], room: int) -> list[str]:
         """The texts, cut in the middle if longer than `room` tokens: their beginning and end tell the most."""

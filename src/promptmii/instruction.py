@@ -22,7 +22,7 @@ from promptmii.markup import brief, table_html, text_html
 from promptmii.models.base import Message, Price, Usage, known_sum
 from promptmii.models.references import without_address
 from promptmii.prompts import FRAME_SLOTS, Template, follower_frame, frame_parts
-from promptmii.schema import Frozen, storable
+from promptmii.schema import Frozen, first_problem, storable
 from promptmii.task import Support, check_labels, content_key, row_key
 
 Mode = Literal["choose", "generate"]
@@ -281,11 +281,6 @@ class Instruction(Frozen):
         before, after = _parts(self.frame, self.text, self.labels)
         return before + _frame(self.frame).format_text(text) + after
 
-    @property
-    def empty_prompt(self) -> str:
-        """The prompt for an empty text. A subclass with a different prompt for each text returns its longest."""
-        return self.prompt("")
-
     def messages(self, text: str) -> list[Message]:
         """The chat that labels `text`, for any OpenAI-compatible client."""
         return [{"role": "user", "content": self.prompt(text)}]
@@ -342,9 +337,7 @@ class Instruction(Frozen):
         except OSError as error:
             raise ArtefactError(f"The instruction file {path} cannot be read: {error.strerror}.") from error
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"]) or "the file"
-            problem = f"{where}: {first['msg'].rstrip('.')}"
+            problem = first_problem(error, "the file")
         except json.JSONDecodeError as error:
             problem = f"it is not JSON ({error})"
         except (ValueError, RecursionError) as error:
@@ -373,14 +366,3 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         repeated = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"{repeated!r} occurs twice")
     return fields
-
-
-def export(
-    instruction: Instruction | str | os.PathLike[str],
-    to: str,
-    path: str | os.PathLike[str] | None = None,
-    *,
-    force: bool = False,
-) -> str:
-    """Call `Instruction.export` on an instruction or its file."""
-    return Instruction.of(instruction).export(to, path, force=force)

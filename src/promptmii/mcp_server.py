@@ -152,20 +152,17 @@ class _Notices:
         """Notices sent, and the time from which another one may be sent of finished units."""
 
     def step(self, name: str, total: int | None = None, unit: Unit = "rows") -> None:
-        """See `Progress`."""
         self._name, self._unit = name, unit
         self._done, self._total = 0, total or 0
         self.note(name)
 
     def advance(self, amount: int = 1, done: str = "", *, money: float | None = None) -> None:  # noqa: ARG002
-        """See `Progress`."""
         self._done += amount
         if time.monotonic() >= self._next:
             of_total = f" of {self._total:,}" if self._total else ""
             self.note(f"{self._name}: {self._done:,}{of_total} {self._unit}")
 
     def note(self, message: str) -> None:
-        """See `Progress`."""
         self._sent += 1
         self._next = time.monotonic() + NOTICE_EVERY
         self._send(self._sent, message)
@@ -189,7 +186,7 @@ def _served(tool: Callable[..., Any]) -> Callable[..., Any]:
         try:
             with _LOCK:
                 return tool(*args, progress=_Notices(send), **kwargs)
-        except (PromptMIIError, OSError, ValueError) as error:
+        except (PromptMIIError, OSError) as error:
             raise ToolError(str(error)) from error
 
     signature = inspect.signature(tool)

@@ -14,7 +14,7 @@ from typing import Any
 
 from promptmii import metrics
 from promptmii.break_even import BreakEven, PromptCost, break_even
-from promptmii.config import Columns, InduceSettings
+from promptmii.config import InduceSettings
 from promptmii.data import LoadedTask, Source, draw_notes, load_task, sample
 from promptmii.errors import ModelError, OutputError, ScoreRefusedError, SpendingLimitError, counted
 from promptmii.files import check_writable, free_name
@@ -126,7 +126,7 @@ def induce(
 ) -> Induced:
     """Write an instruction from labelled data, and measure it beside naive and ICL on rows that no method has seen.
 
-    `source` is anything that `load` accepts, or its result; `changes` override `settings` by name
+    `source` is anything that `load_task` accepts, or its result; `changes` override `settings` by name
     (`induce(data, n=50, generator="openai:gpt-4.1-mini")`).
 
     Saves the instruction to `output` as soon as it is written, and again once it is measured. `force` replaces an
@@ -140,7 +140,7 @@ def induce(
     output_file = _OutputFile(None if output is None else Path(output), force, progress)
     if not isinstance(source, LoadedTask):
         progress.step("Reading the data")
-        source = load(source, settings.columns, seed=settings.seed)
+        source = load_task(source, **dict(settings.columns), seed=settings.seed)
     loaded = with_test_rows(source, settings.test) if settings.test else source
     query_size = len(loaded.task.test) if settings.test else settings.evaluate
     n, most, lowered = settings.n, len(loaded.task.train), ()
@@ -276,11 +276,6 @@ class _Run:
         row = measure(instruction.method, follower, instruction, query, follower.model.card.price)
         row.scored.refuse_failures()
         return row
-
-
-def load(source: Source, columns: Columns, *, seed: int = 0) -> LoadedTask:
-    """Load a task from a path, a `hub:` reference, a DataFrame, a list of dicts or pairs, and more (`Source`)."""
-    return load_task(source, text=columns.text, label=columns.label, labels=columns.labels, seed=seed)
 
 
 def make_follower(

@@ -29,7 +29,7 @@ from promptmii.follower import Prediction
 from promptmii.instruction import Cost, Instruction, Mode
 from promptmii.models.base import Failure, FailureKind
 from promptmii.parse import Match
-from promptmii.schema import Frozen
+from promptmii.schema import Frozen, first_problem
 from promptmii.task import Example, content_key
 
 Line = TypeVar("Line", bound=Frozen)
@@ -283,11 +283,7 @@ def _lines(path: Path, kind: type[Line], damaged: list[str]) -> Iterator[tuple[i
 
 def _reason(error: ValueError) -> str:
     """The first error, on one line."""
-    if not isinstance(error, ValidationError):
-        return str(error)
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
-    return f"{where}: {first['msg']}" if where else first["msg"].removeprefix("Value error, ")
+    return first_problem(error) if isinstance(error, ValidationError) else str(error)
 
 
 class Recorder:

@@ -15,6 +15,13 @@ def storable(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
+def first_problem(error: ValidationError, whole: str = "") -> str:
+    """The first problem of a value, after its place; `whole` is the place of one that concerns the whole value."""
+    first = error.errors()[0]
+    where = ".".join(map(str, first["loc"])) or whole
+    return (f"{where}: " if where else "") + first["msg"].removeprefix("Value error, ").rstrip(".")
+
+
 class Frozen(BaseModel):
     """Base class of records and artefacts."""
 

@@ -16,7 +16,7 @@ from tests.models.tiny import transformers_folder
 
 from promptmii import Naive, Support
 from promptmii.data import demo_path
-from promptmii.inducers import METHODS
+from promptmii.inducers import METHODS, Method
 from promptmii.instruction import Cost, Instruction
 from promptmii.models.base import Price, Usage
 
@@ -363,3 +363,27 @@ def test_the_main_job_with_the_embedded_model(tmp_path) -> None:
     few.write_text("".join(demo_path().read_text("utf-8").splitlines(keepends=True)[:25]), "utf-8")
     scored = promptmii("score", out, few, "--json")
     assert json.loads(scored.stdout)["measured"]["n"] == 22  # without two that it was written from
+
+
+class Broken(Method):
+    """A method with a bug."""
+
+    name = "broken"
+    summary = "has a bug"
+
+    def check(self) -> None:
+        raise ValueError("a bug")
+
+
+@pytest.fixture
+def broken() -> Iterator[str]:
+    METHODS[Broken.name] = Broken
+    yield Broken.name
+    del METHODS[Broken.name]
+
+
+def test_a_bug_is_not_blamed_on_the_input(broken: str, tmp_path: Path) -> None:
+    with serving(FaultyServer()) as server:
+        options = ["--mode", "generate", "--follower", "openai:m", "--base-url", server.url, "-o", tmp_path / "run"]
+        with pytest.raises(ValueError, match="a bug"):
+            run("evaluate", "--tasks", "suite", "--methods", broken, *options)

@@ -6,10 +6,13 @@ import os
 import random
 import subprocess
 import sys
+import time
 from collections import Counter
 from decimal import Decimal
+from email.utils import formatdate
 from itertools import permutations
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -21,6 +24,7 @@ from promptmii import Example, ScriptedModel, Task
 from promptmii.corpus.card import write_card
 from promptmii.corpus.clean import clean_task, find_columns, may_be_in
 from promptmii.corpus.fetch import Sample, UnreadableError, fetch, read_sample
+from promptmii.corpus.hub import with_patience
 from promptmii.corpus.journal import Entry, Journal
 from promptmii.corpus.listing import Candidate, distinct, licence_and_languages, list_local, rejection
 from promptmii.corpus.overlap import check_corpus
@@ -489,3 +493,22 @@ def test_hidden_files_inside_the_folder_are_ignored_wherever_the_folder_is(
     monkeypatch.chdir(shop)
     (same,) = list_local(ListSettings(local=("..",)))
     assert (same.name, same.key) == (entry.name, entry.key) == ("shop", entry.key)
+
+
+class BusyError(Exception):
+    """The hub asks to come back at a time."""
+
+    def __init__(self, timestamp: float) -> None:
+        super().__init__("busy")
+        self.response = SimpleNamespace(status_code=429, headers={"Retry-After": formatdate(timestamp, usegmt=True)})
+
+
+def test_the_hub_may_give_the_end_of_a_wait_as_a_date() -> None:
+    answers = iter([BusyError(time.time() + 3600), None])
+
+    def ask() -> None:
+        if error := next(answers):
+            raise error
+
+    with pytest.raises(EndpointError, match="Run the same command again later"):
+        with_patience(ask, patience=10)

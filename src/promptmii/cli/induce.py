@@ -16,7 +16,8 @@ from promptmii.cli.compare import score_cells
 from promptmii.cli.group import app
 from promptmii.cli.options import Data, Force, Generator, Json, N, Output, prompt_of
 from promptmii.cli.terminal import confirmed, dump, interactive, notes, out, say, styled, table, warn
-from promptmii.errors import ConfigError, counted
+from promptmii.errors import ConfigError, counted, listed
+from promptmii.markup import brief
 from promptmii.models.references import DEFAULT, PREFIXES, WRITER
 
 if TYPE_CHECKING:
@@ -104,11 +105,12 @@ def induce(
 ) -> None:
     """Write an instruction from n labelled examples, and measure it beside naive and ICL prompts on held-back rows."""
     from promptmii import pipeline
+    from promptmii.data import load_task
 
     settings = writing.settings(rows.columns, server)
     with listening(quiet=json) as progress:
         progress.step("Reading the data")
-        loaded = pipeline.load(data, settings.columns, seed=settings.seed)
+        loaded = load_task(data, **dict(settings.columns), seed=settings.seed)
     if not json:
         _show_data(loaded)
     if loaded.columns.doubts and not (yes or json) and interactive() and not confirmed("Continue?", default=True):
@@ -127,13 +129,11 @@ def _show_data(loaded: "LoadedTask") -> None:
     """Print the columns, label counts and three rows to standard error, before the first model call."""
     columns, rows = loaded.columns, loaded.task.rows
     counts = Counter(row.label for row in rows)
-    more = len(loaded.task.labels) - MOST_LABELS
-    labels = [f"{label} ({counts[label]})" for label in loaded.task.labels[:MOST_LABELS]]
+    labels = [f"{label} ({counts[label]})" for label in loaded.task.labels]
     say(f"Text: {', '.join(columns.text)}. Label: {columns.label}. {len(rows)} rows.")
-    say(f"Labels: {', '.join(labels)}" + (f" and {more} more" if more > 0 else ""))
+    say(f"Labels: {listed(labels, MOST_LABELS)}")
     for row in rows[:: max(len(rows) // 3, 1)][:3]:
-        text = " ".join(row.text.split())
-        say(f"  {text if len(text) <= LONGEST_TEXT else text[:LONGEST_TEXT] + ' ...'} -> {row.label}")
+        say(f"  {brief(row.text, LONGEST_TEXT)} -> {row.label}")
     if columns.doubts:
         say(f"Other columns might be meant: {', '.join(columns.doubts)}. Name yours with --text and --label.")
 

@@ -15,12 +15,13 @@ from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from promptmii.corpus.listing import Candidate
 from promptmii.corpus.rows import MIB, READABLE, Reading, read_rows
 from promptmii.corpus.settings import FetchSettings
 from promptmii.data.columnar import class_names
+from promptmii.data.columns import text_of
 from promptmii.data.labels import is_whole
 from promptmii.data.readers import read_table
 from promptmii.data.table import Row, Table, class_name, column_name
@@ -116,18 +117,10 @@ class Sample:
 
 def _text_hash(row: Row) -> int:
     """Hash the longest text, which is the same in copies of a dataset with other column names."""
-    texts = [text for value in row.values() if (text := _text_of(value)) is not None]
+    texts = [text for value in row.values() if (text := text_of(value)) is not None]
     longest = max(texts, key=len, default=None)
     key = normalise_text(longest) if longest is not None else repr(sorted(row.items(), key=str))
     return int.from_bytes(hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest())
-
-
-def _text_of(value: Any) -> str | None:
-    """The text in a cell, which may be a list of its words, or None."""
-    if isinstance(value, list):
-        words = cast("list[Any]", value)
-        return " ".join(words) if all(isinstance(word, str) for word in words) else None
-    return value if isinstance(value, str) else None
 
 
 def _write_sample(path: Path, header: dict[str, Any], rows: Iterable[tuple[str, Row]]) -> None:

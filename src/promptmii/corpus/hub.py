@@ -1,6 +1,6 @@
 """Lists hub datasets, classifies hub errors, and retries while the hub is busy."""
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, TypeVar
 
 import tenacity
@@ -9,6 +9,7 @@ from promptmii.corpus.journal import Entry
 from promptmii.corpus.listing import Candidate, configurations, licence_and_languages, rejection
 from promptmii.corpus.settings import ListSettings
 from promptmii.errors import EndpointError, MissingDependencyError, first_line
+from promptmii.models.http.refusals import retry_after
 
 Result = TypeVar("Result")
 Wait = Callable[[float], None]
@@ -101,10 +102,12 @@ def _list(settings: ListSettings) -> list[Any]:
 
 def with_patience(action: Callable[[], Result], patience: float, on_wait: Wait = lambda _: None) -> Result:
     """Call `action`, and retry while the hub is down or busy. Raises `EndpointError` after `patience` seconds."""
-    backoff = tenacity.wait_exponential_jitter(initial=0.5, max=LONGEST_WAIT, jitter=0.5)
+    backoff = tenacity.wait_exponential(multiplier=0.5, max=LONGEST_WAIT) + tenacity.wait_random(0, 0.5)
 
     def wait(state: tenacity.RetryCallState) -> float:
-        return max(backoff(state), _retry_after(state.outcome.exception() if state.outcome else None))
+        response = getattr(state.outcome.exception() if state.outcome else None, "response", None)
+        headers: Mapping[str, str] = getattr(response, "headers", None) or {}
+        return max(backoff(state), retry_after(headers.get("Retry-After", "")) or 0.0)
 
     def give_up(state: tenacity.RetryCallState) -> Result:
         error = state.outcome.exception() if state.outcome else None
@@ -133,14 +136,6 @@ def is_outage(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
-
-
-def _retry_after(error: BaseException | None) -> float:
-    headers = getattr(getattr(error, "response", None), "headers", None) or {}
-    try:
-        return float(headers.get("Retry-After", 0))
-    except ValueError:
-        return 0.0
 
 
 def unavailability(repository: str, revision: str, patience: float, on_wait: Wait = lambda _: None) -> str | None:

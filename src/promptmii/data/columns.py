@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from promptmii.data.labels import is_whole, label_key
-from promptmii.data.table import LABEL_NAMES, TEXT_NAMES, Row, Table, clean_row, is_number
+from promptmii.data.table import LABEL_NAMES, TEXT_NAMES, Row, Table, clean_cell, is_number
 from promptmii.errors import DataError, listed, nearest
 
 Pairs = Sequence[tuple[str, str]]
@@ -57,7 +57,7 @@ class ChosenColumns:
 
     def render(self, row: dict[str, Any]) -> str:
         """The text of a row; empty if every column is blank. Raises `DataError` for values that are not text."""
-        values = {name: cell_text(name, row[name]) for name in self.text}
+        values = {name: cell_text(name, row[name] if name in row else field(row, name)) for name in self.text}
         if not any(value.strip() for value in values.values()):
             return ""
         if self.template is not None:
@@ -69,7 +69,7 @@ class ChosenColumns:
 
 def cell_text(name: str, value: Any) -> str:
     """The text in a cell of the column `name`. Raises `DataError` if it holds no text."""
-    if (text := _text_of(value)) is not None:
+    if (text := text_of(value)) is not None:
         return text
     if isinstance(value, bytes):
         raise DataError(f"{_not_utf8(name, value)} Or name another column with --text.")
@@ -80,7 +80,7 @@ def cell_text(name: str, value: Any) -> str:
     return "" if value is None else str(value)
 
 
-def _text_of(value: Any) -> str | None:
+def text_of(value: Any) -> str | None:
     """A text, also one that is split into words; `None` for anything else."""
     if isinstance(value, list | tuple) and all(isinstance(part, str) for part in value):
         return " ".join(value)
@@ -96,26 +96,20 @@ def with_fields(table: Table, *given: str | Sequence[str] | None) -> Table:
     names = [name for names in given for name in ([names] if isinstance(names, str) else names or ())]
     dotted = dict.fromkeys(name for given in names for name in (given, *_SLOT.findall(given)) if "." in name)
     found = [
-        name
-        for name in dotted
-        if name not in table.columns and any(fields(row, [name])[name] is not None for row in table.rows)
+        name for name in dotted if name not in table.columns and any(field(row, name) is not None for row in table.rows)
     ]
     if not found:
         return table
-    rows = tuple(row | fields(row, found) for row in table.rows)
+    rows = tuple(row | {name: field(row, name) for name in found} for row in table.rows)
     return replace(table, columns=(*table.columns, *found), rows=rows)
 
 
-def fields(row: Row, names: Sequence[str]) -> Row:
-    """What dotted names reach within the objects of a row; `None` if nothing."""
-
-    def reached(name: str) -> Any:
-        value: Any = row
-        for key in name.split("."):
-            value = value.get(key) if isinstance(value, Mapping) else None
-        return value
-
-    return clean_row({name: reached(name) for name in names})
+def field(row: Row, name: str) -> Any:
+    """What a dotted name reaches within the objects of a row; `None` if nothing."""
+    value: Any = row
+    for key in name.split("."):
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return clean_cell(value)
 
 
 def choose_columns(
@@ -339,7 +333,7 @@ def _find_text(table: Table, label: str | None, pairs: Pairs) -> tuple[tuple[str
 
 def _texts(table: Table, name: str) -> list[str]:
     """The texts of a column; a list of several words counts as a text."""
-    texts = (_text_of(row[name]) for row in table.rows)
+    texts = (text_of(row[name]) for row in table.rows)
     return [text for text in texts if text]
 
 

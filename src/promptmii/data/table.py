@@ -60,7 +60,7 @@ def require_rows(table: Table) -> Table:
 
 def clean_row(row: Mapping[Any, Any]) -> Row:
     """A row with text names, plain cells, and `None` for missing values."""
-    return {column_name(name): _cell(value) for name, value in row.items()}
+    return {column_name(name): clean_cell(value) for name, value in row.items()}
 
 
 @lru_cache(maxsize=4096, typed=True)  # 1, 1.0 and True are equal
@@ -120,7 +120,7 @@ def is_number(text: str) -> bool:
         return False
 
 
-def _cell(value: Any) -> Any:
+def clean_cell(value: Any) -> Any:
     """A plain Python value. UTF-8 bytes become text, numpy arrays lists, and numpy scalars Python scalars.
 
     Missing values become `None`: NaN, NaT, an empty string, the \\N of databases, and a list of one of these.
@@ -138,9 +138,9 @@ def _cell(value: Any) -> Any:
     if value is None or _is_scalar_nan(value):
         return None
     if isinstance(value, Sequence | Mapping):
-        return None if isinstance(value, list | tuple) and len(value) == 1 and _cell(value[0]) is None else value
+        return None if isinstance(value, list | tuple) and len(value) == 1 and clean_cell(value[0]) is None else value
     if getattr(value, "ndim", 0) and hasattr(value, "tolist"):
-        return _cell(value.tolist())
+        return clean_cell(value.tolist())
     return value.item() if hasattr(value, "item") else value  # a numpy scalar
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 from promptmii.data.columnar import parquet_rows
-from promptmii.data.columns import choose_columns, fields, with_fields
+from promptmii.data.columns import choose_columns, with_fields
 from promptmii.data.decoding import check_is_data, check_is_text, decode, encoding_of, path_name
 from promptmii.data.delimited import NO_DELIMITER, STREAMED_LINES, csv_rows, find_layout
 from promptmii.data.json_tables import json_line_rows
@@ -70,23 +70,17 @@ def read_texts(source: Source, text: str | Sequence[str] | None = None, progress
         text = "text"
     columns = dict.fromkeys(head.columns)
     chosen = choose_columns(with_fields(head, text), text, None, labelled=False)
-    within = [name for name in chosen.text if name not in columns]
-
-    def text_of(row: Row) -> str:
-        cells = {name: row.get(name) for name in chosen.text}
-        return chosen.render(cells | fields(row, within) if within else cells)
-
     digest = hashlib.blake2b(repr((chosen.text, chosen.template)).encode(), digest_size=16)
     n = 0
     for row in read_rows():
         if not row.keys() <= columns.keys():
             columns |= dict.fromkeys(row)
-        text_of(row)  # raises if a value is not text
+        chosen.render(row)  # raises if a value is not text
         digest.update(repr(list(row.items())).encode("utf-8", "surrogatepass"))
         n += 1
         if n % PROGRESS_EVERY == 0:
             progress.advance(PROGRESS_EVERY)
-    return Texts(tuple(columns), n, digest.hexdigest(), read_rows, text_of)
+    return Texts(tuple(columns), n, digest.hexdigest(), read_rows, chosen.render)
 
 
 class CsvStyle(NamedTuple):

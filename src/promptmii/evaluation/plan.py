@@ -112,10 +112,10 @@ class PlannedCell:
 
 def grid_tasks(settings: EvaluateSettings) -> dict[str, Task]:
     """The tasks of all grids by name, in order. Raises `DataError`, for example if two tasks have the same name."""
-    parts, columns = settings.parts, settings.columns
+    parts = settings.parts
     for part in parts:
         _check_styles(part)  # before anything is loaded
-    load = partial(load_task, text=columns.text, label=columns.label, labels=columns.labels)
+    load = partial(load_task, **dict(settings.columns))
     names = [name for part in parts for name in part.only]
     loaded = read_tasks(settings.tasks, load=load, only=names if all(part.only for part in parts) else ())
     for name in names:

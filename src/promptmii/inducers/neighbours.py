@@ -10,15 +10,15 @@ from functools import cached_property
 from typing import Literal
 
 import numpy as np
-from pydantic import Field, PrivateAttr, field_validator
+from pydantic import Field, field_validator
 
-from promptmii.follower import Follower, Prediction, Predictor
+from promptmii.follower import Follower
 from promptmii.inducers.fixed import NoInstruction
 from promptmii.inducers.icl import max_example_tokens
 from promptmii.inducers.method import Kit, Method, Role
 from promptmii.instruction import Instruction, Similarity
 from promptmii.models import sentences
-from promptmii.prompts import example_lines, format_examples, frame_prompt
+from promptmii.prompts import example_lines, follower_frame, format_examples, frame_prompt
 from promptmii.task import Example, Support, normalise_text
 
 
@@ -47,49 +47,63 @@ class NearestMethod(Method):
         note = f"each prompt shows up to {self.k} examples, those most similar to its text by {self.similarity}"
         return NoInstruction(self.name, note)
 
-    def predictor(self, kit: Kit, support: Support, seed: int) -> "NearestPredictor":  # noqa: ARG002
-        by = "tfidf" if self.similarity == "tfidf" else "embedding"
-        return NearestPredictor(kit.follower, Neighbours(support.examples, kit.follower, self.k, by))
+    def predictor(self, kit: Kit, support: Support, seed: int) -> "NearestFollower":  # noqa: ARG002
+        follower = kit.follower
+        return NearestFollower(
+            follower.model,
+            follower.mode,
+            follower.calibration,
+            follower.shortlist,
+            examples=support.examples,
+            k=self.k,
+            similarity="tfidf" if self.similarity == "tfidf" else "embedding",
+            max_tokens=max_example_tokens(follower.model, follower_frame(), support.labels),
+        )
 
     def in_prompt(self, n: int) -> int:
         return min(n, self.k)
 
 
-@dataclass(frozen=True)
-class Neighbours:
-    """The examples, searchable by their similarity to a text."""
+@dataclass(frozen=True, kw_only=True)
+class NearestFollower(Follower):
+    """A follower whose prompt shows each text the examples most similar to it, and never the text itself."""
 
     examples: Sequence[Example]
-    follower: Follower
     k: int
     similarity: Similarity
+    max_tokens: int
+    """Room for the examples in a prompt."""
 
-    def nearest(self, text: str, max_tokens: int) -> tuple[Example, ...]:
-        """Up to k examples within `max_tokens`, the most similar last. Examples equal to the text are left out."""
+    def prompt(self, instruction: Instruction, text: str) -> str:
+        """The most similar examples come last, next to the text."""
         (scores,) = self._similarity_to([text])
         normalised = normalise_text(text)
         ranking = np.argsort(-scores, kind="stable").tolist()
         others = [position for position in ranking if self._normalised[position] != normalised]
-        return self._first_fitting(others, max_tokens)[::-1]
+        return self._showing(instruction, self._first_fitting(others)[::-1], text)
 
-    def longest(self, max_tokens: int) -> tuple[Example, ...]:
-        """Up to k examples within `max_tokens`, the longest ones, to estimate the length of a prompt."""
-        by_length = sorted(range(len(self.examples)), key=self.lengths.__getitem__, reverse=True)
-        return self._first_fitting(by_length, max_tokens)
+    def longest_prompt(self, instruction: Instruction) -> str:
+        by_length = sorted(range(len(self.examples)), key=self._lengths.__getitem__, reverse=True)
+        return self._showing(instruction, self._first_fitting(by_length), "")
 
-    def _first_fitting(self, positions: Sequence[int], max_tokens: int) -> tuple[Example, ...]:
+    def _showing(self, instruction: Instruction, examples: Sequence[Example], text: str) -> str:
+        body = format_examples(examples) if examples else ""
+        return frame_prompt(instruction.template, body, instruction.labels, text)
+
+    def _first_fitting(self, positions: Sequence[int]) -> list[Example]:
         """Up to k examples within `max_tokens`, in order of preference."""
         chosen: list[Example] = []
+        room = self.max_tokens
         for position in positions:
-            if len(chosen) < self.k and self.lengths[position] <= max_tokens:
+            if len(chosen) < self.k and self._lengths[position] <= room:
                 chosen.append(self.examples[position])
-                max_tokens -= self.lengths[position]
-        return tuple(chosen)
+                room -= self._lengths[position]
+        return chosen
 
     @cached_property
-    def lengths(self) -> list[int]:
+    def _lengths(self) -> list[int]:
         """Tokens per example."""
-        return self.follower.model.count_tokens([example_lines([example]) + "\n\n" for example in self.examples])
+        return self.model.count_tokens([example_lines([example]) + "\n\n" for example in self.examples])
 
     @cached_property
     def _normalised(self) -> list[str]:
@@ -98,47 +112,3 @@ class Neighbours:
     @cached_property
     def _similarity_to(self) -> sentences.SimilarityTo:
         return sentences.similarity_to(self.similarity, [example.text for example in self.examples])
-
-
-class _PerQuery(Instruction):
-    """An instruction that shows each text its nearest examples."""
-
-    _neighbours: Neighbours = PrivateAttr()
-    _max_tokens: int = PrivateAttr()
-
-    @classmethod
-    def bind(cls, instruction: Instruction, neighbours: Neighbours, max_tokens: int) -> "_PerQuery":
-        per_query = cls.model_validate(instruction.model_dump())
-        per_query._neighbours, per_query._max_tokens = neighbours, max_tokens
-        return per_query
-
-    def prompt(self, text: str) -> str:
-        return self._prompt_with(self._neighbours.nearest(text, self._max_tokens), text)
-
-    @property
-    def empty_prompt(self) -> str:
-        return self._prompt_with(self._neighbours.longest(self._max_tokens), "")
-
-    def _prompt_with(self, examples: Sequence[Example], text: str) -> str:
-        body = format_examples(examples) if examples else ""
-        return frame_prompt(self.template, body, self.labels, text)
-
-
-@dataclass(frozen=True)
-class NearestPredictor(Predictor):
-    """A follower whose prompt shows each text its nearest examples."""
-
-    follower: Follower
-    neighbours: Neighbours
-
-    def prepare(self, instruction: Instruction, support: Support) -> Instruction:
-        """Calibrate on the support. The prompt for a support text never shows that text."""
-        prepared = self.follower.prepare(self._per_query(instruction), support)
-        return Instruction.model_validate(prepared.model_dump())
-
-    def predict(self, instruction: Instruction, texts: Sequence[str]) -> list[Prediction]:
-        return self.follower.predict(self._per_query(instruction), texts)
-
-    def _per_query(self, instruction: Instruction) -> _PerQuery:
-        max_tokens = max_example_tokens(self.follower.model, instruction.template, instruction.labels)
-        return _PerQuery.bind(instruction, self.neighbours, max_tokens)

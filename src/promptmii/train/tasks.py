@@ -1,10 +1,10 @@
 """Split tasks into training and validation by source, because copies of a dataset go by many names."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from promptmii.data.corpus_files import Split
+from promptmii.data.sample import random_rank
 from promptmii.data.sources import SPLIT, find_tasks
 from promptmii.errors import ConfigError, DataError, nearest
 from promptmii.progress import QUIET, Progress
@@ -101,7 +101,7 @@ def split(tasks: Sequence[Task], held_out: HeldOutSettings, seed: int = 0) -> tu
 
 def _shuffled(names: set[str], seed: int) -> list[str]:
     """The names ordered by their hash, so that adding tasks changes the split only a little."""
-    return sorted(names, key=lambda name: hashlib.sha256(f"{seed}\0{name}".encode()).hexdigest())
+    return sorted(names, key=lambda name: random_rank(name, seed))
 
 
 def _reason_unusable(task: Task, settings: VisitSettings) -> str | None:

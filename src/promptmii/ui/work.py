@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from promptmii import metrics, pipeline
-from promptmii.data import draw_query, draw_support
+from promptmii.data import draw_support
 from promptmii.follower import Follower, Prediction
 from promptmii.instruction import Instruction
 from promptmii.scoring import Scored, score
@@ -59,7 +59,7 @@ class Work:
                 for row in induced.rows
             )
             changes = {
-                "query": draw_query(loaded.task, trial.settings.evaluate, trial.settings.seed),
+                "query": induced.rows[-1].scored.query if induced.rows else (),
                 "answers": answers,
                 "differences": tuple(induced.differences.values()),
                 "break_even": induced.break_even,

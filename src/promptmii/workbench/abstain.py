@@ -85,7 +85,7 @@ class Abstain:
         """
         if self.threshold is None and self.precision is None:
             return None
-        if not gives_probabilities(follower):
+        if not follower.gives_probabilities:
             raise UnsupportedError(f"A threshold needs probabilities, and {no_likelihoods(follower)}")
         if self.precision is None:
             return Threshold(self.threshold or 0.0)
@@ -93,11 +93,6 @@ class Abstain:
         probabilities = [max(p.probabilities or (0.0,)) for p in scored.predictions]
         correct = [label == gold for label, gold in zip(scored.labels, scored.gold, strict=True)]
         return choose_threshold(probabilities, correct, self.precision)
-
-
-def gives_probabilities(follower: Follower) -> bool:
-    """Whether the follower's predictions have probabilities."""
-    return follower.mode == "choose" and follower.model.card.gives_scores
 
 
 def choose_threshold(probabilities: Sequence[float], correct: Sequence[bool], target: float) -> Threshold:

@@ -11,7 +11,7 @@ from promptmii.models.http.config import addresses
 from promptmii.models.http.deferred import Deferred
 from promptmii.progress import QUIET, Progress
 from promptmii.workbench.abstain import Abstain
-from promptmii.workbench.followers import Confirm, Followers, refuse
+from promptmii.workbench.followers import Confirm, Followers
 from promptmii.workbench.labelling import Labelling
 from promptmii.workbench.predict import FileRun, Labelled, file_run
 
@@ -37,7 +37,7 @@ def batch_followers(
     reference: str | None,
     endpoint: Endpoint,
     progress: Progress = QUIET,
-    confirm: Confirm = refuse,
+    confirm: Confirm | None = None,
     *,
     mode: Mode | None = None,
 ) -> Followers:

@@ -27,11 +27,6 @@ MAX_OPEN = 2
 """Models in a `ModelPool`: a writer and a follower."""
 
 
-def refuse(_: str) -> bool:
-    """Answer no."""
-    return False
-
-
 class Followers:
     """The followers of one command. Each model is loaded once, when an instruction first needs it."""
 
@@ -40,7 +35,7 @@ class Followers:
         follower: Follower | LanguageModel | str | None = None,
         endpoint: Endpoint | None = None,
         progress: Progress = QUIET,
-        confirm: Confirm = refuse,
+        confirm: Confirm | None = None,
         *,
         mode: Mode | None = None,
         models: Models | None = None,
@@ -115,7 +110,7 @@ class Followers:
         if self._endpoint.base_url:
             return f"openai:{server.model}", False
         question = f"The instruction names the server {server.address}. Send your texts there, without your API key?"
-        if self._confirm(question):
+        if self._confirm and self._confirm(question):
             return named, True
         raise ConfigError(
             f"The instruction names the server {server.address}; promptmii sends no text there without your consent. "

@@ -134,7 +134,7 @@ def load_task_for(
     instructions are measured, `known_labels` are the labels of them all.
     """
     if instruction is None:
-        return load_task(source, text=columns.text, label=columns.label, labels=columns.labels)
+        return load_task(source, **dict(columns))
     provenance, table = instruction.provenance, table_for(instruction, source, columns)
     known = _columns_in(table, provenance.text_columns, provenance.text_template, provenance.label_column)
     labels = columns.labels or known_labels or instruction.labels

@@ -17,7 +17,7 @@ from promptmii.instruction import Cost, Instruction
 from promptmii.models.base import OUTAGES, Failure, FailureKind, Usage
 from promptmii.models.threads import parallel
 from promptmii.progress import Progress
-from promptmii.workbench.abstain import Threshold, gives_probabilities
+from promptmii.workbench.abstain import Threshold
 from promptmii.workbench.formats import DIGITS
 
 MIN_BATCH, MAX_BATCH = 16, 4096
@@ -74,10 +74,6 @@ class Labelling:
         return (*self.texts.columns, *self.added)
 
     @cached_property
-    def _has_probabilities(self) -> bool:
-        return gives_probabilities(self.follower)
-
-    @cached_property
     def _probability_columns(self) -> list[str]:
         return [f"p({label})" for label in self.instruction.labels]
 
@@ -89,7 +85,7 @@ class Labelling:
         if self.threshold:
             unsure = best is not None and best < self.threshold.value
             columns = {"predicted_label": "" if unsure else label, "unsure_label": label if unsure else ""}
-        if self._has_probabilities:
+        if self.follower.gives_probabilities:
             columns["probability"] = best and round(best, DIGITS)
             names = self._probability_columns
             values = [round(p, DIGITS) for p in probabilities] if probabilities else [None] * len(names)

@@ -126,7 +126,7 @@ def score(
     rows, left_out = fresh_rows(instruction, loaded)
     with open_followers(follower, progress) as followers:
         bound = followers.of(instruction)
-        if refit is None or not _calibrates(bound):
+        if refit is None or not bound.gives_probabilities:
             fitting_notes = calibration_notes(instruction, bound)
             if refit is not None:
                 reference = bound.model.card.reference
@@ -149,12 +149,7 @@ def bind(follower: Follower, instruction: Instruction) -> Instruction:
     """The instruction with this follower and its mode, without a calibration fitted to another follower."""
     binding = {"follower": follower.model.card.reference, "mode": follower.mode}
     bound = instruction.model_copy(update=binding | {"calibration": follower.own_calibration(instruction)})
-    return bound if _calibrates(follower) else bound.without_notes(EDITED)
-
-
-def _calibrates(follower: Follower) -> bool:
-    """Whether a calibration can be fitted for this follower."""
-    return resolve_calibration("auto", follower.mode, follower.model.card) != "none"
+    return bound if follower.gives_probabilities else bound.without_notes(EDITED)
 
 
 def no_likelihoods(follower: Follower) -> str:
@@ -188,7 +183,7 @@ def recalibrate(
 
     Raises `ConfigError` if the follower gives no likelihoods to calibrate.
     """
-    if kind != "none" and not _calibrates(follower):
+    if kind != "none" and not follower.gives_probabilities:
         raise ConfigError(f"A calibration needs likelihoods, and {no_likelihoods(follower)}")
     loaded = load_task_for(instruction, source, columns)
     progress.step("Calibrating", len(loaded.task.rows))

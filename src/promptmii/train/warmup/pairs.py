@@ -12,7 +12,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 import promptmii.data
 from promptmii.data.nameless import hide_names
 from promptmii.errors import DataError
-from promptmii.schema import Frozen
+from promptmii.schema import Frozen, first_problem
 from promptmii.task import Example, Support, Task
 from promptmii.train.settings import SftSettings
 
@@ -47,11 +47,8 @@ def read_pairs(path: Path) -> list[Pair]:
         try:
             row = _Line.model_validate_json(line)
         except ValidationError as error:
-            first = error.errors()[0]
-            name = ".".join(map(str, first["loc"])) or "the line"
-            raise DataError(
-                f"{path}, line {number}: {name}: {first['msg']}. Expected labels, examples and instruction."
-            ) from error
+            problem = first_problem(error, "the line")
+            raise DataError(f"{path}, line {number}: {problem}. Expected labels, examples and instruction.") from error
         if not row.instruction.strip():
             raise DataError(f"{path}, line {number}: the instruction is empty.")
         try:
