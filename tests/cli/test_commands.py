@@ -386,4 +386,4 @@ def test_a_bug_is_not_blamed_on_the_input(broken: str, tmp_path: Path) -> None:
     with serving(FaultyServer()) as server:
         options = ["--mode", "generate", "--follower", "openai:m", "--base-url", server.url, "-o", tmp_path / "run"]
         with pytest.raises(ValueError, match="a bug"):
-            run("evaluate", "--tasks", "suite", "--methods", broken, *options)
+            promptmii("evaluate", "--tasks", "suite", "--methods", broken, *options)
