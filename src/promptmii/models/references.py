@@ -42,6 +42,8 @@ _NO_SCHEME = re.compile(
 """An address without http://, which would pass for a part of the model's name."""
 _SCHEME = re.compile(r"@(?=https?:)", re.IGNORECASE)
 _DEVICE = re.compile(r"(.*?)(?:@(cpu|mps|cuda|cuda:\d+))?", re.DOTALL)
+_PATH = re.compile(r"[./\\~]|runs/|[^/]*/[^/]*/|\w:\\")
+"""How a path begins, but hardly an id on the hub, which is owner/name: `runs/` is the default place of run folders."""
 
 
 class ServerReference(NamedTuple):
@@ -175,6 +177,11 @@ def _exists(part: str) -> bool:
     name, _ = split_device(part)
     kind, _, location = name.partition(":")
     return os.path.exists(os.path.expanduser(location if kind in LOCAL_KINDS else name))
+
+
+def is_missing_folder(location: str) -> bool:
+    """Whether a hub id or folder is clearly meant as a folder, but does not exist."""
+    return bool(_PATH.match(location)) and not os.path.exists(location)
 
 
 def split_device(reference: str) -> tuple[str, str | None]:
