@@ -122,7 +122,7 @@ def default_follower(reference: str) -> str:
         return reference
     name, device = split_device(split_adapters(reference)[0])
     kind, colon, location = name.partition(":") if ":" in name else ("", "", name)
-    base_model = base_of_adapter(Path(location)) if kind == "hf" else None
+    base_model = base_of_adapter(Path(os.path.expanduser(location))) if kind == "hf" else None
     if base_model:
         follower = default_follower(f"hf:{base_model.removeprefix('hf:')}")
     else:
@@ -201,6 +201,7 @@ def _weights_of_name(name: str) -> Weights | None:
     kind, _, location = name.partition(":")
     if kind != "hf" or not location:
         return None
+    location = os.path.expanduser(location)
     base_model = base_of_adapter(Path(location))
     if not base_model:
         return Weights(name, location)
