@@ -48,7 +48,8 @@ def test_the_default_follower_of_an_adapter_folder_is_the_base_model_it_names(
         monkeypatch.setenv(home, str(tmp_path.parent))
     assert default_follower(f"hf:~/{tmp_path.name}") == "hf:owner/name"
     weights = weights_of(f"hf:~/{tmp_path.name}")
-    assert weights and [Path(adapter) for adapter in weights.adapters] == [tmp_path]
+    assert weights
+    assert [Path(adapter) for adapter in weights.adapters] == [tmp_path]
 
 
 def test_the_default_follower_of_stacked_adapters_is_the_model_under_both(tmp_path: Path) -> None:
