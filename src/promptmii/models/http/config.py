@@ -86,7 +86,7 @@ class HttpConfig:
 
     @property
     def urls(self) -> tuple[str, ...]:
-        """The servers' addresses. Raises `ConfigError`, also for the hosted API without a key, which it always needs."""
+        """The servers' addresses. Raises `ConfigError`, also for the hosted API without the key that it needs."""
         found = addresses(self.base_url)
         if found == (HOSTED,) and self.base_url is None and not self.key:
             raise ConfigError(
