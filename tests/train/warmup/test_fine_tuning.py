@@ -200,15 +200,17 @@ def test_task_unusable_for_pairs_is_skipped_and_reported(world: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_bundled_validation_tasks_do_not_bind_a_run_on_other_tasks(world: Path) -> None:
     recipe = SftSettings.read(config_path("train", "warm-start"))
     settings = make_settings(world, validate_on=recipe.validate_on, steps=1)
-    assert fine_tune(settings, world / "run").is_dir()
+    progress = Recorder()
+    assert fine_tune(settings, world / "run", progress=progress).is_dir()
+    assert any("best/ will hold the last weights" in note for note in progress.notes)
     with pytest.raises(DataError, match="no task 'play'"):
         fine_tune(make_settings(world, validate_on=("play",)), world / "other")
 
 
+@pytest.mark.slow
 def test_a_run_folder_belongs_to_one_run(world: Path) -> None:
     fine_tune(make_settings(world, steps=2), world / "run")
     with pytest.raises(OutputError, match="--resume"):
