@@ -68,7 +68,7 @@ def fine_tune(
     found = [source.name for source in find_tasks(settings.tasks, splits=TRAINING_SPLITS)]
     validate_on = applicable(settings.validate_on, found)
     if settings.validate_on and not validate_on:
-        progress.note("None of the recipe's validation tasks is used: best/ will hold the last weights. Set validate_on.")
+        progress.note("No validation task of the recipe is used: best/ will hold the last weights. Set validate_on.")
     settings = settings.model_copy(update={"validate_on": validate_on})
     with open_run(folder, settings, config, resume=resume, changeable=CHANGEABLE) as run:
         run.describe({"stage": settings.stage, "model": settings.model, "meta": meta_prompt().key})
