@@ -213,7 +213,7 @@ def _prepare(on_wait: Wait) -> None:
     try:
         import datasets
         import huggingface_hub
-        from huggingface_hub.utils import logging
+        from huggingface_hub.utils import logging, parse_ratelimit_headers
     except ImportError as error:
         raise MissingDependencyError("Folders and repositories of datasets", "corpus") from error
     import datasets.config
@@ -223,8 +223,14 @@ def _prepare(on_wait: Wait) -> None:
     datasets.logging.set_verbosity_error()
 
     def note_wait(response: Any) -> None:
+        """Report how long `huggingface_hub` sleeps after this response. It ignores a Retry-After that is a date."""
+        if response.status_code != 429:
+            return
+        limit = parse_ratelimit_headers(response.headers)
         seconds = response.headers.get("Retry-After", "")
-        if response.status_code == 429 and seconds.isdigit():
+        if limit and not limit.remaining:
+            on_wait(limit.reset_in_seconds + 1.0)
+        elif seconds.isdigit():
             on_wait(float(seconds) + 1)
 
     def client() -> Any:
