@@ -499,13 +499,20 @@ def test_hidden_files_inside_the_folder_are_ignored_wherever_the_folder_is(
 class BusyError(Exception):
     """The hub asks to come back at a time."""
 
-    def __init__(self, timestamp: float) -> None:
+    def __init__(self, headers: dict[str, str]) -> None:
         super().__init__("busy")
-        self.response = SimpleNamespace(status_code=429, headers={"Retry-After": formatdate(timestamp, usegmt=True)})
+        self.response = SimpleNamespace(status_code=429, headers=headers)
 
 
-def test_the_hub_may_give_the_end_of_a_wait_as_a_date() -> None:
-    answers = iter([BusyError(time.time() + 3600), None])
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Retry-After": formatdate(time.time() + 3600, usegmt=True)},
+        {"ratelimit": '"api";r=0;t=3600', "ratelimit-policy": '"fixed window";"api";q=500;w=3600'},
+    ],
+)
+def test_the_hub_may_name_the_end_of_a_wait(headers: dict[str, str]) -> None:
+    answers = iter([BusyError(headers), None])
 
     def ask() -> None:
         if error := next(answers):

@@ -107,7 +107,8 @@ def with_patience(action: Callable[[], Result], patience: float, on_wait: Wait =
     def wait(state: tenacity.RetryCallState) -> float:
         response = getattr(state.outcome.exception() if state.outcome else None, "response", None)
         headers: Mapping[str, str] = getattr(response, "headers", None) or {}
-        return max(backoff(state), retry_after(headers.get("Retry-After", "")) or 0.0)
+        named = [rate_limit_reset(headers), retry_after(headers.get("Retry-After", ""))] if headers else []
+        return max([backoff(state), *filter(None, named)])
 
     def give_up(state: tenacity.RetryCallState) -> Result:
         error = state.outcome.exception() if state.outcome else None
@@ -124,6 +125,14 @@ def with_patience(action: Callable[[], Result], patience: float, on_wait: Wait =
         retry_error_callback=give_up,
     )
     return retrying(action)
+
+
+def rate_limit_reset(headers: Mapping[str, str]) -> float | None:
+    """Seconds until the hub's rate limit resets, if it is used up."""
+    from huggingface_hub.utils import parse_ratelimit_headers
+
+    limit = parse_ratelimit_headers(headers)
+    return limit.reset_in_seconds + 1.0 if limit and not limit.remaining else None
 
 
 def is_outage(error: BaseException | None) -> bool:

@@ -25,7 +25,7 @@ from typing import Any
 
 from promptmii.config import RayOptions
 from promptmii.corpus.fetch import UnreadableError, fetch
-from promptmii.corpus.hub import Wait, unavailability, with_patience
+from promptmii.corpus.hub import Wait, rate_limit_reset, unavailability, with_patience
 from promptmii.corpus.listing import Candidate
 from promptmii.corpus.settings import FetchSettings
 from promptmii.errors import (
@@ -213,7 +213,7 @@ def _prepare(on_wait: Wait) -> None:
     try:
         import datasets
         import huggingface_hub
-        from huggingface_hub.utils import logging, parse_ratelimit_headers
+        from huggingface_hub.utils import logging
     except ImportError as error:
         raise MissingDependencyError("Folders and repositories of datasets", "corpus") from error
     import datasets.config
@@ -226,10 +226,9 @@ def _prepare(on_wait: Wait) -> None:
         """Report how long `huggingface_hub` sleeps after this response. It ignores a Retry-After that is a date."""
         if response.status_code != 429:
             return
-        limit = parse_ratelimit_headers(response.headers)
         seconds = response.headers.get("Retry-After", "")
-        if limit and not limit.remaining:
-            on_wait(limit.reset_in_seconds + 1.0)
+        if reset := rate_limit_reset(response.headers):
+            on_wait(reset)
         elif seconds.isdigit():
             on_wait(float(seconds) + 1)
 
