@@ -37,10 +37,15 @@ def word_share(piece: str) -> float:
     return len(re.findall(f"[{_HALVES}]", piece)) / 2 + len(re.findall(f"[{_QUARTERS}]", piece)) / 4 or 1.0
 
 
+def whole_label(labels: Iterable[str]) -> re.Pattern[str]:
+    """Matches any of the labels (group 1) where it is no part of a word, the longest that fits."""
+    names = "|".join(map(re.escape, sorted(labels, key=len, reverse=True)))
+    return re.compile(rf"(?<![^\W_])({names})(?!\w)")
+
+
 def label_heading(labels: Iterable[str]) -> re.Pattern[str]:
-    """Matches the beginning of a line with a label (group 1), the longest that fits, perhaps after a bullet.
+    """Matches the beginning of a line with a label (group 1), perhaps after a bullet.
 
     The first whole label in the line counts: "17: 7 days" belongs to the label "17", not to "7".
     """
-    names = "|".join(map(re.escape, sorted(labels, key=len, reverse=True)))
-    return re.compile(rf"[\W\d_]*?(?<![^\W_])({names})(?!\w)\W*")
+    return re.compile(rf"[\W\d_]*?{whole_label(labels).pattern}\W*")

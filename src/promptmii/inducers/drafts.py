@@ -13,7 +13,7 @@ from promptmii.data.sample import LABELS_PER_NOTE
 from promptmii.errors import listed
 from promptmii.instruction import Instruction
 from promptmii.task import Example
-from promptmii.words import join_words, label_heading, split_words, word_share
+from promptmii.words import join_words, label_heading, split_words, whole_label, word_share
 
 LONGEST_INTRODUCTION = 120
 """In characters."""
@@ -87,14 +87,14 @@ def line_notes(text: str, labels: Sequence[str]) -> tuple[str, ...]:
     Unless at least two labels and half of all have a line, the text has another form, and no line is missing.
     """
     spelling = {label.casefold(): label for label in labels}
-    heading = label_heading(spelling)
+    heading, anywhere = label_heading(spelling), whole_label(spelling)
     named: set[str] = set()
     described: set[str] = set()
     by_description: dict[str, list[str]] = {}
     for line in text.casefold().replace("：", ":").splitlines():
         head, colon, _ = line.partition(":")
         if colon:  # also "refund or return: ..."
-            named.update(match[1] for match in heading.finditer(head))
+            named.update(anywhere.findall(head))
         if match := heading.match(line):
             label, description = match[1], line[match.end() :].strip(_BULLETS)
             named.add(label)
