@@ -175,7 +175,7 @@ def test_a_busy_hub_is_waited_for_and_a_hub_that_is_down_ends_the_run(tmp_path: 
         if path in said:
             return None
         said.add(path)
-        return "429:Retry-After:3" if "set2" in path else '429:RateLimit:"api";r=0;t=3'
+        return '429:RateLimit:"api";r=0;t=3' if "set2" in path else "429:Retry-After:1"
 
     config = tmp_path / "corpus.toml"
     config.write_text("[list]\nhub = true\n[fetch]\nseconds = 8\npatience = 2\n")
