@@ -2,9 +2,9 @@
 
     python benchmarks/meta_prompt.py TASKS... --template mine.txt [--template other.txt] [--follower hf:qwen]
 
-Each cell is one greedy instruction from n examples, scored by a follower
-on held-back rows with the default calibration. `-` is the bundled meta-prompt; the label list is measured too. Choose
-a meta-prompt on training tasks, and report on others.
+Each cell is one greedy instruction from n examples, scored by a follower on held-back rows with the default
+calibration. `-` is the bundled meta-prompt; the label list is measured too. Choose a meta-prompt on training tasks,
+and report on others.
 """
 
 import argparse

@@ -95,7 +95,12 @@ class TestWriting:
 
     def test_a_path_that_cannot_be_written_is_refused_before_the_work(self, tmp_path: Path) -> None:
         write_text(tmp_path / "a", "")
-        for path, words in ((tmp_path, "is a folder"), (tmp_path / "a", "exists"), (tmp_path / "b" / "c", "Create it")):
+        for path, words in (
+            (tmp_path, "is a folder"),
+            (tmp_path / "a", "exists"),
+            (tmp_path / "b" / "c", "Create it"),
+            (tmp_path / "a\0b", "no name of a file"),
+        ):
             with pytest.raises(OutputError, match=words):
                 check_writable(path)
 

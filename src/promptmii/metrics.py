@@ -7,7 +7,7 @@ label, and a false positive for no other. Intervals and tests resample query row
 
 from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -155,6 +155,15 @@ def paired_difference(gold: Sequence[str], a: Sequence[str | None], b: Sequence[
     )
     p = (1 + int((np.abs(null) >= abs(observed) - 1e-12).sum())) / (1 + RESAMPLES)
     return Difference(observed, float(low), float(high), p)
+
+
+def paired_differences(
+    gold: Sequence[str], a: Sequence[str | None], others: Sequence[Sequence[str | None]]
+) -> list[Difference]:
+    """Compare one method with each of several others. The p-values are adjusted for that many tests (Holm)."""
+    differences = [paired_difference(gold, a, b) for b in others]
+    adjusted = holm([difference.p for difference in differences])
+    return [replace(difference, p=p) for difference, p in zip(differences, adjusted, strict=True)]
 
 
 def holm(p: Sequence[float]) -> list[float]:

@@ -56,7 +56,7 @@ class Induced:
     Empty if nothing was measured.
     """
     differences: dict[str, metrics.Difference]
-    """The induced instruction minus each other method, on the same rows."""
+    """The induced instruction minus each other method, on the same rows. The p-values are Holm-adjusted."""
     break_even: BreakEven | None
     notes: tuple[str, ...]
     """Notes on detected columns, dropped rows and shortened texts."""
@@ -245,10 +245,8 @@ class _Run:
         rows = [self._measured(self._prepared(baseline)) for baseline in baselines]
         own = self._measured(instruction)
         output_file(own.instruction)
-        gold, predicted = own.scored.gold, own.scored.labels
-        differences = {
-            row.instruction.method: metrics.paired_difference(gold, predicted, row.scored.labels) for row in rows
-        }
+        found = metrics.paired_differences(own.scored.gold, own.scored.labels, [row.scored.labels for row in rows])
+        differences = dict(zip([row.instruction.method for row in rows], found, strict=True))
         rows.append(own)
         saving = _break_even(rows, self.follower.model)
         return Induced(own.instruction, tuple(rows), differences, saving, notes, output_file.path)

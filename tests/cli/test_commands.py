@@ -292,7 +292,7 @@ def test_show_prints_an_instruction_without_models(tmp_path: Path) -> None:
         (["show", demo_path()], 2, "not an instruction file"),
         (["induce"], 2, "Missing argument"),
         (["induce", demo_path(), "--mode", "foo"], 2, "'--mode': 'foo' is not one of 'choose', 'generate'"),
-        (["doctor", "hf:/no/such/folder"], 3, "cannot be loaded"),
+        (["doctor", "hf:/no/such/folder"], 3, "the folder /no/such/folder does not exist"),
         (["doctor", "smol", "--context-length", "0"], 2, "context_length = 0 is refused"),
         (["compare", "naive", "--data", demo_path(), "-o", "a.csv", "--junit", "./a.csv"], 2, "both name a.csv"),
         (["corpus", "build", "--stage", "clean", "--push", "me/corpus"], 2, "--stage clean stops before that"),

@@ -38,10 +38,18 @@ def test_the_default_follower_is_the_model_under_the_adapters(writer: str, follo
     assert default_follower(writer) == follower
 
 
-def test_the_default_follower_of_an_adapter_folder_is_the_base_model_it_names(tmp_path: Path) -> None:
+def test_the_default_follower_of_an_adapter_folder_is_the_base_model_it_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "owner/name"}))
     assert default_follower(f"hf:{tmp_path}") == "hf:owner/name"
     assert default_follower(f"hf:{tmp_path}@cuda:1") == "hf:owner/name@cuda:1"
+    for home in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(home, str(tmp_path.parent))
+    assert default_follower(f"hf:~/{tmp_path.name}") == "hf:owner/name"
+    weights = weights_of(f"hf:~/{tmp_path.name}")
+    assert weights
+    assert [Path(adapter) for adapter in weights.adapters] == [tmp_path]
 
 
 def test_the_default_follower_of_stacked_adapters_is_the_model_under_both(tmp_path: Path) -> None:

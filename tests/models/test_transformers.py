@@ -7,6 +7,7 @@ torch = pytest.importorskip("torch")
 
 import copy  # noqa: E402
 import math  # noqa: E402
+import re  # noqa: E402
 from collections.abc import Sequence  # noqa: E402
 from typing import Any  # noqa: E402
 
@@ -390,6 +391,12 @@ def test_card_and_protocol(local: TransformersModel, folder: str) -> None:
 def test_an_unknown_folder_is_an_unknown_model(tmp_path_factory: pytest.TempPathFactory) -> None:
     with pytest.raises(UnknownModelError, match="cannot be loaded"):
         TransformersModel.load("hf:nothing", Weights("hf:nothing", str(tmp_path_factory.mktemp("empty"))))
+
+
+@pytest.mark.parametrize("path", ["runs/nothing", "runs/nothing/best", "./nothing", "/nothing", "a/b/c", "C:\\a"])
+def test_a_path_that_does_not_exist_is_not_looked_up_on_the_hub(path: str) -> None:
+    with pytest.raises(UnknownModelError, match=re.escape(f"the folder {path} does not exist")):
+        load_model(f"hf:{path}")
 
 
 OTHERS: dict[str, Any] = {

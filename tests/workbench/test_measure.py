@@ -5,7 +5,7 @@ from tests.workbench.keyword import keyword
 
 from promptmii import Example, Follower, Instruction, Naive, ScriptedModel, Support, workbench
 from promptmii.config import Columns
-from promptmii.errors import ConfigError, DataError, ScoreRefusedError
+from promptmii.errors import DataError, ScoreRefusedError, UnsupportedError
 from promptmii.instruction import CalibrationKind
 from promptmii.models.base import Failure, FailureKind
 
@@ -65,7 +65,7 @@ def test_a_follower_without_likelihoods_is_not_calibrated() -> None:
     rows = [{"text": f"a {label} {i}", "label": label} for i in range(4) for label in ("delivery", "refund")]
     made = Naive().induce(Support(("delivery", "refund"), ()))
     writes = Follower(ScriptedModel(["refund"]), "generate")
-    with pytest.raises(ConfigError, match="needs likelihoods, and scripted gives none in mode generate"):
+    with pytest.raises(UnsupportedError, match="needs likelihoods, and scripted gives none in mode generate"):
         workbench.recalibrate(made, rows, writes, Columns())
     assert workbench.recalibrate(made, rows, writes, Columns(), "none")[0].calibration is None
     measured = workbench.score(made, rows, writes, refit=rows)

@@ -84,7 +84,7 @@ def _show(result: "Measured") -> None:
     uncalibrated = "" if plain is None else f"macro-F1 without the calibration {plain:.3f}; "
     out.write_line(
         f"{uncalibrated}accuracy {measured.accuracy:.3f}; {counted(scored.n, 'row')}, {scored.n_unparsed} "
-        f"unparsed, {scored.n_truncated} cut; {scored.usage.seconds:.1f} s"
+        f"without a label, {scored.n_truncated} cut off; {scored.usage.seconds:.1f} s"
     )
     if measured.shortlist_recall is not None:
         out.write_line(f"The label was on the shortlist in {measured.shortlist_recall:.1%} of the rows.")

@@ -215,7 +215,7 @@ def _totals(plan: "Estimate") -> dict[str, str]:
         f" saved every {batches.save_every}",
         "prompt": f"{plan.prompt_tokens:,.0f} tokens on average{estimated},"
         f" {plan.shortened:.0%} of the visits with fewer examples than scheduled",
-        "validation": f"{plan.validations:,} times {plan.validation_cases:,} instructions",
+        "validation": f"{plan.validations:,} times {counted(plan.validation_cases, 'instruction')}",
         "follower": f"{plan.calls:,} calls for rewards and {plan.validation_calls:,} for validation,"
         f" of {plan.follower_tokens:,.0f} tokens",
         "memory": _sum(memory, "GiB per GPU (--doctor shows the terms)")

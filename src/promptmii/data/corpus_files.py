@@ -2,7 +2,8 @@
 
     CORPUS/data/train-00000-of-00001.parquet, validation-..., heldout-...
 
-`datasets.load_dataset(CORPUS)` reads these files too. The corpus released by the paper's authors can also be read.
+`datasets.load_dataset(CORPUS, split=...)` reads these files too. The corpus that the paper's authors released can also
+be read.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -46,6 +46,11 @@ def bundled_folder(name: str) -> Path:
     return Path(__file__).with_name(name)
 
 
+def bundled_names() -> set[str]:
+    """The names of all bundled tasks."""
+    return {task_name(path) for folder in (SUITE, WRITTEN) for path in task_files(bundled_folder(folder))}
+
+
 def find_tasks(
     sources: Sequence[str], *, splits: Sequence[Split] = ("heldout",), load: LoadTask = load_task
 ) -> Iterator[TaskSource]:

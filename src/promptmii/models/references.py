@@ -42,6 +42,8 @@ _NO_SCHEME = re.compile(
 """An address without http://, which would pass for a part of the model's name."""
 _SCHEME = re.compile(r"@(?=https?:)", re.IGNORECASE)
 _DEVICE = re.compile(r"(.*?)(?:@(cpu|mps|cuda|cuda:\d+))?", re.DOTALL)
+_PATH = re.compile(r"[./\\~]|runs/|[^/]*/[^/]*/|\w:\\")
+"""How a path begins, but hardly an id on the hub, which is owner/name: `runs/` is the default place of run folders."""
 
 
 class ServerReference(NamedTuple):
@@ -120,7 +122,7 @@ def default_follower(reference: str) -> str:
         return reference
     name, device = split_device(split_adapters(reference)[0])
     kind, colon, location = name.partition(":") if ":" in name else ("", "", name)
-    base_model = base_of_adapter(Path(location)) if kind == "hf" else None
+    base_model = base_of_adapter(Path(os.path.expanduser(location))) if kind == "hf" else None
     if base_model:
         follower = default_follower(f"hf:{base_model.removeprefix('hf:')}")
     else:
@@ -177,6 +179,11 @@ def _exists(part: str) -> bool:
     return os.path.exists(os.path.expanduser(location if kind in LOCAL_KINDS else name))
 
 
+def is_missing_folder(location: str) -> bool:
+    """Whether a hub id or folder is clearly meant as a folder, but does not exist."""
+    return bool(_PATH.match(location)) and not os.path.exists(location)
+
+
 def split_device(reference: str) -> tuple[str, str | None]:
     """Split a reference without adapters into a model and a device."""
     model, device = _DEVICE.fullmatch(reference).groups()  # pyright: ignore[reportOptionalMemberAccess] always matches
@@ -194,6 +201,7 @@ def _weights_of_name(name: str) -> Weights | None:
     kind, _, location = name.partition(":")
     if kind != "hf" or not location:
         return None
+    location = os.path.expanduser(location)
     base_model = base_of_adapter(Path(location))
     if not base_model:
         return Weights(name, location)

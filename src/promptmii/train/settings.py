@@ -59,7 +59,8 @@ class HeldOutSettings(Settings):
     """The tasks to hold out for validation."""
 
     tasks: tuple[str, ...] = ()
-    """Names of tasks to hold out, with all other tasks of their sources. If empty, `share` decides."""
+    """Names of tasks to hold out, with all other tasks of their sources. A bundled task that the run does not use is
+    ignored. If no name is left, `share` decides."""
     share: float = Field(default=0.1, ge=0, lt=1)
     """Share of the sources to hold out (the paper's 10 %); at least one of several, unless the share is 0."""
     most: int = Field(default=50, ge=1)
@@ -191,7 +192,7 @@ class SftSettings(Settings):
     train: tuple[str, ...] = ()
     """Names of the tasks to draw from; if empty, all but those in `validate_on`."""
     validate_on: tuple[str, ...] = ()
-    """Names of the validation tasks."""
+    """Names of the validation tasks. A bundled task that the run does not use is ignored."""
     lora: LoraSettings = LoraSettings()
     learning_rate: float = Field(default=4e-4, gt=0)
     warmup: int = Field(default=20, ge=0)

@@ -1,11 +1,11 @@
 """Split tasks into training and validation by source, because copies of a dataset go by many names."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from promptmii.data.corpus_files import Split
 from promptmii.data.sample import random_rank
-from promptmii.data.sources import SPLIT, find_tasks
+from promptmii.data.sources import SPLIT, bundled_names, find_tasks
 from promptmii.errors import ConfigError, DataError, nearest
 from promptmii.progress import QUIET, Progress
 from promptmii.task import Task, content_key
@@ -46,7 +46,8 @@ def read_split(settings: TrainSettings | BestOfSettings, progress: Progress = QU
         )
     sources = list(find_tasks(settings.tasks, splits=TRAINING_SPLITS))
     names = [source.name for source in sources]
-    wanted = {*settings.only, *settings.validation.tasks}
+    held_out = settings.validation.model_copy(update={"tasks": applicable(settings.validation.tasks, names)})
+    wanted = {*settings.only, *held_out.tasks}
     if unknown := sorted(wanted.difference(names)):
         raise ConfigError(f"Unknown task {unknown[0]!r}. {nearest(unknown[0], names)}")
     skipped: list[str] = []
@@ -66,13 +67,18 @@ def read_split(settings: TrainSettings | BestOfSettings, progress: Progress = QU
             skipped.append(f"{name}: {reason}")
         else:
             tasks[name] = task
-    train, validation = split(list(tasks.values()), settings.validation, settings.seed)
+    train, validation = split(list(tasks.values()), held_out, settings.seed)
     if not train:
         reasons = f" Skipped: {'; '.join(skipped[:3])}" if skipped else ""
         raise DataError(
             f"No training task is left of the {len(tasks) + len(skipped)} in {', '.join(settings.tasks)}.{reasons}"
         )
     return TaskSplit(tuple(train), tuple(validation), tuple(skipped))
+
+
+def applicable(names: Sequence[str], found: Collection[str]) -> tuple[str, ...]:
+    """The names of validation tasks, without bundled tasks that the run does not use: a recipe's, given `--tasks`."""
+    return tuple(name for name in names if name in found or name not in bundled_names())
 
 
 def split(tasks: Sequence[Task], held_out: HeldOutSettings, seed: int = 0) -> tuple[list[Task], list[Task]]:

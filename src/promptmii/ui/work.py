@@ -88,7 +88,9 @@ class Work:
         changes = {
             "query": parent.query,
             "answers": (*others, Answers.of("After the edit", instruction, scored)),
-            "differences": tuple(metrics.paired_difference(scored.gold, scored.labels, old.labels) for old in others),
+            "differences": tuple(
+                metrics.paired_differences(scored.gold, scored.labels, [old.labels for old in others])
+            ),
         }
         done = trial.model_copy(update=changes)
         self.store.save(done)

@@ -8,7 +8,7 @@ from promptmii import metrics
 from promptmii.calibration_kinds import READS, Reads
 from promptmii.config import Columns
 from promptmii.data import LoadedTask, Source, read_table
-from promptmii.errors import ConfigError, ScoreRefusedError
+from promptmii.errors import ScoreRefusedError, UnsupportedError
 from promptmii.follower import Follower, Predictor, resolve_calibration
 from promptmii.instruction import EDITED, CalibrationKind, Cost, Instruction
 from promptmii.markup import table_html
@@ -181,10 +181,10 @@ def recalibrate(
 ) -> tuple[Instruction, tuple[str, ...]]:
     """The instruction calibrated for `follower` on the rows of a table, without its old score; and notes on the table.
 
-    Raises `ConfigError` if the follower gives no likelihoods to calibrate.
+    Raises `UnsupportedError` if the follower gives no likelihoods to calibrate.
     """
     if kind != "none" and not follower.gives_probabilities:
-        raise ConfigError(f"A calibration needs likelihoods, and {no_likelihoods(follower)}")
+        raise UnsupportedError(f"A calibration needs likelihoods, and {no_likelihoods(follower)}")
     loaded = load_task_for(instruction, source, columns)
     progress.step("Calibrating", len(loaded.task.rows))
     follower = replace(follower, calibration=resolve_calibration(kind, follower.mode, follower.model.card))

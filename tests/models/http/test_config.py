@@ -57,3 +57,12 @@ def test_the_key_is_stripped_and_never_shown(monkeypatch: pytest.MonkeyPatch) ->
     assert HttpConfig(api_key=" 'sk-own' ").key == "sk-own"
     assert HttpConfig(api_key="Bearer sk-own").key == HttpConfig(api_key="bearer  sk-own").key == "sk-own"
     assert "sk-own" not in repr(HttpConfig(api_key="sk-own"))
+
+
+def test_the_hosted_api_is_not_asked_without_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ConfigError, match="Set OPENAI_API_KEY, or give the address of your server with --base-url"):
+        _ = HttpConfig().urls
+    assert HttpConfig(api_key="sk-own").urls == ("https://api.openai.com/v1",)
+    assert HttpConfig(base_url="http://localhost:8000/v1").urls == ("http://localhost:8000/v1",)

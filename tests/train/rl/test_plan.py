@@ -202,6 +202,18 @@ def test_validation_tasks_need_not_be_listed_in_only(world: Path) -> None:
     assert [task.name for task in tasks.validation] == ["songs"]
 
 
+def test_a_recipes_bundled_validation_tasks_do_not_bind_a_run_on_other_tasks(world: Path) -> None:
+    def validated(*names: str) -> int:
+        tasks = read_split(settings(world, validation={"tasks": names}))
+        return len(tasks.validation)
+
+    smoke = TrainSettings.read(RECIPES["smoke"]).validation.tasks
+    assert validated(*smoke) == validated() == 1
+    assert validated(*smoke, "songs", "plays") == 2
+    with pytest.raises(ConfigError, match="Unknown task 'song'"):
+        validated("song")
+
+
 def test_validation_split_of_a_corpus_is_never_trained_on(world: Path) -> None:
     write_split(world / "corpus", "train", [letter_task("first"), letter_task("second")])
     write_split(world / "corpus", "validation", [letter_task("third"), letter_task("fourth")])

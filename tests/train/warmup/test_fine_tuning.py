@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig  # noqa: E402
 
 from promptmii import ScriptedModel, load_model  # noqa: E402
 from promptmii.config import LoraSettings  # noqa: E402
+from promptmii.configs import config_path  # noqa: E402
 from promptmii.errors import ConfigError, DataError, ModelError, OutputError  # noqa: E402
 from promptmii.inducers import MetaInducer, Writer  # noqa: E402
 from promptmii.train.settings import SftSettings  # noqa: E402
@@ -199,6 +200,15 @@ def test_task_unusable_for_pairs_is_skipped_and_reported(world: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.slow
+def test_bundled_validation_tasks_do_not_bind_a_run_on_other_tasks(world: Path) -> None:
+    recipe = SftSettings.read(config_path("train", "warm-start"))
+    settings = make_settings(world, validate_on=recipe.validate_on, steps=1)
+    assert fine_tune(settings, world / "run").is_dir()
+    with pytest.raises(DataError, match="no task 'play'"):
+        fine_tune(make_settings(world, validate_on=("play",)), world / "other")
+
+
 def test_a_run_folder_belongs_to_one_run(world: Path) -> None:
     fine_tune(make_settings(world, steps=2), world / "run")
     with pytest.raises(OutputError, match="--resume"):

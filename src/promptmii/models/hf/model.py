@@ -16,7 +16,7 @@ from promptmii.models.base import ModelCard
 from promptmii.models.chat import ChatFormat, Tokenizer
 from promptmii.models.hf import quiet
 from promptmii.models.local import LocalModel
-from promptmii.models.references import Weights
+from promptmii.models.references import Weights, is_missing_folder
 from promptmii.models.threads import in_calling_thread
 
 try:
@@ -98,6 +98,8 @@ def read_weights(
     the CPU multiplies bfloat16 natively (on AVX2, bfloat16 runs at a quarter of float32's speed). Raises
     `UnknownModelError` with the `reference` in its message, and `OutputError` if the disk is too full to download it.
     """
+    if is_missing_folder(weights.source):
+        raise UnknownModelError(f"{reference} cannot be loaded: the folder {weights.source} does not exist.")
     try:
         with quiet():
             tokenizer: Any = AutoTokenizer.from_pretrained(weights.source)
@@ -116,7 +118,8 @@ def _merged(model: Any, adapter: str) -> Any:
     """The model with a LoRA merged into it. Raises `UnknownModelError` if the LoRA was trained on another model."""
     from peft import PeftModel
 
-    if not Path(adapter).is_dir() and adapter.count("/") != 1:  # otherwise peft tries the hub for most of a minute
+    # Without these checks, peft tries the hub for most of a minute.
+    if is_missing_folder(adapter) or not (Path(adapter).is_dir() or adapter.count("/") == 1):
         raise UnknownModelError(f"The adapter {adapter} is not a folder. Expected a LoRA folder, or owner/name.")
     try:
         tuned: Any = PeftModel.from_pretrained(model, adapter)

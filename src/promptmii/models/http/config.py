@@ -86,8 +86,14 @@ class HttpConfig:
 
     @property
     def urls(self) -> tuple[str, ...]:
-        """The servers' addresses. Raises `ConfigError`."""
-        return addresses(self.base_url)
+        """The servers' addresses. Raises `ConfigError`, also for the hosted API without the key that it needs."""
+        found = addresses(self.base_url)
+        if found == (HOSTED,) and self.base_url is None and not self.key:
+            raise ConfigError(
+                f"Without an address, openai: models are those of {HOSTED}, which needs a key. Set OPENAI_API_KEY, or "
+                "give the address of your server with --base-url or OPENAI_BASE_URL."
+            )
+        return found
 
     @property
     def key(self) -> str:

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from promptmii.data.sources import read_tasks
+from promptmii.data.sources import find_tasks, read_tasks
 from promptmii.errors import MissingDependencyError
 from promptmii.inducers import Writer
 from promptmii.progress import QUIET, Progress
@@ -21,7 +21,7 @@ from promptmii.task import Task
 from promptmii.train.card import model_card
 from promptmii.train.run_folder import RunFolder, open_run
 from promptmii.train.settings import SftSettings
-from promptmii.train.tasks import TRAINING_SPLITS
+from promptmii.train.tasks import TRAINING_SPLITS, applicable
 from promptmii.train.warmup.pairs import SHIPPED, Pair, PairStream, read_bank, read_pairs
 
 try:
@@ -65,6 +65,8 @@ def fine_tune(
     progress: Progress = QUIET,
 ) -> Path:
     """Fine-tune an adapter in a run folder and return the path of `best/`; see `run_stage`."""
+    found = [source.name for source in find_tasks(settings.tasks, splits=TRAINING_SPLITS)]
+    settings = settings.model_copy(update={"validate_on": applicable(settings.validate_on, found)})
     with open_run(folder, settings, config, resume=resume, changeable=CHANGEABLE) as run:
         run.describe({"stage": settings.stage, "model": settings.model, "meta": meta_prompt().key})
         policy = TrainableModel.load(settings.model, settings.lora, settings.seed)
