@@ -10,7 +10,7 @@ together with the score (`Measurement.shortlist_recall`).
 
 import re
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from math import ceil
 from typing import Any
@@ -22,6 +22,7 @@ from promptmii.instruction import Instruction, Shortlist, ShortlistKind, Similar
 from promptmii.models import sentences
 from promptmii.prompts import defuse
 from promptmii.task import Support
+from promptmii.words import label_heading
 
 MANY = 30
 """The largest number of labels that are always all compared."""
@@ -102,7 +103,7 @@ def descriptions(text: str, labels: Sequence[str]) -> tuple[str, ...]:
     exact = {defuse(label): position for position, label in enumerate(labels)}
     positions = {label.casefold(): position for label, position in exact.items()}
     lines_by_label: list[list[str]] = [[_in_words(label)] for label in labels]
-    exact_heading, heading = _heading(exact), _heading(positions)
+    exact_heading, heading = label_heading(exact), label_heading(positions)
     for block in text.split("\n\n"):
         body, _, label = block.rpartition("\nLabel: ")
         if body and label.casefold() in positions:
@@ -119,15 +120,6 @@ def descriptions(text: str, labels: Sequence[str]) -> tuple[str, ...]:
             if current is not None:
                 lines_by_label[current].append(line)
     return tuple(" ".join(lines) for lines in lines_by_label)
-
-
-def _heading(labels: Collection[str]) -> re.Pattern[str]:
-    """Matches a line that begins with a label, the longest first, perhaps after a bullet.
-
-    The first whole label in the line counts: "17: 7 days" belongs to the label "17", not to "7".
-    """
-    names = "|".join(map(re.escape, sorted(labels, key=len, reverse=True)))
-    return re.compile(rf"[\W\d_]*?(?<![^\W_])({names})(?!\w)\W*")
 
 
 def _in_words(label: str) -> str:

@@ -1,6 +1,7 @@
 """Words in any script: some scripts put no spaces between them, so there characters are counted instead."""
 
 import re
+from collections.abc import Iterable
 
 from promptmii.task import normalise_text
 
@@ -34,3 +35,17 @@ def join_words(words: list[str]) -> str:
 def word_share(piece: str) -> float:
     """The number of words in a piece of text without spaces: 1, but fractions for characters of `UNSPACED`."""
     return len(re.findall(f"[{_HALVES}]", piece)) / 2 + len(re.findall(f"[{_QUARTERS}]", piece)) / 4 or 1.0
+
+
+def whole_label(labels: Iterable[str]) -> re.Pattern[str]:
+    """Matches any of the labels (group 1) where it is no part of a word, the longest that fits."""
+    names = "|".join(map(re.escape, sorted(labels, key=len, reverse=True)))
+    return re.compile(rf"(?<![^\W_])({names})(?!\w)")
+
+
+def label_heading(labels: Iterable[str]) -> re.Pattern[str]:
+    """Matches the beginning of a line with a label (group 1), perhaps after a bullet.
+
+    The first whole label in the line counts: "17: 7 days" belongs to the label "17", not to "7".
+    """
+    return re.compile(rf"[\W\d_]*?{whole_label(labels).pattern}\W*")

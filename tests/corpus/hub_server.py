@@ -54,7 +54,7 @@ class Repository:
 
 @dataclass
 class HubServer:
-    """For each request, `faults` may return a status to answer with, or "429:<seconds>"."""
+    """For each request, `faults` may return a status to answer with, or "429:<header>:<value>"."""
 
     repositories: dict[str, Repository] = field(default_factory=dict)
     faults: Callable[[str, int], str | None] | None = None
@@ -97,10 +97,8 @@ class HubServer:
         self.requests.append(f"{request.method} {request.path}")
         fault = self.faults(request.path, len(self.requests)) if self.faults else None
         if fault:
-            status, _, seconds = fault.partition(":")
-            return web.json_response(
-                {"error": "busy"}, status=int(status), headers={"Retry-After": seconds} if seconds else {}
-            )
+            status, name, value = (*fault.split(":"), "", "")[:3]
+            return web.json_response({"error": "busy"}, status=int(status), headers={name: value} if name else {})
         return await handler(request)
 
     def _found(self, request: web.Request) -> tuple[str, Repository]:

@@ -113,6 +113,19 @@ def test_a_dropped_dataset_is_advised_in_the_settings_of_a_build(tmp_path: Path)
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("personal", ["keep", "mask"])
+def test_columns_may_be_fields_of_objects(tmp_path: Path, personal: str) -> None:
+    nested = [{"mail": {"body": row["text"]}, "meta": {"topic": row["label"]}} for row in rows("nested", ["a", "b"])]
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "mails.jsonl").write_bytes(as_lines(nested))
+    columns = {"text": "mail.body", "label": "meta.topic"}
+    clean = {"personal": personal}
+    built = build_corpus(settings(tmp_path / "data", columns=columns, clean=clean), tmp_path / "corpus", until="clean")
+    (entry,) = built.stages["clean"]
+    assert (entry.kept, entry.detail["labels"]) == (True, 2)
+
+
+@pytest.mark.slow
 def test_a_killed_build_resumes_without_fetching_twice(tmp_path: Path) -> None:
     folder_of_tasks(tmp_path / "data", 60)
     fetched = tmp_path / "corpus" / "stages" / "fetch.jsonl"
@@ -162,7 +175,7 @@ def test_a_busy_hub_is_waited_for_and_a_hub_that_is_down_ends_the_run(tmp_path: 
         if path in said:
             return None
         said.add(path)
-        return "429:1"
+        return '429:RateLimit:"api";r=0;t=3' if "set2" in path else "429:Retry-After:1"
 
     config = tmp_path / "corpus.toml"
     config.write_text("[list]\nhub = true\n[fetch]\nseconds = 8\npatience = 2\n")

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from promptmii import Example, MetaInducer, ScriptedModel, Support, Writer
-from promptmii.inducers.drafts import drop_repeated_items, shared_description_notes
+from promptmii.inducers.drafts import drop_repeated_items, line_notes
 from promptmii.styles import Style
 
 ITEMS = st.lists(st.sampled_from(["routes", "codes", "a sign", "the flight plan"]), min_size=1, max_size=8)
@@ -47,9 +47,26 @@ def test_every_item_stays_in_order(items: list[str], last: str) -> None:
 
 def test_a_note_names_labels_with_the_same_description() -> None:
     text = "Questions.\n- 9: Flights.\n- 10: Codes.\n- 11: flights.\nnote: Flights."
-    assert shared_description_notes(text, ("9", "10", "11")) == ("same description for the labels 9, 11",)
-    assert shared_description_notes("9: Flights.\n10: Codes.", ("9", "10")) == ()
-    assert shared_description_notes("甲：航班\n乙：航班", ("甲", "乙")) == ("same description for the labels 甲, 乙",)
+    assert line_notes(text, ("9", "10", "11")) == ("same description for the labels 9, 11",)
+    assert line_notes("9: Flights.\n10: Codes.\n9: Flights.", ("9", "10")) == ()
+    assert line_notes("甲：航班\n乙：航班", ("甲", "乙")) == ("same description for the labels 甲, 乙",)
+    assert line_notes("1. **a**: x\n2. **b**: x", ("a", "b")) == ("same description for the labels a, b",)
+
+
+@pytest.mark.parametrize(
+    ("text", "notes"),
+    [
+        ("Mails.\nbilling: money\ndelivery: parcels", ("no line for: defect, refund",)),
+        ("1. **Billing**: money\n2. Delivery: parcels\n3. refund - returns", ("no line for: defect",)),
+        ("billing: money\ndelivery: parcels, never a refund\nDefect\nparts", ("no line for: refund",)),
+        ("billing: money\ndelivery: parcels\ndefect or refund: broken", ()),
+        ("billing: money", ()),
+        ("A mail about billing, delivery or a defect.", ()),
+        ("", ()),
+    ],
+)
+def test_a_note_names_labels_without_a_line_if_most_have_one(text: str, notes: tuple[str, ...]) -> None:
+    assert line_notes(text, ("billing", "delivery", "defect", "refund")) == notes
 
 
 def test_a_style_can_turn_off_dropping_repeated_items() -> None:

@@ -6,7 +6,7 @@ import pytest
 from tests.workbench.test_compare import LABELS, ROWS, made, obedient
 
 import promptmii
-from promptmii import Example, Instruction, Naive, ScriptedModel, Support
+from promptmii import Example, Instruction, MetaInducer, Naive, ScriptedModel, Support, Writer
 from promptmii.errors import ConfigError, DataError
 from promptmii.workbench.edit import rows_for, with_text
 
@@ -48,6 +48,14 @@ def test_an_edit_keeps_the_kind_of_calibration(tmp_path) -> None:
     assert comparison.rows[0].instruction.calibration is None, "it had none, so the edited one gets none"
     after = with_text(supervised, "Look for it.")
     assert Instruction.load(after.save(tmp_path / "a.json")).calibration is None
+
+
+def test_an_edited_text_gets_notes_on_its_own_lines() -> None:
+    support = Support(("a", "b", "c:d"), (Example("my cat", "a"), Example("my car", "b")))
+    written = MetaInducer(Writer(ScriptedModel(reply=["a: cats\nb: cars"]))).induce(support)
+    assert written.provenance.notes == ("no line for: c:d",)
+    edited = with_text(written, f"{written.text}\nc:d: cars")
+    assert edited.provenance.notes == ("same description for the labels b, c:d", "edited by hand")
 
 
 def test_examples_are_drawn_if_the_table_has_no_rows_of_the_instruction() -> None:

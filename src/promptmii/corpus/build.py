@@ -19,9 +19,10 @@ from promptmii.corpus.overlap import LeakageReport, check_corpus, sign_texts
 from promptmii.corpus.settings import CorpusSettings
 from promptmii.corpus.split import Assignment, TaskName, TextRemover, assign
 from promptmii.corpus.workers import fetch_here, fetch_on_ray
-from promptmii.data.columns import ChosenColumns
+from promptmii.data.columns import ChosenColumns, with_fields
 from promptmii.data.corpus_files import SPLITS, Split, Tasks, write_split, write_tasks
 from promptmii.data.sources import read_tasks
+from promptmii.data.table import Table
 from promptmii.errors import DataError, counted
 from promptmii.files import locked, private_folder, remove_temporary, write_text
 from promptmii.models.base import LanguageModel
@@ -165,9 +166,12 @@ class _Build:
                     self._report(journal.add(Entry(key=keys[candidate.name], name=candidate.name, **outcome)))
         return [entry for key in keys.values() if (entry := journal.get(key))]
 
-    def _choose_columns(self, entry: Entry, _key: str) -> dict[str, Any]:
-        table = read_sample(self._path("fetch", entry.key), entry.name)
+    def _sample(self, key: str, name: str) -> Table:
         settings = self._settings.columns
+        return with_fields(read_sample(self._path("fetch", key), name), settings.text, settings.label)
+
+    def _choose_columns(self, entry: Entry, _key: str) -> dict[str, Any]:
+        table, settings = self._sample(entry.key, entry.name), self._settings.columns
         columns = find_columns(table, self._model, text=settings.text, label=settings.label)
         return {
             "text": list(columns.text),
@@ -188,7 +192,7 @@ class _Build:
         return model
 
     def _make_task(self, entry: Entry, key: str) -> dict[str, Any]:
-        table = read_sample(self._path("fetch", entry.detail["raw"]), entry.name)
+        table = self._sample(entry.detail["raw"], entry.name)
         columns = ChosenColumns(tuple(entry.detail["text"]), entry.detail["template"], entry.detail["label"], ())
         candidate = Candidate.model_validate(entry.detail["candidate"])
         task, dropped = clean_task(table, columns, candidate, self._settings.clean)

@@ -22,6 +22,7 @@ from promptmii.corpus.rows import MIB, READABLE, Reading, read_rows
 from promptmii.corpus.settings import FetchSettings
 from promptmii.data.columnar import class_names
 from promptmii.data.columns import text_of
+from promptmii.data.json_tables import is_rejected
 from promptmii.data.labels import is_whole
 from promptmii.data.readers import read_table
 from promptmii.data.table import Row, Table, class_name, column_name
@@ -58,7 +59,7 @@ def fetch(candidate: Candidate, settings: FetchSettings, path: Path) -> dict[str
             if any(isinstance(value, str) and len(value) > LONGEST_CELL for value in row.values()):
                 reading.skipped[f"with a cell of more than {LONGEST_CELL} characters"] += 1
                 continue
-            if "_task_hash" in row and row.get("answer", "accept") != "accept":  # an export of Prodigy
+            if is_rejected(row):
                 reading.skipped["whose answer is not 'accept'"] += 1
                 continue
             named_row = _with_class_names(row, classes)

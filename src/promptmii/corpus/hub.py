@@ -8,6 +8,7 @@ import tenacity
 from promptmii.corpus.journal import Entry
 from promptmii.corpus.listing import Candidate, configurations, licence_and_languages, rejection
 from promptmii.corpus.settings import ListSettings
+from promptmii.data.columnar import hub_parts
 from promptmii.errors import EndpointError, MissingDependencyError, first_line
 from promptmii.models.http.refusals import retry_after
 
@@ -28,7 +29,7 @@ def list_hub(settings: ListSettings, listed: Collection[str] = ()) -> Iterator[E
     """
     if settings.repositories:
         for address in settings.repositories:
-            if _parts(address)[0] not in listed:
+            if hub_parts(address)[0] not in listed:
                 yield from _named(address, settings)
         return
     for info in _list(settings):
@@ -44,16 +45,9 @@ def _api() -> Any:
     return HfApi()
 
 
-def _parts(address: str) -> tuple[str, str, str]:
-    """Repository, configuration and commit in an address; the last two may be empty."""
-    name, _, commit = address.partition("@")
-    repository, _, config = name.partition(":")
-    return repository, config, commit
-
-
 def _named(address: str, settings: ListSettings) -> Iterator[Entry]:
     """An entry for each configuration of a repository, or only for the one in the address."""
-    repository, config, commit = _parts(address)
+    repository, config, commit = hub_parts(address)
     info, reason = _look_up(repository, commit, LISTING_PATIENCE)
     if info:
         yield from _entries(info, settings, config or None)
@@ -107,7 +101,8 @@ def with_patience(action: Callable[[], Result], patience: float, on_wait: Wait =
     def wait(state: tenacity.RetryCallState) -> float:
         response = getattr(state.outcome.exception() if state.outcome else None, "response", None)
         headers: Mapping[str, str] = getattr(response, "headers", None) or {}
-        return max(backoff(state), retry_after(headers.get("Retry-After", "")) or 0.0)
+        named = [rate_limit_reset(headers), retry_after(headers.get("Retry-After", ""))] if headers else []
+        return max([backoff(state), *filter(None, named)])
 
     def give_up(state: tenacity.RetryCallState) -> Result:
         error = state.outcome.exception() if state.outcome else None
@@ -124,6 +119,14 @@ def with_patience(action: Callable[[], Result], patience: float, on_wait: Wait =
         retry_error_callback=give_up,
     )
     return retrying(action)
+
+
+def rate_limit_reset(headers: Mapping[str, str]) -> float | None:
+    """Seconds until the hub's rate limit resets, if it is used up."""
+    from huggingface_hub.utils import parse_ratelimit_headers
+
+    limit = parse_ratelimit_headers(headers)
+    return limit.reset_in_seconds + 1.0 if limit and not limit.remaining else None
 
 
 def is_outage(error: BaseException | None) -> bool:

@@ -55,7 +55,7 @@ def read_rows(urls: Sequence[str], reading: Reading) -> Iterator[Row]:
     locations = [url_to_fs(url) for url in urls]
     sizes = [int(fs.size(path) or 0) for fs, path in locations]
     fits = sum(sizes) <= reading.size
-    if not fits and not urls[0].lower().endswith(".parquet"):
+    if not fits and not urls[0].lower().endswith((".parquet", ".gz")):
         reading.notes.append(
             f"{sum(sizes) / MIB:.0f} MiB; {reading.size / MIB:.0f} MiB in evenly spread parts were read"
         )

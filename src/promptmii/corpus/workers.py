@@ -25,7 +25,7 @@ from typing import Any
 
 from promptmii.config import RayOptions
 from promptmii.corpus.fetch import UnreadableError, fetch
-from promptmii.corpus.hub import Wait, unavailability, with_patience
+from promptmii.corpus.hub import Wait, rate_limit_reset, unavailability, with_patience
 from promptmii.corpus.listing import Candidate
 from promptmii.corpus.settings import FetchSettings
 from promptmii.errors import (
@@ -223,8 +223,13 @@ def _prepare(on_wait: Wait) -> None:
     datasets.logging.set_verbosity_error()
 
     def note_wait(response: Any) -> None:
+        """Report how long `huggingface_hub` sleeps after this response. It ignores a Retry-After that is a date."""
+        if response.status_code != 429:
+            return
         seconds = response.headers.get("Retry-After", "")
-        if response.status_code == 429 and seconds.isdigit():
+        if reset := rate_limit_reset(response.headers):
+            on_wait(reset)
+        elif seconds.isdigit():
             on_wait(float(seconds) + 1)
 
     def client() -> Any:

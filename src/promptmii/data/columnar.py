@@ -107,6 +107,13 @@ def read_saved_dataset(folder: Path) -> Table:
         raise DataError(f"{folder} is not a complete folder saved by datasets: {error}. Save it again.") from error
 
 
+def hub_parts(address: str) -> tuple[str, str, str]:
+    """Repository, configuration and revision in `owner/name[:config][@revision]`; the last two may be empty."""
+    name, _, revision = address.partition("@")
+    repository, _, config = name.partition(":")
+    return repository, config, revision
+
+
 def read_hub(reference: str) -> Table:
     """Read `hub:owner/name[:config][@revision]`. Raises `DataError`, and `OutputError` if the disk is full."""
     try:
@@ -116,8 +123,7 @@ def read_hub(reference: str) -> Table:
     except ImportError as error:
         raise MissingDependencyError("hub: references", "hub") from error
     expected = "Expected hub:owner/name[:config][@revision] and a network."
-    name, _, revision = reference.removeprefix("hub:").partition("@")
-    repository, _, config = name.partition(":")
+    repository, config, revision = hub_parts(reference.removeprefix("hub:"))
     if not repository:
         raise DataError(f"{reference!r} is not a dataset reference. {expected}")
     try:

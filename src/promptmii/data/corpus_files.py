@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple, get_args, overload
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from promptmii.data.labels import one_line
 from promptmii.errors import ArtefactError, DataError, nearest
 from promptmii.files import atomic_file, private_folder
 from promptmii.task import Example, Task
@@ -220,7 +221,7 @@ def released_task(row: Mapping[str, Any]) -> Task:
     name = row["dataset_name"] if config in (None, "", "default") else f"{row['dataset_name']}:{config}"
     train = tuple(_examples(row["train_examples"]))
     trained = {example.label for example in train}
-    declared = [_line(label) for label in row["label_names"] or ()]
+    declared = [one_line(str(label)) for label in row["label_names"] or ()]
     # Only a list without repeats that holds every training label comes from a schema; the order of others is arbitrary.
     is_schema = len(set(declared)) == len(declared) and set(declared) >= trained
     labels = tuple(label for label in declared if label in trained) if is_schema else tuple(sorted(trained))
@@ -243,9 +244,5 @@ def _examples(rows: Any) -> Iterable[Example]:
     else:
         pairs = ((row["text"], row["label"]) for row in rows or ())
     for text, label in pairs:
-        if text and text.strip() and label and label.strip():
-            yield Example(text, _line(label))
-
-
-def _line(label: str) -> str:
-    return " ".join(str(label).split())
+        if text and text.strip() and label and (name := one_line(label)):
+            yield Example(text, name)

@@ -66,8 +66,16 @@ def read_json_lines(text: str, origin: str) -> Table:
     """Read JSON Lines, or a JSON list despite the file ending. Raises `DataError` naming the first invalid line."""
     if text.lstrip().startswith("[") and not _is_lines(text):
         return read_json(text, origin)
-    rows, notes = _accepted_rows(list(json_line_rows(split_lines(text), origin)))
-    return make_table(rows, origin, notes)
+    rows = list(json_line_rows(split_lines(text), origin))
+    accepted = [row for row in rows if not is_rejected(row)]
+    left_out = len(rows) - len(accepted)
+    notes = (f"{counted(left_out, 'row')} left out: the answer is not 'accept'",) if left_out else ()
+    return make_table(accepted, origin, notes)
+
+
+def is_rejected(row: Row) -> bool:
+    """Whether a row is from an export of Prodigy, and its annotator rejected or ignored it."""
+    return "_task_hash" in row and row.get("answer", "accept") != "accept"
 
 
 def json_line_rows(
@@ -111,15 +119,6 @@ def _is_lines(text: str) -> bool:
         return bool(others) and isinstance(json.loads(first), dict | list)
     except ValueError:
         return False
-
-
-def _accepted_rows(rows: list[Row]) -> tuple[list[Row], tuple[str, ...]]:
-    """The accepted rows of a Prodigy export, and a note on the others; rows of other origin are all returned."""
-    if not all("_task_hash" in row and "answer" in row for row in rows):
-        return rows, ()
-    accepted = [row for row in rows if row["answer"] == "accept"]
-    left_out = len(rows) - len(accepted)
-    return accepted, (f"{counted(left_out, 'row')} left out: the answer is not 'accept'",) if left_out else ()
 
 
 def _is_text_or_missing(value: Any) -> bool:

@@ -1,16 +1,19 @@
 """Cleans what a model wrote as an instruction, and notes its faults.
 
 Chat models wrap an instruction in an introduction, a code fence, a tag or quotes. Small models list an item twice, give
-several labels one description, or copy a text that they read.
+several labels one description, leave out a label, or copy a text that they read.
 """
 
 import re
 from bisect import bisect_left
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import accumulate, pairwise
 
+from promptmii.data.sample import LABELS_PER_NOTE
+from promptmii.errors import listed
+from promptmii.instruction import Instruction
 from promptmii.task import Example
-from promptmii.words import join_words, split_words, word_share
+from promptmii.words import join_words, label_heading, split_words, whole_label, word_share
 
 LONGEST_INTRODUCTION = 120
 """In characters."""
@@ -78,16 +81,39 @@ def _normalised(item: str) -> str:
     return item.strip().casefold()
 
 
-def shared_description_notes(text: str, labels: Collection[str]) -> tuple[str, ...]:
-    """A note for each description that several labels share, since it cannot tell them apart."""
+def line_notes(text: str, labels: Sequence[str]) -> tuple[str, ...]:
+    """Notes on the lines of the form "label: description": labels that share a description, and labels without a line.
+
+    Unless at least two labels and half of all have a line, the text has another form, and no line is missing.
+    """
+    spelling = {label.casefold(): label for label in labels}
+    heading, anywhere = label_heading(spelling), whole_label(spelling)
+    named: set[str] = set()
+    described: set[str] = set()
     by_description: dict[str, list[str]] = {}
-    for line in text.splitlines():
-        label, _, description = (part.strip(_BULLETS) for part in line.replace("：", ":").partition(":"))
-        if description and label in labels:
-            by_description.setdefault(description.casefold(), []).append(label)
-    return tuple(
-        f"same description for the labels {', '.join(group)}" for group in by_description.values() if len(group) > 1
-    )
+    for line in text.casefold().replace("：", ":").splitlines():
+        head, colon, _ = line.partition(":")
+        if colon:  # also "refund or return: ..."
+            named.update(anywhere.findall(head))
+        if match := heading.match(line):
+            label, description = match[1], line[match.end() :].strip(_BULLETS)
+            named.add(label)
+            if ":" in line[match.end(1) : match.end()]:
+                described.add(label)
+                same = by_description.setdefault(description, [])
+                if description and spelling[label] not in same:
+                    same.append(spelling[label])
+    notes = [f"same description for the labels {', '.join(same)}" for same in by_description.values() if len(same) > 1]
+    missing = [label for label in labels if label.casefold() not in named]
+    if missing and len(described) >= max(2, len(labels) / 2):
+        notes.append(f"no line for: {listed(missing, LABELS_PER_NOTE)}")
+    return tuple(notes)
+
+
+def replace_text(instruction: Instruction, text: str) -> Instruction:
+    """The instruction with another text, and with the notes on its lines renewed."""
+    others = instruction.without_notes(*line_notes(instruction.text, instruction.labels))
+    return others.model_copy(update={"text": text}).noted(*line_notes(text, instruction.labels))
 
 
 def copied_runs(instruction: str, texts: Iterable[str]) -> list[str]:

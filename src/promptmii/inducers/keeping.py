@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from promptmii.errors import ConfigError, counted
+from promptmii.inducers.drafts import replace_text
 from promptmii.inducers.meta import BestOf, MetaInducer
 from promptmii.inducers.writing import Writer
 from promptmii.instruction import Instruction
@@ -38,7 +39,7 @@ class Keeping:
                 if writer.within_budget(text)
                 else f"over the budget of {writer.budget} tokens: the kept lines alone exceed it"
             )
-        return instruction.model_copy(update={"text": text}).noted(*notes)
+        return replace_text(instruction, text).noted(*notes)
 
     def _shortened(self, text: str, writer: Writer, budget: int) -> str:
         """Drop other lines from the end until the text fits.

@@ -10,7 +10,7 @@ from statistics import median_low
 from promptmii.data.sample import missing_labels
 from promptmii.errors import ConfigError, EndpointError
 from promptmii.follower import TEMPLATE_MARGIN
-from promptmii.inducers.drafts import copy_notes, drop_repeated_items, shared_description_notes, unwrapped
+from promptmii.inducers.drafts import copy_notes, drop_repeated_items, line_notes, unwrapped
 from promptmii.instruction import Cost, Instruction, Provenance
 from promptmii.models.base import Completion, Contrast, Failure, FailureKind, LanguageModel, Message, Sampling
 from promptmii.parse import without_thought
@@ -190,7 +190,7 @@ class Writer:
                 support_key=support.key,
                 meta_template=self.template.key,
                 style=None if self.style == Style() else self.style.key,
-                notes=(*notes, *copy_notes(text, support.examples), *shared_description_notes(text, support.labels)),
+                notes=(*notes, *copy_notes(text, support.examples), *line_notes(text, support.labels)),
             ),
         ).fitted_on(support)
 

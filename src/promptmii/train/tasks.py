@@ -44,13 +44,15 @@ def read_split(settings: TrainSettings | BestOfSettings, progress: Progress = QU
         raise ConfigError(
             "tasks names no source; expected a corpus folder, folders of task files, task files, written or suite."
         )
+    sources = list(find_tasks(settings.tasks, splits=TRAINING_SPLITS))
+    names = [source.name for source in sources]
+    held_out = settings.validation.model_copy(update={"tasks": applicable(settings.validation.tasks, names)})
+    wanted = {*settings.only, *held_out.tasks}
+    if unknown := sorted(wanted.difference(names)):
+        raise ConfigError(f"Unknown task {unknown[0]!r}. {nearest(unknown[0], names)}")
     skipped: list[str] = []
     tasks: dict[str, Task] = {}
-    names: list[str] = []
-    wanted = {*settings.only, *settings.validation.tasks}
-    for source in find_tasks(settings.tasks, splits=TRAINING_SPLITS):
-        name = source.name
-        names.append(name)
+    for name, source in zip(names, sources, strict=True):
         if settings.only and name not in wanted:
             continue
         progress.step(f"Reading {name}")
@@ -65,9 +67,6 @@ def read_split(settings: TrainSettings | BestOfSettings, progress: Progress = QU
             skipped.append(f"{name}: {reason}")
         else:
             tasks[name] = task
-    held_out = settings.validation.model_copy(update={"tasks": applicable(settings.validation.tasks, names)})
-    if unknown := sorted({*settings.only, *held_out.tasks}.difference(names)):
-        raise ConfigError(f"Unknown task {unknown[0]!r}. {nearest(unknown[0], names)}")
     train, validation = split(list(tasks.values()), held_out, settings.seed)
     if not train:
         reasons = f" Skipped: {'; '.join(skipped[:3])}" if skipped else ""

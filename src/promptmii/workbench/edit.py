@@ -14,6 +14,7 @@ from promptmii.data.sample import stratified_sample
 from promptmii.data.table import LABEL_NAMES
 from promptmii.errors import ConfigError, DataError, listed
 from promptmii.inducers import Writer
+from promptmii.inducers.drafts import replace_text
 from promptmii.instruction import EDITED, Cost, Instruction
 from promptmii.models.base import Completion, LanguageModel, Message, Sampling, Usage
 from promptmii.progress import QUIET, Progress
@@ -58,7 +59,8 @@ def with_text(instruction: Instruction, text: str) -> Instruction:
     if calibration:  # kept to tell which kind to fit again
         owner = calibration.belongs_to or instruction.text_key
         calibration = calibration.model_copy(update={"belongs_to": owner})
-    return instruction.model_copy(update={"text": text, "measured": None, "calibration": calibration}).noted(BY_HAND)
+    changes = {"measured": None, "calibration": calibration}
+    return replace_text(instruction, text).model_copy(update=changes).noted(BY_HAND)
 
 
 def edit(

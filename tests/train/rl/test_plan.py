@@ -16,6 +16,7 @@ pytest.importorskip("trl")
 import pyarrow as pa
 import pyarrow.parquet as pq
 from tests.command_line import promptmii
+from tests.recorder import Recorder
 from tests.train.toys import settings, writer_of
 from transformers import BloomConfig
 
@@ -185,8 +186,10 @@ def test_unusable_tasks_are_named_and_sources_are_not_split(world: Path) -> None
     assert sorted(line.partition(":")[0] for line in tasks.skipped) == ["broken", "few"]
     with pytest.raises(DataError, match=r"typo\.csv does not exist"):
         read_split(settings(world, tasks=(str(world / "tasks"), str(world / "typo.csv"))))
+    recorder = Recorder()
     with pytest.raises(ConfigError, match=r"Unknown task 'song'. Did you mean 'songs'"):
-        read_split(settings(world, only=("song",)))
+        read_split(settings(world, only=("song",), validation={"tasks": ("films",)}), recorder)
+    assert not recorder.steps, "it is refused before any task is read"
     index = "task_id,source_repo,licence\nfilms,a/b,MIT\nplays,a/b,MIT\nsongs,c/d,MIT\n"
     (world / "tasks" / "index.csv").write_text(index)
     with pytest.raises(DataError, match="No training task is left"):

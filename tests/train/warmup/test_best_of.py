@@ -74,7 +74,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 def test_best_drafts_become_pairs(tmp_path: Path, server: LabellingServer) -> None:
     path = best_of(make_settings(tmp_path, server), tmp_path / "run", progress=(recorder := Recorder()))
     metrics = read_rows(tmp_path / "run" / "metrics.jsonl")
-    assert recorder.counts[-1] == 4
+    assert recorder.counts[-1] == recorder.totals[-1] == 4 * 4, "visits times drafts"
     pairs = read_rows(path)
     assert pairs
     assert len(metrics) == 4

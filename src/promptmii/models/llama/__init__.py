@@ -7,7 +7,7 @@ from promptmii.models.base import LanguageModel, ModelCard
 from promptmii.models.chat import ChatFormat, Tokenizer
 from promptmii.models.llama.engine import CONTEXT, NativeEngine, threads
 from promptmii.models.llama.files import adapter_file, model_file, revision
-from promptmii.models.llama.native import BATCH, Native, unavailable
+from promptmii.models.llama.native import BATCH, Native, is_callable
 from promptmii.models.local import LocalModel
 from promptmii.models.references import GgufFile
 from promptmii.models.threads import in_calling_thread
@@ -20,7 +20,7 @@ def load_gguf(reference: str, gguf: GgufFile, context: int | None = None) -> Lan
 
 def _load(reference: str, gguf: GgufFile, context: int | None) -> LanguageModel:
     path = model_file(gguf.source)
-    if unavailable():
+    if not is_callable():
         from promptmii.models.llama.server import ServedModel
 
         return ServedModel(reference, path, gguf.adapters, context or CONTEXT)

@@ -3,8 +3,8 @@
 `xllamacpp` itself offers llama.cpp's server, which opens a port and decodes one option per request. This module calls
 the underlying library directly: it opens no port and decodes all options in one batch.
 
-Two parameter structures are passed by value, and their layout may change with any release. `unavailable` recognises the
-expected layout by its default values; it returns a reason if the layout differs or the functions are not exported.
+Two parameter structures are passed by value, and their layout may change with any release. `is_callable` recognises the
+expected layout by its default values.
 """
 
 import ctypes
@@ -157,15 +157,14 @@ def _library() -> Any:
     return library
 
 
-def unavailable() -> str | None:
-    """The reason why llama.cpp cannot be called directly, or `None` if it can. Raises `UnknownModelError`."""
+def is_callable() -> bool:
+    """Whether llama.cpp can be called directly. Raises `UnknownModelError`."""
     try:
         library = _library()
-    except (AttributeError, OSError):
-        return "this build of xllamacpp exports no functions"
-    fits = library.llama_model_default_params().holds(_MODEL_DEFAULTS)
-    fits = fits and library.llama_context_default_params().holds(_CONTEXT_DEFAULTS)
-    return None if fits else "this release of xllamacpp lays out its parameters otherwise"
+    except (AttributeError, OSError):  # this build of xllamacpp exports no functions
+        return False
+    model, context = library.llama_model_default_params(), library.llama_context_default_params()
+    return model.holds(_MODEL_DEFAULTS) and context.holds(_CONTEXT_DEFAULTS)
 
 
 class Token(NamedTuple):
@@ -183,7 +182,7 @@ class Native:
     """A GGUF model with one context, for one thread at a time."""
 
     def __init__(self, path: Path) -> None:
-        """Load the weights. Check `unavailable` before, and call `open` after. Raises `UnknownModelError`."""
+        """Load the weights. Check `is_callable` before, and call `open` after. Raises `UnknownModelError`."""
         self._library: Any = _library()
         self._context: Any = None
         parameters = self._library.llama_model_default_params()

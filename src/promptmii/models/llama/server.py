@@ -35,8 +35,10 @@ def model_files(model: str) -> tuple[Path, list[Path]]:
 
 
 def _adapter_files(path: Path, adapters: Sequence[str]) -> list[Path]:
-    header = _header(path) if adapters else None  # reading it takes seconds
-    return [adapter_file(Path(adapter), header) for adapter in adapters] if header else []
+    if not adapters:
+        return []
+    header = _header(path)  # takes seconds
+    return [adapter_file(Path(adapter), header) for adapter in adapters]
 
 
 def _header(path: Path) -> Header:

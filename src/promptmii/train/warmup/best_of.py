@@ -70,7 +70,7 @@ def best_of(
         ]
         reward = Reward(reward_settings, followers, style, progress)
         visits = Visits(split.train, settings, writer)
-        progress.step("Drafting", settings.visits - finished, "drafts")
+        progress.step("Drafting", (settings.visits - finished) * settings.drafts, "drafts")
         reward.check(visits.visit(finished).episode)
         write = partial(_write, writer, settings)
         for start in range(finished, settings.visits, settings.together):
@@ -81,7 +81,7 @@ def best_of(
             judged = iter(reward.judge([draft for visit_drafts in drafts for draft in visit_drafts]))
             for visit, visit_drafts in zip(batch, drafts, strict=True):
                 results = [(draft, next(judged)) for draft in visit_drafts]
-                progress.advance(1, _record(run, settings, visit, results))
+                progress.advance(settings.drafts, _record(run, settings, visit, results))
     if not (folder / PAIRS).exists():
         progress.note("No draft was good enough to keep, so there is no pairs file. Lower margin or least")
     return folder / PAIRS
