@@ -52,7 +52,7 @@ def test_two_steps_of_each_stage(stage: TrainingStage, world: Path) -> None:  # 
         changes["reward"] = {"followers": [model], "mode": "choose"}
     recorder = Recorder()
     output = run_stage(stage, config, world / "run", progress=recorder, **changes)
-    assert recorder.counts[-1] == 2
+    assert recorder.counts[-1] == recorder.totals[-1] == {"sft": 2, "best-of": 2 * 2}[stage]  # steps, drafts
     assert output.parent == world / "run"
     assert (world / "run" / "config.toml").read_text() == config.read_text()
 
