@@ -13,9 +13,7 @@ import pytest
 from tests.evaluation.labelling_server import LabellingServer
 from tests.models.faulty_server import serving
 
-from promptmii import Instruction, LanguageModel, Naive, Support
-from promptmii.config import Endpoint, InduceSettings
-from promptmii.mcp_server import server as make_server
+from promptmii import Instruction, Naive, Support
 
 mcp = pytest.importorskip("mcp", reason="mcp is not installed: pip install 'promptmii[mcp]'")
 WORDS = {"delivery": "the parcel number {} is late", "refund": "my money of order {}!", "login": "lost password {}"}
@@ -166,23 +164,3 @@ def test_standard_output_carries_only_the_protocol(server: LabellingServer, tabl
     properties = [field for tool in tools.values() for field in tool["inputSchema"]["properties"].values()]
     assert all(field["description"] for field in properties)
     assert not answers[3]["result"].get("isError"), answers[3]
-
-
-class Broken(Endpoint):
-    """Has a bug."""
-
-    def load(self, reference: str, **_: Any) -> LanguageModel:
-        raise ValueError(f"a bug in loading {reference}")
-
-
-@pytest.mark.slow
-def test_a_bug_is_a_crash_and_not_a_message(tmp_path: Path) -> None:
-    path = Naive().induce(Support(tuple(WORDS), ())).save(tmp_path / "naive.json")
-
-    async def call() -> Any:
-        async with mcp.Client(make_server(InduceSettings(endpoint=Broken()))) as client:
-            return await client.call_tool("classify", {"instruction": str(path), "texts": ["where is it?"]})
-
-    result = asyncio.run(call())
-    assert result.is_error
-    assert "a bug" not in text(result)

@@ -186,7 +186,7 @@ def _served(tool: Callable[..., Any]) -> Callable[..., Any]:
         try:
             with _LOCK:
                 return tool(*args, progress=_Notices(send), **kwargs)
-        except (PromptMIIError, OSError) as error:
+        except (PromptMIIError, OSError, ValueError) as error:
             raise ToolError(str(error)) from error
 
     signature = inspect.signature(tool)

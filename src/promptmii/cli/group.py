@@ -73,7 +73,7 @@ class Commands(Group):
         except typer.BadParameter as error:
             error.message = error.message.removeprefix("Value error, ")  # pydantic's words, which typer keeps
             raise
-        except (PromptMIIError, OSError, RecursionError, MemoryError) as error:
+        except (PromptMIIError, OSError, ValueError, RecursionError, MemoryError) as error:
             broken_pipe = isinstance(error, OSError) and error.errno == errno.EPIPE
             if broken_pipe or os.environ.get("PROMPTMII_TRACEBACK"):
                 raise
