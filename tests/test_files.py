@@ -99,7 +99,7 @@ class TestWriting:
             (tmp_path, "is a folder"),
             (tmp_path / "a", "exists"),
             (tmp_path / "b" / "c", "Create it"),
-            (tmp_path / "a\0b", "no name of a file"),
+            (tmp_path / "a\0b", "not a valid file name"),
         ):
             with pytest.raises(OutputError, match=words):
                 check_writable(path)

@@ -67,7 +67,7 @@ def check_writable(path: Path, *, force: bool = False) -> None:
     """Raise `OutputError` if `write_text` would. Call it before paid work starts."""
     folder = path.absolute().parent
     if "\0" in str(path):
-        raise OutputError(f"{str(path)!r} is no name of a file.")
+        raise OutputError(f"{str(path)!r} is not a valid file name.")
     if os.path.isdir(path):  # unlike Path.is_dir, it does not raise if permission is denied
         raise OutputError(f"{path} is a folder; expected the name of a file to write.")
     exists = os.path.lexists(path)
