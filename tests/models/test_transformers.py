@@ -32,7 +32,7 @@ from transformers import (  # noqa: E402
 )
 
 from promptmii import load_model  # noqa: E402
-from promptmii.errors import ConfigError, UnknownModelError  # noqa: E402
+from promptmii.errors import ConfigError, ModelError, UnknownModelError  # noqa: E402
 from promptmii.models.base import (  # noqa: E402
     Chat,
     Choice,
@@ -386,6 +386,41 @@ def test_card_and_protocol(local: TransformersModel, folder: str) -> None:
     assert TransformersModel.load("hf:tiny", Weights("hf:tiny", folder)).card == local.card
     assert local.count_tokens([]) == []
     assert local.count_tokens(["", "warm film"])[0] == 0
+
+
+def small_memory(folder: str, tokens: int) -> TransformersModel:
+    """A model on a device whose memory holds a pass of so many tokens."""
+    model = TransformersModel.load("hf:tiny", Weights("hf:tiny", folder))
+
+    def check(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        [inputs] = [part for part in (*args, kwargs.get("input_ids"), kwargs.get("inputs_embeds")) if part is not None]
+        if inputs.shape[:2].numel() > tokens:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    model.model.get_decoder().register_forward_pre_hook(check, with_kwargs=True)
+    return model
+
+
+def test_a_small_memory_gives_the_same_results(folder: str, local: TransformersModel) -> None:
+    small = small_memory(folder, 300)
+    chats = [chat(f"The film was {'very ' * (i % 7)}lovely {i}.") for i in range(24)]
+    scores = [choice.scores for choice in chosen(small.choose(chats, ["positive", "negative"]))]
+    assert scores == [
+        pytest.approx(choice.scores, abs=1e-4) for choice in chosen(local.choose(chats, ["positive", "negative"]))
+    ]
+    sampling = Sampling(max_tokens=8, temperature=0)
+    texts = [[getattr(answer, "text", None) for answer in m.generate(chats, sampling)] for m in (small, local)]
+    assert texts[0] == texts[1]
+
+
+def test_a_memory_too_small_for_one_text_is_an_error_that_says_what_helps(folder: str) -> None:
+    small = small_memory(folder, 10)
+    for ask in (
+        lambda: small.choose([chat("lovely")], ["a", "b"]),
+        lambda: small.generate([chat("lovely")], Sampling(max_tokens=4)),
+    ):
+        with pytest.raises(ModelError, match=r"memory of cpu is too small.*@cpu"):
+            ask()
 
 
 def test_an_unknown_folder_is_an_unknown_model(tmp_path_factory: pytest.TempPathFactory) -> None:

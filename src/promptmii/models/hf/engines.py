@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
+from promptmii.errors import ModelError
 from promptmii.models.base import Sampling
 from promptmii.models.batching import Tokens, Trie, chunks, common, prefix_groups
 from promptmii.models.hf.decoding import DecodingCache, Suffix, TorchSampler, few_rows
@@ -15,6 +17,8 @@ from promptmii.models.hf.packing import (
     IMPLEMENTATION,
     NO_OPTIONS,
     Attention,
+    Packed,
+    Sizes,
     pack,
     register,
     sizes,
@@ -26,6 +30,9 @@ from promptmii.progress import token_written
 
 SEPARATE = ("nemotron",)
 """Architectures whose layers do not pass the memory of packed rows on to their attention."""
+SMALLEST_ROW = 64
+"""A device that lacks the memory for rows of so few tokens cannot run the model."""
+Result = TypeVar("Result")
 
 
 def engine_for(model: Any) -> Engine:
@@ -46,23 +53,62 @@ def engine_for(model: Any) -> Engine:
     return PlainEngine(model)
 
 
-class PackedEngine(Engine):
-    """Computes shared prefixes once and everything else in packed rows."""
+class _TorchEngine(Engine):
+    """Computes in smaller batches if the device has too little memory."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, limits: Sizes) -> None:
         self._model = model
-        self._sizes = sizes(model.device)
-        text = model.config.get_text_config()
-        self._vocabulary = int(text.vocab_size)
-        width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-        key_heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
-        token_bytes = 2 * text.num_hidden_layers * key_heads * width * model.dtype.itemsize
-        self._decode_tokens = max(1, self._sizes.decode_memory // token_bytes)
-        """Tokens whose keys and values fit the memory for decoding."""
+        self._sizes = limits
         self._prefixes = Prefixes(model)
 
     @torch.inference_mode()
     def score(self, prompts: Sequence[Tokens], options: Sequence[Tokens], end: int) -> list[Likelihoods]:
+        return self._within_memory(partial(self._score, prompts, options, end))
+
+    @torch.inference_mode()
+    def write(
+        self, prompts: Sequence[Tokens], rows: Sequence[int], sampling: Sampling, ends: Tokens, against: Tokens = ()
+    ) -> list[list[int]]:
+        return self._within_memory(partial(self._write, prompts, rows, sampling, ends, against))
+
+    def _score(self, prompts: Sequence[Tokens], options: Sequence[Tokens], end: int) -> list[Likelihoods]:
+        raise NotImplementedError
+
+    def _write(
+        self, prompts: Sequence[Tokens], rows: Sequence[int], sampling: Sampling, ends: Tokens, against: Tokens
+    ) -> list[list[int]]:
+        raise NotImplementedError
+
+    def _within_memory(self, compute: Callable[[], Result]) -> Result:
+        """`compute`, repeated with half the limits as long as the memory is too small. Raises `ModelError`."""
+        while True:
+            try:
+                return compute()
+            except torch.OutOfMemoryError as error:
+                if self._sizes.row <= SMALLEST_ROW:
+                    raise ModelError(
+                        f"The memory of {self._model.device} is too small for this model and these texts. End other "
+                        "programs that use it, load fewer models, or add @cpu to the model's name: hf:qwen@cpu."
+                    ) from error
+            # Not in the handler, where the error keeps the tensors of the failed attempt.
+            self._sizes = self._sizes.halved()
+            self._prefixes = Prefixes(self._model)
+            torch.cuda.empty_cache()
+
+
+class PackedEngine(_TorchEngine):
+    """Computes shared prefixes once and everything else in packed rows."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__(model, sizes(model.device))
+        text = model.config.get_text_config()
+        self._vocabulary = int(text.vocab_size)
+        width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+        key_heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+        self._token_bytes = 2 * text.num_hidden_layers * key_heads * width * model.dtype.itemsize
+        """Memory of a token's keys and values."""
+
+    def _score(self, prompts: Sequence[Tokens], options: Sequence[Tokens], end: int) -> list[Likelihoods]:
         trie = Trie.build(options, end)
         nodes = len(trie.tokens)
         # Blocks have a minimum weight, so that the logits of a row stay in bounds too.
@@ -71,7 +117,7 @@ class PackedEngine(Engine):
         for row in _rows(prompts, lambda length: max(length + nodes, lightest), self._sizes.row):
             prefixes = self._prefixes_of([prompts[blocks.members[0]][: blocks.shared] for blocks in row])
             queries = [[prompts[i][blocks.shared :] for i in blocks.members] for blocks in row]
-            packed = pack(list(zip(prefixes, queries, strict=True)), trie, self._model.device)
+            packed = self._packed(list(zip(prefixes, queries, strict=True)), trie)
             logits = self._forward(packed.tokens, packed.positions, packed, packed.readout)
             scores = iter(path_scores(logits.view(-1, nodes + 1, logits.shape[-1]), trie).tolist())
             for blocks in row:
@@ -92,15 +138,18 @@ class PackedEngine(Engine):
             prefixes[tokens] = Prefix(tokens, *(tuple(layer[side] for layer in layers) for side in (0, 1)))
         return [prefixes[tuple(tokens)] for tokens in sequences]
 
-    @torch.inference_mode()
-    def write(
-        self, prompts: Sequence[Tokens], rows: Sequence[int], sampling: Sampling, ends: Tokens, against: Tokens = ()
+    def _packed(self, blocks: Sequence[tuple[Prefix, Sequence[Tokens]]], trie: Trie = NO_OPTIONS) -> Packed:
+        return pack(blocks, trie, self._model.device, self._sizes)
+
+    def _write(
+        self, prompts: Sequence[Tokens], rows: Sequence[int], sampling: Sampling, ends: Tokens, against: Tokens
     ) -> list[list[int]]:
         sampler, limit = TorchSampler([prompts[i] for i in rows], sampling, ends), sampling.max_tokens
         contrast_tokens = len(against) + limit if against else 0
         lengths = [len(prompts[i]) + limit + contrast_tokens for i in rows]
         written: list[list[int]] = [[] for _ in rows]
-        for batch in chunks(lengths, self._decode_tokens, self._sizes.decode_rows):
+        budget = self._sizes.decode_memory // self._token_bytes
+        for batch in chunks(lengths, budget, self._sizes.decode_rows):
             used = sorted({rows[row] for row in batch})
             owners = [used.index(rows[row]) for row in batch]
             texts = self._decode([prompts[i] for i in used], owners, sampler, batch, against)
@@ -169,7 +218,7 @@ class PackedEngine(Engine):
     ) -> dict[int, tuple[torch.Tensor, Suffix]]:
         """`_prefill` of `prefix` plus each suffix, in one row; omits keys and values of the first `skip` tokens."""
         layers: list[tuple[torch.Tensor, torch.Tensor]] = []
-        row = replace(pack([(prefix, list(suffixes.values()))], NO_OPTIONS, self._model.device), layers=layers)
+        row = replace(self._packed([(prefix, list(suffixes.values()))]), layers=layers)
         logits = self._forward(row.tokens, row.positions, row, row.readout)
         before = [tuple(part[:, skip:] for part in layer) for layer in zip(prefix.keys, prefix.values, strict=True)]
         before = before or [()] * len(layers)  # an empty prefix has no layers
@@ -235,17 +284,16 @@ def _joined(before: Sequence[torch.Tensor], after: Sequence[torch.Tensor]) -> tu
     return tuple(torch.cat(parts, dim=1) for parts in zip(before, after, strict=True)) if before else tuple(after)
 
 
-class PlainEngine(Engine):
+class PlainEngine(_TorchEngine):
     """One padded row per prompt and option: correct for every architecture, fast for none."""
 
     def __init__(self, model: Any) -> None:
-        self._model = model
+        super().__init__(model, CPU)  # small on every device, because it holds all logits
 
-    @torch.inference_mode()
-    def score(self, prompts: Sequence[Tokens], options: Sequence[Tokens], end: int) -> list[Likelihoods]:
+    def _score(self, prompts: Sequence[Tokens], options: Sequence[Tokens], end: int) -> list[Likelihoods]:
         pairs = [([*prompt, *option], [*option, end]) for prompt in prompts for option in options]
         scores = [0.0] * len(pairs)
-        for chunk in chunks([len(tokens) for tokens, _ in pairs], CPU.row):  # small, because it holds all logits
+        for chunk in chunks([len(tokens) for tokens, _ in pairs], self._sizes.row):
             device = self._model.device
             rows = [torch.tensor(pairs[i][0], device=device) for i in chunk]
             ids = pad_sequence(rows, batch_first=True)
@@ -258,9 +306,8 @@ class PlainEngine(Engine):
         count = len(options)
         return [Likelihoods(tuple(scores[i * count : (i + 1) * count])) for i in range(len(prompts))]
 
-    @torch.inference_mode()
-    def write(
-        self, prompts: Sequence[Tokens], rows: Sequence[int], sampling: Sampling, ends: Tokens, against: Tokens = ()
+    def _write(
+        self, prompts: Sequence[Tokens], rows: Sequence[int], sampling: Sampling, ends: Tokens, against: Tokens
     ) -> list[list[int]]:
         sampler = TorchSampler([prompts[i] for i in rows], sampling, ends)
         return [self._write_row(row, prompts[owner], sampler, against) for row, owner in enumerate(rows)]

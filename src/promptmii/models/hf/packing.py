@@ -7,9 +7,9 @@ to the tokens before it, a tree node to its query and its ancestors. Each answer
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Protocol, Self
 
 import torch
 from transformers import AttentionInterface, AttentionMaskInterface
@@ -40,14 +40,18 @@ class Sizes:
     long_suffix: int
     """From this many tokens on, a prompt's suffix is computed in a pass of its own, with the usual kernel."""
 
+    def halved(self) -> Self:
+        """Half of everything that takes memory."""
+        names = ("row", "scores", "logits", "decode_rows", "decode_memory")
+        return replace(self, **{name: max(1, getattr(self, name) // 2) for name in names})
+
 
 CPU = Sizes(row=2048, scores=2**22, logits=2**25, decode_rows=64, decode_memory=2**30, long_suffix=256)
 """Small enough for a CPU's cache (measured)."""
 
 
-@lru_cache
 def sizes(device: torch.device) -> Sizes:
-    """The limits for a device."""
+    """The limits for a device of which nothing else takes the memory."""
     if device.type != "cuda":
         return CPU
     # On a GPU, memory is the limit, and rows are long because starting a kernel costs more than running a short one.
@@ -99,6 +103,7 @@ class Packed(Attention):
     """The number of query tokens in each block."""
     nodes: int
     """The number of tree nodes after each query."""
+    limits: Sizes
     layers: list[tuple[torch.Tensor, torch.Tensor]] | None = None
     """Collects the keys and values (K, L, D) of each layer, if it is a list."""
 
@@ -130,7 +135,7 @@ class Packed(Attention):
             q = query.index_select(1, flat).view(key_heads, -1, size, width, dim).transpose(1, 2)
             k, v = (x.index_select(1, flat).view(key_heads, size, width, dim) for x in (key, value))
             # The scores of a single long block may exceed the memory, so its queries are taken a few at a time.
-            step = max(1, sizes(query.device).scores // (heads * size * (width + len(group.prefix.tokens))))
+            step = max(1, self.limits.scores // (heads * size * (width + len(group.prefix.tokens))))
             pieces = zip(q.split(step, 3), group.mask.split(step, 1), strict=True)
             out = torch.cat([attend_blocks(piece, k, v, mask, past) for piece, mask in pieces], dim=3)
             parts.append(out.permute(1, 3, 0, 2, 4).reshape(size * width, heads, dim).index_select(0, group.real))
@@ -163,7 +168,7 @@ def attend_blocks(
     return from_own.view(query.shape) + from_past.view(query.shape)
 
 
-def pack(rows: Sequence[tuple[Prefix, Sequence[Tokens]]], trie: Trie, device: torch.device) -> Packed:
+def pack(rows: Sequence[tuple[Prefix, Sequence[Tokens]]], trie: Trie, device: torch.device, limits: Sizes) -> Packed:
     """Lay out non-empty queries, preferably sorted by length, after their prefix, each followed by `trie`."""
     tokens: list[int] = []
     positions: list[int] = []
@@ -176,17 +181,16 @@ def pack(rows: Sequence[tuple[Prefix, Sequence[Tokens]]], trie: Trie, device: to
             tokens += [*query, *trie.tokens]
             end = offset + len(query)
             positions += [*range(offset, end), *(end - 1 + depth for depth in trie.depth)]
-        groups += _groups(starts[first:], [len(query) for query in queries], trie, prefix, device)
+        groups += _groups(starts[first:], [len(query) for query in queries], trie, prefix, device, limits.scores // 8)
     lengths = tuple(len(query) for _, queries in rows for query in queries)
     row_tokens, row_positions = (torch.tensor([values], device=device) for values in (tokens, positions))
-    return Packed(row_tokens, row_positions, tuple(groups), tuple(starts), lengths, len(trie.tokens))
+    return Packed(row_tokens, row_positions, tuple(groups), tuple(starts), lengths, len(trie.tokens), limits)
 
 
 def _groups(
-    starts: Sequence[int], lengths: Sequence[int], trie: Trie, prefix: Prefix, device: torch.device
+    starts: Sequence[int], lengths: Sequence[int], trie: Trie, prefix: Prefix, device: torch.device, most_scores: int
 ) -> Iterator[Group]:
-    nodes = len(trie.tokens)
-    first, most_scores = 0, sizes(device).scores // 8
+    nodes, first = len(trie.tokens), 0
     for last in range(1, len(lengths) + 1):
         # The group with one more block: its scores must stay in bounds, and at most an eighth of it may be padding.
         candidate = lengths[first : last + 1]

@@ -15,7 +15,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint
 
-from promptmii.models.hf.packing import IMPLEMENTATION, NO_OPTIONS, Packed, pack, unused_mask
+from promptmii.models.hf.packing import IMPLEMENTATION, NO_OPTIONS, Packed, pack, sizes, unused_mask
 from promptmii.models.hf.prefixes import Prefix
 
 POSITIONS = 1024
@@ -93,7 +93,7 @@ def _group_logps(
     # Each block begins with the prompt's last token, which predicts the draft's first token.
     blocks = [[last, *draft[:-1]] for draft in drafts]
     count = len(before)
-    row = PackedRow(pack([(Prefix(before, (), ()), blocks)], NO_OPTIONS, device), count)
+    row = PackedRow(pack([(Prefix(before, (), ()), blocks)], NO_OPTIONS, device, sizes(device)), count)
     hidden = model.get_decoder()(
         input_ids=torch.cat([torch.tensor([before], dtype=torch.long, device=device), row.packed.tokens], dim=1),
         position_ids=torch.cat([torch.arange(count, device=device)[None], row.packed.positions], dim=1),
