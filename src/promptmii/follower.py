@@ -15,7 +15,7 @@ import numpy as np
 from promptmii import calibrate
 from promptmii.calibration_kinds import READS, CalibrationKind, Reads
 from promptmii.errors import EndpointError, UnsupportedError
-from promptmii.instruction import Calibration, Cost, Instruction, Mode, ShortlistKind
+from promptmii.instruction import BATCH_NOTE, Calibration, Cost, Instruction, Mode, ShortlistKind
 from promptmii.models.base import (
     Chat,
     Choice,
@@ -38,7 +38,6 @@ TEMPLATE_MARGIN = 64
 """Tokens reserved for the chat template around the prompt."""
 MIN_TEXT_TOKENS = 64
 """With less room for a text, the follower fails instead of reading scraps."""
-BATCH_NOTE = "the batch calibration depends on the texts labelled together, so the instruction file does not hold it"
 QUOTED_NOTE = "not calibrated: the instruction quotes every text that could calibrate it"
 CUT = " […] "
 

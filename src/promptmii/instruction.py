@@ -30,6 +30,7 @@ EDITED = (
     "edited after it was measured: the score and the calibration of the old text are left out; "
     "fit it again with: promptmii calibrate"
 )
+BATCH_NOTE = "the batch calibration depends on the texts labelled together, so the instruction file does not hold it"
 
 
 class Cost(Frozen):
@@ -231,6 +232,13 @@ class Instruction(Frozen):
         return content_key([self.text, self.labels, self.frame])
 
     @property
+    def calibration_kind(self) -> CalibrationKind:
+        """The kind of calibration that it was measured with; a `batch` one leaves only its note."""
+        if BATCH_NOTE in self.provenance.notes:
+            return "batch"
+        return self.calibration.kind if self.calibration else "none"
+
+    @property
     def calibrates(self) -> bool:
         """True if it has a calibration that was fitted to this text."""
         return self.calibration is not None and self.calibration.belongs_to in ("", self.text_key)
@@ -310,8 +318,7 @@ class Instruction(Frozen):
 
     @property
     def _measured_with(self) -> str:
-        calibration = self.calibration.kind if self.calibration else "none"
-        setup = f"{without_address(str(self.follower))}, {self.mode}, calibration {calibration}"
+        setup = f"{without_address(str(self.follower))}, {self.mode}, calibration {self.calibration_kind}"
         setup += f", {self.shortlist}" if self.shortlist and self.shortlists else ""
         return f"{self.measured}, by {setup}" if self.measured else "not measured"
 
