@@ -218,11 +218,11 @@ class Follower(Predictor):
 
     def _generate(self, instruction: Instruction, texts: Sequence[str]) -> list[Prediction]:
         labels = [defuse(label) for label in instruction.labels]
-        max_tokens = instruction.answer or answer_tokens(self.model.count_tokens(labels))
+        max_tokens = instruction.longest_answer or answer_tokens(self.model.count_tokens(labels))
         chats, cut, failures = self._frames(instruction, texts, max_tokens)
         answers = failures or self.model.generate(chats, Sampling(max_tokens=max_tokens))
         parser = LabelParser(instruction.labels)
-        limited = instruction.answer is not None
+        limited = instruction.longest_answer is not None
         return [_read(parser, answer, was_cut, limited) for answer, was_cut in zip(answers, cut, strict=True)]
 
     def prompt(self, instruction: Instruction, text: str) -> str:

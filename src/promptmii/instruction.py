@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, FiniteFloat, ValidationError, field_validator, model_validator
+from pydantic import AliasChoices, Field, FiniteFloat, ValidationError, field_validator, model_validator
 
 from promptmii.calibration_kinds import CalibrationKind
 from promptmii.errors import ArtefactError, ConfigError, counted
@@ -167,7 +167,11 @@ class Instruction(Frozen):
     method: str
     frame: str = Field(default_factory=lambda: follower_frame().text)
     """The template that combines instruction, labels and text."""
-    answer: int | None = Field(default=None, ge=1)
+    longest_answer: int | None = Field(
+        default=None,
+        ge=1,
+        validation_alias=AliasChoices("longest_answer", "answer"),  # the name in older files
+    )
     """Token limit of generated answers; a truncated answer names no label. `None` allows the longest label."""
     generator: str | None = None
     """The model that wrote it."""
@@ -222,7 +226,7 @@ class Instruction(Frozen):
     def key(self) -> str:
         """Content hash of everything that a follower's answers depend on."""
         calibration = self.calibration.model_dump(exclude={"belongs_to"}) if self.calibration else None
-        limit = [] if self.answer is None else [self.answer]
+        limit = [] if self.longest_answer is None else [self.longest_answer]
         shortlist = [self.shortlist.by, self.shortlist.size] if self.shortlist and self.shortlists else []
         return content_key([self.text, self.labels, self.frame, calibration, *limit, *shortlist])
 
