@@ -174,7 +174,7 @@ class Narrow(ScriptedModel):
 
 @pytest.mark.parametrize("answer", [None, 150])
 def test_a_long_text_leaves_room_for_the_answer(answer: int | None) -> None:
-    instruction = Naive().induce(SUPPORT).model_copy(update={"answer": answer})
+    instruction = Naive().induce(SUPPORT).model_copy(update={"longest_answer": answer})
     follower = Follower(Narrow(reply=["a"], context_length=400), "generate")
     (prediction,) = follower.predict(instruction, ["word " * 900])
     assert (prediction.label, prediction.truncated) == ("a", True)

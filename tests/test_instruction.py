@@ -276,6 +276,12 @@ class TestLoad:
         with pytest.raises(ArtefactError):
             Instruction.load(path)
 
+    def test_a_token_limit_of_an_older_file_keeps_its_meaning(self, tmp_path: Path) -> None:
+        limited = PLAIN.model_copy(update={"longest_answer": 10})
+        path = limited.save(tmp_path / "i.json")
+        path.write_text(path.read_text().replace('"longest_answer": 10', '"answer": 10'))
+        assert Instruction.load(path) == limited
+
     def test_an_older_file_without_newer_fields_is_read(self, tmp_path: Path) -> None:
         path = tmp_path / "i.json"
         path.write_text(json.dumps({"text": "Label the ticket.", "labels": ["money", "parcel"], "method": "human"}))

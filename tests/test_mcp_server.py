@@ -119,6 +119,8 @@ def test_errors_are_messages(server: LabellingServer, table: Path, tmp_path: Pat
     assert all(result.is_error for result in (missing, replaced, broken, unknown))
     assert "no.csv" in text(missing)
     assert "exists already" in text(replaced)
+    assert "Choose another name" in text(replaced)
+    assert "--force" not in text(replaced)  # a tool has no such option
     assert "is not an instruction file" in text(broken)
     assert "labl" in text(unknown)
     assert "Traceback" not in text(unknown)

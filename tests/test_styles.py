@@ -90,7 +90,7 @@ def test_an_instruction_records_the_frame_limit_and_hash_of_its_style(
     path = induced.save(tmp_path / "i.json")
     for instruction in (induced, Instruction.load(path)):
         assert instruction.prompt('x "y"') == 'Decide.\nSay one of a, b and no "more".\n\nInput: x "y"'
-        assert instruction.answer == 10
+        assert instruction.longest_answer == 10
         assert instruction.provenance.style == style.key
     assert MetaInducer(Writer(ScriptedModel(["Decide."]))).induce(SUPPORT).provenance.style is None
     with pytest.raises(ConfigError, match="unquoted"):
@@ -99,10 +99,10 @@ def test_an_instruction_records_the_frame_limit_and_hash_of_its_style(
 
 def test_an_answer_cut_at_the_limit_of_its_style_is_unparsed_rather_than_a_failure() -> None:
     chatty = ScriptedModel(["I think that it may well be the label a, because of what it says in the text. " * 3] * 2)
-    instruction = Instruction(text="Decide.", labels=("a", "b"), method="mii", answer=10)
+    instruction = Instruction(text="Decide.", labels=("a", "b"), method="mii", longest_answer=10)
     (limited,) = Follower(chatty, "generate").predict(instruction, ["x"])
     assert (limited.label, limited.failure) == (None, None)
-    (unlimited,) = Follower(chatty, "generate").predict(instruction.model_copy(update={"answer": None}), ["x"])
+    (unlimited,) = Follower(chatty, "generate").predict(instruction.model_copy(update={"longest_answer": None}), ["x"])
     assert unlimited.failure is not None
 
 
@@ -117,7 +117,7 @@ def test_naive_and_icl_can_use_the_authors_prompts(checkout: tuple[Path, dict[st
     shown = icl.inducer(kit).induce(SUPPORT)
     examples = 'Input: It says "no {x}"\nLabel: b\nLabel: a\nInput: later\nLabel: b\n'
     assert shown.prompt("x") == examples + "Now the next. One of a, b.\n\nInput: x"
-    assert shown.answer == 10
+    assert shown.longest_answer == 10
     assert naive.templates()[0].text != icl.templates()[0].text
     assert method_named("icl").templates() == ()
 

@@ -15,7 +15,7 @@ import numpy as np
 from promptmii import calibrate
 from promptmii.calibration_kinds import READS, CalibrationKind, Reads
 from promptmii.errors import EndpointError, UnsupportedError
-from promptmii.instruction import Calibration, Cost, Instruction, Mode, ShortlistKind
+from promptmii.instruction import BATCH_NOTE, Calibration, Cost, Instruction, Mode, ShortlistKind
 from promptmii.models.base import (
     Chat,
     Choice,
@@ -38,7 +38,6 @@ TEMPLATE_MARGIN = 64
 """Tokens reserved for the chat template around the prompt."""
 MIN_TEXT_TOKENS = 64
 """With less room for a text, the follower fails instead of reading scraps."""
-BATCH_NOTE = "the batch calibration depends on the texts labelled together, so the instruction file does not hold it"
 QUOTED_NOTE = "not calibrated: the instruction quotes every text that could calibrate it"
 CUT = " […] "
 
@@ -219,11 +218,11 @@ class Follower(Predictor):
 
     def _generate(self, instruction: Instruction, texts: Sequence[str]) -> list[Prediction]:
         labels = [defuse(label) for label in instruction.labels]
-        max_tokens = instruction.answer or answer_tokens(self.model.count_tokens(labels))
+        max_tokens = instruction.longest_answer or answer_tokens(self.model.count_tokens(labels))
         chats, cut, failures = self._frames(instruction, texts, max_tokens)
         answers = failures or self.model.generate(chats, Sampling(max_tokens=max_tokens))
         parser = LabelParser(instruction.labels)
-        limited = instruction.answer is not None
+        limited = instruction.longest_answer is not None
         return [_read(parser, answer, was_cut, limited) for answer, was_cut in zip(answers, cut, strict=True)]
 
     def prompt(self, instruction: Instruction, text: str) -> str:

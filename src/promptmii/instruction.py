@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, FiniteFloat, ValidationError, field_validator, model_validator
+from pydantic import AliasChoices, Field, FiniteFloat, ValidationError, field_validator, model_validator
 
 from promptmii.calibration_kinds import CalibrationKind
 from promptmii.errors import ArtefactError, ConfigError, counted
@@ -30,6 +30,7 @@ EDITED = (
     "edited after it was measured: the score and the calibration of the old text are left out; "
     "fit it again with: promptmii calibrate"
 )
+BATCH_NOTE = "the batch calibration depends on the texts labelled together, so the instruction file does not hold it"
 
 
 class Cost(Frozen):
@@ -166,7 +167,11 @@ class Instruction(Frozen):
     method: str
     frame: str = Field(default_factory=lambda: follower_frame().text)
     """The template that combines instruction, labels and text."""
-    answer: int | None = Field(default=None, ge=1)
+    longest_answer: int | None = Field(
+        default=None,
+        ge=1,
+        validation_alias=AliasChoices("longest_answer", "answer"),  # the name in older files
+    )
     """Token limit of generated answers; a truncated answer names no label. `None` allows the longest label."""
     generator: str | None = None
     """The model that wrote it."""
@@ -221,7 +226,7 @@ class Instruction(Frozen):
     def key(self) -> str:
         """Content hash of everything that a follower's answers depend on."""
         calibration = self.calibration.model_dump(exclude={"belongs_to"}) if self.calibration else None
-        limit = [] if self.answer is None else [self.answer]
+        limit = [] if self.longest_answer is None else [self.longest_answer]
         shortlist = [self.shortlist.by, self.shortlist.size] if self.shortlist and self.shortlists else []
         return content_key([self.text, self.labels, self.frame, calibration, *limit, *shortlist])
 
@@ -229,6 +234,13 @@ class Instruction(Frozen):
     def text_key(self) -> str:
         """Content hash of everything that a calibration depends on: text, labels and frame."""
         return content_key([self.text, self.labels, self.frame])
+
+    @property
+    def calibration_kind(self) -> CalibrationKind:
+        """The kind of calibration that it was measured with; a `batch` one leaves only its note."""
+        if BATCH_NOTE in self.provenance.notes:
+            return "batch"
+        return self.calibration.kind if self.calibration else "none"
 
     @property
     def calibrates(self) -> bool:
@@ -310,8 +322,7 @@ class Instruction(Frozen):
 
     @property
     def _measured_with(self) -> str:
-        calibration = self.calibration.kind if self.calibration else "none"
-        setup = f"{without_address(str(self.follower))}, {self.mode}, calibration {calibration}"
+        setup = f"{without_address(str(self.follower))}, {self.mode}, calibration {self.calibration_kind}"
         setup += f", {self.shortlist}" if self.shortlist and self.shortlists else ""
         return f"{self.measured}, by {setup}" if self.measured else "not measured"
 

@@ -5,6 +5,7 @@ no call replaces a file. Errors are returned as messages.
 """
 
 import inspect
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from pydantic import Field
 
 from promptmii import pipeline, table_formats, workbench
 from promptmii.config import Columns, InduceSettings
-from promptmii.errors import MissingDependencyError, PromptMIIError
+from promptmii.errors import MissingDependencyError, OutputError, PromptMIIError
 from promptmii.instruction import Instruction, Mode
 from promptmii.progress import Progress, Unit
 from promptmii.version import VERSION
@@ -81,6 +82,8 @@ class Tools:
         progress: Progress,
     ) -> dict[str, Any]:
         """Write an instruction from labelled rows, save it, and measure it beside the label list and the examples."""
+        if os.path.lexists(output):
+            raise OutputError(f"{output} exists already, and this tool never replaces a file. Choose another name.")
         columns = Columns.of(text=text, label=label)
         changes = {"evaluate": evaluate, "columns": columns} | ({} if n is None else {"n": n})
         settings = self._settings.model_copy(update=changes)

@@ -18,6 +18,8 @@ UNSEPARATED = UNSPACED + "\u0f00-\u0fff\u1100-\u11ff\uac00-\ud7af"
 """Characters that may follow a word without belonging to it: also Tibetan, and Korean, which adds particles."""
 WORD = rf"[{UNSPACED}]|[^\W{UNSPACED}]+"
 """A pattern for a word; for a single character where words have no spaces, else a whole sentence would be a word."""
+BULLETS = " -*•#\t"
+"""Characters around the label of a line such as "- **refund**: ..."."""
 _PIECE = re.compile(WORD)
 _INNER_SPACE = re.compile(rf"(?<=[{UNSPACED}]) (?=[{UNSPACED}])")
 

@@ -201,6 +201,29 @@ class TestWorkbooks:
         rows = [["text", "label"], *([f"{row['text']}_x000D_\nmore", row["label"]] for row in ROWS)]
         assert read_table(self.save(tmp_path / "a.xlsx", rows)).rows[0]["text"] == "text number 0\r\nmore"
 
+    @pytest.mark.parametrize("label_first", [True, False])
+    def test_a_merged_label_belongs_to_each_of_its_rows(self, tmp_path: Path, label_first: bool) -> None:
+        def cells(text: str, label: str | None) -> list[Any]:
+            return [label, text] if label_first else [text, label]
+
+        labels = ["good", None, None, "bad", None]
+        body = [cells(f"text number {number}", label) for number, label in enumerate(labels)]
+        path = self.save(tmp_path / "a.xlsx", [["Tickets of May"], cells("text", "label"), *body, []])
+        column = "A" if label_first else "B"
+        book = pytest.importorskip("openpyxl").load_workbook(path)
+        for merged in ("A1:B1", f"{column}3:{column}5", f"{column}6:{column}9"):
+            book.active.merge_cells(merged)
+        book.save(path)
+        assert [row["label"] for row in read_table(path).rows] == ["good", "good", "good", "bad", "bad"]
+
+    def test_a_header_merged_over_two_rows_is_not_repeated(self, tmp_path: Path) -> None:
+        rows = [["text", "label"], [None, "kind"], *([row["text"], row["label"]] for row in ROWS)]
+        path = self.save(tmp_path / "a.xlsx", rows)
+        book = pytest.importorskip("openpyxl").load_workbook(path)
+        book.active.merge_cells("A1:A2")
+        book.save(path)
+        assert [row["text"] for row in read_table(path).rows] == [None, *TEXTS]
+
     def test_a_stored_range_that_is_too_small_loses_no_row(self, tmp_path: Path) -> None:
         rows = [["text", "label"], *([row["text"], row["label"]] for row in ROWS)]
         path = self.save(tmp_path / "a.xlsx", rows)

@@ -22,10 +22,47 @@ def test_detectable_encodings_are_read(tmp_path: Path, encoding: str, ending: st
     assert "café au lait" in str(read_table(path).rows[-2])
 
 
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("ending", ["csv", "txt"])
+@pytest.mark.parametrize("text", ["Верните деньги за заказ 1", "一つの返金、お願い　します"])
+def test_unmarked_utf_16_is_read_in_any_script(tmp_path: Path, encoding: str, ending: str, text: str) -> None:
+    path = tmp_path / f"rows.{ending}"
+    path.write_bytes("".join(f"{line}\r\n" for line in ["text,label", *[f"{text},возврат"] * 3]).encode(encoding))
+    assert text in "".join(read_table(path).rows[-1].values())
+
+
+def test_zero_bytes_in_utf_8_do_not_make_it_utf_16() -> None:
+    text = TEXT + "\0\0\0\0\n\0\0\0\n\0\n"
+    assert decode(text.encode(), "rows.csv") == text
+
+
 @pytest.mark.parametrize("encoding", ["latin-1", "cp1252"])
 def test_an_undetectable_encoding_is_reported_with_the_line_and_a_guess(encoding: str) -> None:
     with pytest.raises(DataError, match=r"rows\.csv is not UTF-8: byte 14 \(line 2\).*Windows-1252.*'café au lait,a'"):
         decode(TEXT.encode(encoding), "rows.csv")
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text", "advised"),
+    [
+        ("cp1251", "Верните деньги", "WINDOWS-1251"),
+        ("shift_jis", "返金はいつですか", "SHIFT_JIS"),
+        ("gbk", "请退款", "GB18030"),
+    ],
+)
+def test_the_advice_names_the_encoding_of_other_scripts(encoding: str, text: str, advised: str) -> None:
+    with pytest.raises(DataError, match=f"is not UTF-8.*{advised}"):
+        decode(f"text,label\n{text},a\n".encode(encoding), "rows.csv")
+
+
+def test_a_line_of_another_encoding_in_a_utf_8_file_is_named() -> None:
+    """Converting the whole file, as is advised for other files, would garble the other lines."""
+    content = TEXT.encode() + "naïve,a\n".encode("cp1252")
+    with pytest.raises(
+        DataError, match=r"mostly UTF-8, but byte 40 \(line 4\).*'naïve,a'. Correct such lines"
+    ) as caught:
+        decode(content, "rows.csv")
+    assert "WINDOWS-1252" not in str(caught.value)
 
 
 @pytest.mark.parametrize("mark", [b"", codecs.BOM_UTF8])

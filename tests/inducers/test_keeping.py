@@ -27,6 +27,7 @@ def test_a_kept_line_replaces_the_line_about_the_same_label() -> None:
 def test_a_kept_line_that_the_generator_dropped_is_added() -> None:
     assert with_lines("b: x", ["First.", "a: y"]) == "First.\na: y\nb: x"
     assert with_lines("A sentence.\nb: x", ["b: z", "Last."]) == "A sentence.\nb: z\nLast."
+    assert with_lines("• b: x", ["b: z"]) == "b: z"
     assert with_lines("一句话。\n退款：钱", ["退款：退钱，不给券"]) == "一句话。\n退款：退钱，不给券"
 
 

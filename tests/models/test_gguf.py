@@ -238,6 +238,11 @@ def test_a_file_that_llama_cpp_cannot_load_is_refused_with_the_reason(llama: Twi
     assert "There is no file" in refusal(f"gguf:{tmp_path}/missing.gguf")
 
 
+@pytest.mark.parametrize("path", ["runs/x/model.gguf", "./x/model.gguf", "/x/model.gguf", "~/x/model.gguf"])
+def test_a_missing_path_is_not_looked_up_on_the_hub(path: str) -> None:
+    assert f"There is no file {path}" in refusal(f"gguf:{path}")
+
+
 def test_a_file_without_a_template_reads_the_bare_messages(llama: Twins, tmp_path: Path) -> None:
     plain = tiny.gguf_file(llama.hf, tmp_path / "plain.gguf", template=None)
     assert len(scores(f"gguf:{plain}")) == len(CHATS) * len(OPTIONS)

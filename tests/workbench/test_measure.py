@@ -61,6 +61,16 @@ def test_an_edited_instruction_can_be_recalibrated(tmp_path) -> None:
     assert Instruction.load(fitted.save(path, force=True)) == fitted
 
 
+def test_a_batch_calibration_is_named_beside_its_score() -> None:
+    rows = [{"text": f"a {label} {i}", "label": label} for i in range(4) for label in ("delivery", "refund")]
+    batch = Follower(ScriptedModel(score=keyword), "choose", "batch")
+    made = Naive().induce(Support(("delivery", "refund"), ()))
+    scored = workbench.score(made, rows, batch).instruction
+    assert "calibration batch" in scored.export("python")
+    again = workbench.score(scored, rows, Follower(ScriptedModel(score=keyword))).instruction
+    assert "calibration none" in again.export("python")
+
+
 def test_a_follower_without_likelihoods_is_not_calibrated() -> None:
     rows = [{"text": f"a {label} {i}", "label": label} for i in range(4) for label in ("delivery", "refund")]
     made = Naive().induce(Support(("delivery", "refund"), ()))

@@ -34,11 +34,12 @@ def show(instruction: File, json: Json = False) -> None:
 
 
 def _facts(loaded: "Instruction") -> dict[str, str]:
-    calibration = loaded.calibration.kind if loaded.calibration else "none"
     rows = {
         "labels": ", ".join(loaded.labels),
         "generator": loaded.generator or "none",
-        "follower": f"{loaded.follower} ({loaded.mode}, calibration {calibration})" if loaded.follower else "any",
+        "follower": f"{loaded.follower} ({loaded.mode}, calibration {loaded.calibration_kind})"
+        if loaded.follower
+        else "any",
         "cost to make": _cost(loaded.cost),
         "cost to calibrate": _cost(loaded.calibration_cost),
     }

@@ -43,10 +43,19 @@ def decode(content: bytes, origin: str) -> str:
             raise DataError(f"{origin} is broken {encoding.upper()}: {error}. Save it again.") from error
         first = max(content.rfind(b"\n", 0, bad) + 1, bad - 30)
         excerpt = content[first : bad + 30].split(b"\n")[0].decode("cp1252", "replace").strip()
+        read = content.decode("utf-8", "replace")
+        n_bad = read.count("\ufffd")
+        n_good = sum(not character.isascii() for character in read) - n_bad
+        if n_good > n_bad:
+            raise DataError(
+                f"{origin} is mostly UTF-8, but byte {bad} (line {line}) cannot be decoded. As Windows-1252, it reads "
+                f"{excerpt!r}. Correct such lines in a text editor, or leave out the bytes that cannot be decoded "
+                f"({n_bad}) with: iconv -c -f UTF-8 -t UTF-8 OLD > NEW"
+            ) from error
         raise DataError(
             f"{origin} is not UTF-8: byte {bad} (line {line}) cannot be decoded. If it is Windows-1252, as Excel often "
             f'writes, it reads {excerpt!r}. Save it as UTF-8 in a text editor, as "CSV UTF-8" in Excel, or with: '
-            "iconv -f WINDOWS-1252 -t UTF-8 OLD > NEW (or SHIFT_JIS, GB18030, ... if it is that)."
+            "iconv -f WINDOWS-1252 -t UTF-8 OLD > NEW (or WINDOWS-1251, SHIFT_JIS, GB18030, ... if it is that)."
         ) from error
 
 
@@ -73,10 +82,13 @@ def encoding_of(start: bytes) -> str:
 
 
 def _encoding_without_mark(start: bytes) -> str:
-    """In UTF-16, every other byte of mostly ASCII text is zero."""
+    """In UTF-16, every other byte of mostly ASCII text is zero; of other text at least one byte of each line end is."""
     for encoding, high_byte in (("utf-16-le", 1), ("utf-16-be", 0)):
         high_bytes, low_bytes = start[high_byte::2], start[1 - high_byte :: 2]
-        if len(start) > 3 and high_bytes.count(0) > len(high_bytes) * 0.7 and low_bytes.count(0) == 0:
+        zeros, stray_zeros = high_bytes.count(0), low_bytes.count(0)
+        if len(start) > 3 and zeros > len(high_bytes) * 0.7 and not stray_zeros:
+            return encoding
+        if zeros > 3 + 2 * stray_zeros and "\n" in start.decode(encoding, "ignore"):
             return encoding
     return "utf-8"
 

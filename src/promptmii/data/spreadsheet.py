@@ -1,6 +1,7 @@
 """Reads Excel workbooks with openpyxl (`pip install 'promptmii[xlsx]'`)."""
 
 import io
+import re
 import warnings
 import zipfile
 import zlib
@@ -16,6 +17,8 @@ OPEN_ERRORS = (
     *(ValueError, TypeError, LookupError, AttributeError, RuntimeError),
 )
 """Errors that openpyxl, zipfile and the XML parser raise for a damaged workbook or another kind of file."""
+_MERGED = re.compile(rb"""<(?:\w+:)?mergeCell\s[^>]*?ref=["']([A-Z]+)(\d+):[A-Z]+(\d+)["']""")
+"""The first column, first row and last row of merged cells. openpyxl, when it reads only, does not report them."""
 
 
 def read_workbook(content: bytes, origin: str) -> Table:
@@ -24,7 +27,7 @@ def read_workbook(content: bytes, origin: str) -> Table:
     Hidden sheets, which hold the lists of forms, count only if all are hidden. Raises `DataError`.
     """
     try:
-        import openpyxl
+        from openpyxl.reader.excel import ExcelReader
         from openpyxl.utils.escape import unescape
         from openpyxl.utils.exceptions import InvalidFileException
     except ImportError as error:
@@ -33,7 +36,10 @@ def read_workbook(content: bytes, origin: str) -> Table:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about styles and extensions, which do not affect values
-            book = openpyxl.load_workbook(io.BytesIO(content), read_only=True, data_only=True)
+            reader = ExcelReader(io.BytesIO(content), read_only=True, data_only=True)
+            reader.read()
+            book = reader.wb
+            parts = {sheet.name: part.target for sheet, part in reader.parser.find_sheets()}
             n_sheets = len(book.worksheets)
             for sheet in [sheet for sheet in book.worksheets if sheet.sheet_state == "visible"] or book.worksheets:
                 sheet.reset_dimensions()  # some programs store a range that leaves out rows or columns
@@ -42,6 +48,7 @@ def read_workbook(content: bytes, origin: str) -> Table:
                     [unescape(cell) if isinstance(cell, str) and "_x" in cell else cell for cell in row]
                     for row in sheet.iter_rows(values_only=True)
                 ]
+                _fill_merged(rows, reader.archive.read(parts[sheet.title]))
                 sheets[str(sheet.title)] = [row for row in rows if any(cell is not None for cell in row)]
             book.close()
     except (*OPEN_ERRORS, InvalidFileException) as error:
@@ -62,3 +69,20 @@ def read_workbook(content: bytes, origin: str) -> Table:
     notes = [f"sheet {sheet_name!r} of {n_sheets}"] if n_sheets > 1 else []
     notes += [f"{counted(header_row, 'line')} above the header skipped"] if header_row else []
     return make_table([named_cells(header, row) for row in rows[header_row + 1 :]], origin, tuple(notes))
+
+
+def _fill_merged(rows: list[list[Any]], part: bytes) -> None:
+    """Repeat the value of cells merged below the header, such as a label beside several texts, in each filled row.
+
+    The file holds it in the first row only. `part` is the sheet's XML.
+    """
+    from openpyxl.utils import column_index_from_string
+
+    header = next((n for n, row in enumerate(rows, 1) if sum(cell is not None for cell in row) > 1), len(rows))
+    for name, first, last in _MERGED.findall(part):
+        column, top = column_index_from_string(name.decode()) - 1, int(first)
+        if header < top <= len(rows) and column < len(rows[top - 1]):
+            for row in rows[top : int(last)]:
+                if any(cell is not None for cell in row):
+                    row.extend([None] * (column + 1 - len(row)))
+                    row[column] = rows[top - 1][column]

@@ -13,7 +13,7 @@ from promptmii.data.sample import LABELS_PER_NOTE
 from promptmii.errors import listed
 from promptmii.instruction import Instruction
 from promptmii.task import Example
-from promptmii.words import join_words, label_heading, split_words, whole_label, word_share
+from promptmii.words import BULLETS, join_words, label_heading, split_words, whole_label, word_share
 
 LONGEST_INTRODUCTION = 120
 """In characters."""
@@ -37,7 +37,6 @@ _WRAPPED = (
 _SEPARATOR = re.compile(r"(, (?:and |or )?| and | or )")
 _SENTENCE_END = re.compile(r"(?<=[.;:!?])(?=\s)|(?<=\n)")
 _FINAL_MARKS = re.compile(r"[.;:!?\s]*$")
-_BULLETS = " -*•#\t"
 COPIED_WORDS = 6
 """Minimum length of a word sequence that counts as copied: the text was memorised, and may be private."""
 
@@ -96,7 +95,7 @@ def line_notes(text: str, labels: Sequence[str]) -> tuple[str, ...]:
         if colon:  # also "refund or return: ..."
             named.update(anywhere.findall(head))
         if match := heading.match(line):
-            label, description = match[1], line[match.end() :].strip(_BULLETS)
+            label, description = match[1], line[match.end() :].strip(BULLETS)
             named.add(label)
             if ":" in line[match.end(1) : match.end()]:
                 described.add(label)

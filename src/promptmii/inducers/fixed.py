@@ -22,7 +22,7 @@ class Naive:
             labels=support.labels,
             method=self.name,
             frame=self.style.frame,
-            answer=self.style.answer,
+            longest_answer=self.style.answer,
             provenance=Provenance(seed=seed),
         )
 

@@ -38,7 +38,7 @@ class InContext:
             labels=support.labels,
             method=self.name,
             frame=self.style.frame,
-            answer=self.style.answer,
+            longest_answer=self.style.answer,
             provenance=Provenance(n=len(shown), seed=seed, support_key=support.key, notes=notes),
         ).fitted_on(support)
 

@@ -9,6 +9,7 @@ from promptmii.inducers.meta import BestOf, MetaInducer
 from promptmii.inducers.writing import Writer
 from promptmii.instruction import Instruction
 from promptmii.task import Support
+from promptmii.words import BULLETS
 
 
 @dataclass(frozen=True)
@@ -93,4 +94,4 @@ def with_lines(text: str, lines: Sequence[str]) -> str:
 def _subject(line: str) -> str:
     """The words before the colon of a line, or "" if it has none."""
     subject, colon, _ = line.replace("：", ":").partition(":")
-    return subject.strip(" -*#\t").casefold() if colon else ""
+    return subject.strip(BULLETS).casefold() if colon else ""

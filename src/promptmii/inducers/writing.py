@@ -181,7 +181,7 @@ class Writer:
             labels=support.labels,
             method=method,
             frame=self.style.frame,
-            answer=self.style.answer,
+            longest_answer=self.style.answer,
             generator=self.model.card.reference,
             cost=cost,
             provenance=Provenance(

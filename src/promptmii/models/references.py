@@ -181,7 +181,12 @@ def _exists(part: str) -> bool:
 
 def is_missing_folder(location: str) -> bool:
     """Whether a hub id or folder is clearly meant as a folder, but does not exist."""
-    return bool(_PATH.match(location)) and not os.path.exists(location)
+    return is_path(location) and not os.path.exists(location)
+
+
+def is_path(location: str) -> bool:
+    """Whether a hub id or folder has the form of a path."""
+    return bool(_PATH.match(location))
 
 
 def split_device(reference: str) -> tuple[str, str | None]:

@@ -128,7 +128,7 @@ class Reward:
         follower, episode, _ = requests[0]
         labels, style = episode.support.labels, self.style
         instructions = [
-            Instruction(text=request.text, labels=labels, method="mii", frame=style.frame, answer=style.answer)
+            Instruction(text=request.text, labels=labels, method="mii", frame=style.frame, longest_answer=style.answer)
             for request in requests
         ]
         try:

@@ -20,6 +20,7 @@ from promptmii.models.base import Completion, LanguageModel, Message, Sampling, 
 from promptmii.progress import QUIET, Progress
 from promptmii.prompts import extension_prompt
 from promptmii.task import Example, Support, row_key
+from promptmii.words import BULLETS
 from promptmii.workbench.compare import Comparison, compare
 from promptmii.workbench.followers import FollowerLike, open_followers
 from promptmii.workbench.inputs import load_task_for, table_for
@@ -217,7 +218,7 @@ def _extended(instruction: Instruction, examples: Mapping[str, Sequence[Example]
 def _bullet(instruction: Instruction) -> str:
     """The bullet before labels at the start of lines, such as a dash."""
     labels = "|".join(map(re.escape, sorted(instruction.labels, key=len, reverse=True)))
-    match = re.search(rf"^([-*•# ]*)(?:{labels})\s*:", instruction.text, re.MULTILINE)
+    match = re.search(rf"^([{re.escape(BULLETS)}]*)(?:{labels})\s*:", instruction.text, re.MULTILINE)
     return match[1] if match else ""
 
 
@@ -228,7 +229,7 @@ def _is_last_line(label: str, text: str) -> bool:
 
 def _description(label: str, text: str) -> str:
     """The label's description in a model's answer: the line that begins with the label, or else the first line."""
-    lines = [line.strip(" -*•#\t") for line in text.splitlines() if line.strip(" -*•#\t")]
+    lines = [line.strip(BULLETS) for line in text.splitlines() if line.strip(BULLETS)]
     prefix = re.compile(rf"{re.escape(label)}\W*?[:：][\s*_]*", re.IGNORECASE)
     line = next((line for line in lines if prefix.match(line)), lines[0] if lines else text)
     return prefix.sub("", line, count=1).strip() or line

@@ -10,7 +10,7 @@ from promptmii.config import Columns
 from promptmii.data import LoadedTask, Source, read_table
 from promptmii.errors import ScoreRefusedError, UnsupportedError
 from promptmii.follower import Follower, Predictor, resolve_calibration
-from promptmii.instruction import EDITED, CalibrationKind, Cost, Instruction
+from promptmii.instruction import BATCH_NOTE, EDITED, CalibrationKind, Cost, Instruction
 from promptmii.markup import table_html
 from promptmii.models.base import Price
 from promptmii.progress import QUIET, Progress
@@ -149,6 +149,7 @@ def bind(follower: Follower, instruction: Instruction) -> Instruction:
     """The instruction with this follower and its mode, without a calibration fitted to another follower."""
     binding = {"follower": follower.model.card.reference, "mode": follower.mode}
     bound = instruction.model_copy(update=binding | {"calibration": follower.own_calibration(instruction)})
+    bound = bound.noted(BATCH_NOTE) if follower.calibration == "batch" else bound.without_notes(BATCH_NOTE)
     return bound if follower.gives_probabilities else bound.without_notes(EDITED)
 
 

@@ -15,6 +15,7 @@ from safetensors import SafetensorError, deserialize
 from promptmii.errors import MissingDependencyError, UnknownModelError, first_line
 from promptmii.files import atomic_file, cache_folder, private_folder, refuse_full_disk
 from promptmii.models.embedded import EMBEDDED, embedded_file
+from promptmii.models.references import is_path
 
 SAMPLES = 256
 """Positions in a file whose bytes are hashed for the revision."""
@@ -36,7 +37,7 @@ def model_file(source: str) -> Path:
     if path.is_file():
         return path
     repository, _, name = source.rpartition("/")
-    if repository.count("/") != 1:
+    if repository.count("/") != 1 or is_path(repository):
         raise UnknownModelError(f"There is no file {source}. Expected a GGUF file, or owner/name/file.gguf on the hub.")
     try:
         from huggingface_hub import hf_hub_download
