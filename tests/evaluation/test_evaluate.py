@@ -382,6 +382,25 @@ def test_an_estimate_predicts_the_calls_of_the_run(server, tmp_path) -> None:
     assert estimate(grid, tmp_path / "run")[-1].cost.calls == 0
 
 
+def test_a_dry_run_says_what_it_does_not_know_without_its_servers(server, tmp_path) -> None:
+    command = ["evaluate", "--dry-run", "--tasks", write_task(tmp_path, "shop"), "--methods", "naive,mii", "--n", "6"]
+    command += ["--seeds", "1", "--eval", "12", "--mode", "generate", "--follower", f"openai:m@{server.url}"]
+    command += ["--price", "1,2", "-o", tmp_path / "run", "--generator"]
+    for reason, options in {
+        "No server answers at http://127.0.0.1:9: connection refused": ["openai:w@http://127.0.0.1:9"],
+        "The server of openai:w starts with the run": ["openai:w", "--set", "serve.engine=vllm"],
+    }.items():
+        done = promptmii(*command, *options)
+        assert f"{reason}." in done.stderr
+        assert "the time is unknown" in done.stderr
+        assert re.search(r"^ mii .* unknown", done.stdout, re.M)
+        costs = {line["method"]: line["cost"] for line in json.loads(promptmii(*command, *options, "--json").stdout)}
+        assert costs["naive"]["seconds"] > 0
+        assert costs["mii"]["seconds"] is costs["all"]["seconds"] is None
+        assert costs["mii"]["calls"] == 13
+        assert costs["mii"]["money"] > 0
+
+
 @pytest.mark.smol
 @pytest.mark.slow
 def test_an_estimate_counts_training_and_calibration(tmp_path) -> None:
