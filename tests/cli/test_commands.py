@@ -134,6 +134,13 @@ def test_answers_that_name_no_label_are_no_silent_zeros(tmp_path: Path) -> None:
         assert words in promptmii("score", path, demo_path(), *options).stdout
 
 
+def test_induce_says_once_which_labels_have_no_example(tmp_path: Path) -> None:
+    with serving(FaultyServer(default=lambda _: completion("refund"))) as server:
+        options = ["--generator", "openai:m", "--base-url", server.url, "--mode", "generate", "-n", "2", "--eval", "6"]
+        done = promptmii("induce", demo_path(), *options, "--yes", "-o", tmp_path / "made.json")
+    assert done.output.count("no example of 4 of 6 labels") == done.stderr.count("no example of") == 1
+
+
 def test_induce_advises_more_drafts_than_it_wrote(tmp_path: Path) -> None:
     with serving(FaultyServer(default=lambda _: completion("refund"))) as server:
         options = ["--generator", "openai:m", "--base-url", server.url, "--mode", "generate", "-n", "8", "--eval", "20"]

@@ -142,7 +142,8 @@ def _show(result: "Induced", drafts: int, base_url: str | None) -> None:
     from rich.panel import Panel
 
     server = f" --base-url {shlex.quote(base_url)}" if base_url else ""  # the file does not keep it
-    notes((*result.notes, *result.instruction.provenance.notes))
+    unread = (note for note in result.notes if note not in result.announced)
+    notes((*unread, *result.instruction.provenance.notes))
     out.print(Panel(styled(result.instruction.text), title=styled("Instruction"), title_align="left"))
     if result.rows:
         out.write_table(_comparison(result.rows))
