@@ -300,7 +300,8 @@ def make_inducer(settings: InduceSettings, generator: LanguageModel, follower: F
     """Prompt-MII as the settings configure it."""
     style = style_for(settings.generator, settings.template)
     writer = Writer(generator, style, settings.budget, start=settings.start)
-    inducer = BestOf(writer, follower, settings.best_of) if settings.best_of > 1 else MetaInducer(writer)
+    several = settings.best_of > 1
+    inducer = BestOf(writer, follower, settings.best_of) if several else MetaInducer(writer, keeps_first=True)
     lines = marked_lines(settings.start or "", settings.keep)
     return Keeping(inducer, lines) if lines else inducer
 
