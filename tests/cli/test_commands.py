@@ -64,6 +64,16 @@ def test_score_refit_calibrates_an_edited_instruction_and_keeps_its_score(tmp_pa
     assert f"{saved.measured.uncalibrated_macro_f1:.3f} uncalibrated" in " ".join(shown.split())
 
 
+@pytest.mark.smol
+@pytest.mark.slow
+def test_the_command_after_a_calibration_repeats_the_address(instruction_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "fit.csv").write_text("text,label\nfine,good\npoor,bad\nnice,good\nworse,bad\n")
+    address = ["--base-url", "http://127.0.0.1:9/v1"]
+    done = promptmii("calibrate", instruction_file, tmp_path / "fit.csv", *address)
+    command = f"promptmii score {instruction_file} OTHER_DATA {' '.join(address)}"
+    assert f"Measure it with: {command}\n" in done.stdout
+
+
 def test_score_refit_refuses_a_file_that_cannot_be_written_before_it_reads_or_pays(tmp_path: Path) -> None:
     (tmp_path / "made.json").mkdir()
     done = promptmii("score", tmp_path / "made.json", tmp_path / "no-rows.csv", "--refit", tmp_path / "no-rows.csv")
