@@ -187,6 +187,10 @@ def test_version_and_short_help() -> None:
         assert promptmii(*command, "-h").stdout == promptmii(*command, "--help").stdout != ""
 
 
+def test_the_help_of_install_names_the_writer_too() -> None:
+    assert "One of qwen, qwen-small, smol, minilm, qwen-writer." in promptmii("models", "install", "-h").stdout
+
+
 @pytest.mark.parametrize("group", [[], ["models"], ["corpus"], ["styles"]])
 def test_the_summary_of_a_command_is_a_whole_sentence(group: list[str]) -> None:
     _, listed = promptmii(*group, "--help").stdout.split("Commands:")
