@@ -168,8 +168,7 @@ def test_a_server_that_cannot_choose_is_found_before_the_writing(
 
 @pytest.mark.parametrize("last", [error("wrong parameter"), error("no credits left", 402)], ids=["once", "for good"])
 def test_a_failed_request_for_a_shorter_draft_does_not_lose_the_first(last: Reply, tmp_path: Path) -> None:
-    plan = [completion("Say free.\n" + "And so on. " * 40), last]
-    with serving(FaultyServer(plan)) as server:
+    with serving(FaultyServer([completion("Say free.\n" + "And so on. " * 40), last])) as server:
         induced(server, tmp_path / "i.json", Quiet(), budget=8, evaluate=0)
     instruction = Instruction.load(tmp_path / "i.json")
     assert instruction.text.startswith("Say free.")

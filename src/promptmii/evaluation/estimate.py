@@ -125,7 +125,7 @@ def _absence(runner: CellRunner, settings: EvaluateSettings, reference: str) -> 
 def _stand_in(reference: str, settings: EvaluateSettings) -> LanguageModel:
     """A model that only has a card and counts tokens."""
     endpoint = settings.endpoint
-    model = _Estimating(score=lambda *_: 0.0, context_length=endpoint.context_length or ASSUMED_CONTEXT)
+    model = _Estimating(score=lambda _chat, _option: 0.0, context_length=endpoint.context_length or ASSUMED_CONTEXT)
     price = endpoint.price(split_style(reference)[0])
     return Priced(model, price) if price else model
 
