@@ -1,12 +1,13 @@
 """The pipeline on real files, with a server on loopback or a scripted model."""
 
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.models.faulty_server import FaultyServer, completion, serving
+from tests.models.faulty_server import FaultyServer, Reply, completion, error, serving
 
 from promptmii import Instruction, ScriptedModel, pipeline
 from promptmii.config import InduceSettings
@@ -163,6 +164,17 @@ def test_a_server_that_cannot_choose_is_found_before_the_writing(
         with pytest.raises(UnsupportedError, match=r"Use --mode generate\.$"):
             induced(server, None, progress, mode="choose", endpoint=endpoint)
         assert {body["messages"][0]["content"] for body in server.bodies} == {PROBE[0]["content"]}
+
+
+@pytest.mark.parametrize("last", [error("wrong parameter"), error("no credits left", 402)], ids=["once", "for good"])
+def test_a_failed_request_for_a_shorter_draft_does_not_lose_the_first(last: Reply, tmp_path: Path) -> None:
+    with serving(FaultyServer([completion("Say free.\n" + "And so on. " * 40), last])) as server:
+        induced(server, tmp_path / "i.json", Quiet(), budget=8, evaluate=0)
+    instruction = Instruction.load(tmp_path / "i.json")
+    assert instruction.text.startswith("Say free.")
+    failed, trimmed = instruction.provenance.notes[:2]
+    assert re.match("the request for a shorter draft failed: .*(wrong parameter|no credits left)", failed)
+    assert trimmed == "trimmed to the budget of 8 tokens"
 
 
 def test_an_instruction_that_cannot_be_saved_is_in_the_error(tmp_path: Path) -> None:

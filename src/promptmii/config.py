@@ -72,6 +72,10 @@ class Endpoint(Settings):
 
         return None if self.max_cost is None else SpendingLimit(self.max_cost)
 
+    def price(self, reference: str) -> Price | None:
+        """The price of a model, if it is known."""
+        return self.prices.get(reference, self.prices.get("*"))
+
     def load(
         self,
         reference: str,
@@ -101,7 +105,7 @@ class Endpoint(Settings):
             deferred=deferred,
             slots=slots,
         )
-        price, limit = self.prices.get(reference, self.prices.get("*")), limit or self.limit()
+        price, limit = self.price(reference), limit or self.limit()
         if limit and not price:
             raise ConfigError(f"--max-cost needs the price of {reference}: give --price {reference}=PROMPT,COMPLETION.")
         model = load_model(reference, http)

@@ -62,6 +62,8 @@ class Induced:
     """Notes on detected columns, dropped rows and shortened texts."""
     path: Path | None = None
     """The file that the instruction was saved to."""
+    announced: tuple[str, ...] = ()
+    """Those of the notes that `progress` received before the first call."""
 
     @property
     def verdicts(self) -> tuple[str, ...]:
@@ -241,7 +243,7 @@ class _Run:
         if instruction.shortlist:
             notes = (*notes, f"compared for each text: {instruction.shortlist}")
         if not episode.query:
-            return Induced(instruction, (), {}, None, notes, output_file.path)
+            return Induced(instruction, (), {}, None, notes, output_file.path, self.drawn)
         rows = [self._measured(self._prepared(baseline)) for baseline in baselines]
         own = self._measured(instruction)
         output_file(own.instruction)
@@ -249,7 +251,7 @@ class _Run:
         differences = dict(zip([row.instruction.method for row in rows], found, strict=True))
         rows.append(own)
         saving = _break_even(rows, self.follower.model)
-        return Induced(own.instruction, tuple(rows), differences, saving, notes, output_file.path)
+        return Induced(own.instruction, tuple(rows), differences, saving, notes, output_file.path, self.drawn)
 
     def _prepared(self, inducer: Inducer, save: Callable[[Instruction], None] | None = None) -> Instruction:
         """Write the method's instruction, pass it to `save`, and calibrate it for the follower."""
@@ -298,7 +300,8 @@ def make_inducer(settings: InduceSettings, generator: LanguageModel, follower: F
     """Prompt-MII as the settings configure it."""
     style = style_for(settings.generator, settings.template)
     writer = Writer(generator, style, settings.budget, start=settings.start)
-    inducer = BestOf(writer, follower, settings.best_of) if settings.best_of > 1 else MetaInducer(writer)
+    several = settings.best_of > 1
+    inducer = BestOf(writer, follower, settings.best_of) if several else MetaInducer(writer, keeps_first=True)
     lines = marked_lines(settings.start or "", settings.keep)
     return Keeping(inducer, lines) if lines else inducer
 

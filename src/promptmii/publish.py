@@ -47,7 +47,7 @@ class Setup(NamedTuple):
 class Result:
     """The scores on one task."""
 
-    setting: Setup
+    setup: Setup
     task: str
     dataset: tuple[str, str, str | None] | None
     """Repository, configuration and commit, or `None` if the task is not on the hub."""
@@ -75,8 +75,8 @@ def push_weights(
     results = measured(folder, evaluation) if evaluation else []
     base = _base(folder)
     _describe(folder, repository, _hub_model(base), licence, results)
-    for setting in {result.setting for result in results}:
-        _write_results(folder, setting, [result for result in results if result.setting == setting])
+    for setup in {result.setup for result in results}:
+        _write_results(folder, setup, [result for result in results if result.setup == setup])
     # The hub's patterns would also match in subfolders, such as older checkpoints.
     files = [path for pattern in WEIGHTS for path in folder.glob(pattern) if path.name not in NOT_WEIGHTS]
     names = [glob.escape(path.relative_to(folder).as_posix()) for path in files]
@@ -100,17 +100,17 @@ def measured(folder: Path, evaluation: Path) -> list[Result]:
         raise ArtefactError(
             f"{evaluation} measured nothing that {folder} wrote. Its generators: {listed(sorted(writers)) or 'none'}."
         )
-    return [_result(setting, task, records) for (setting, task), records in sorted(groups.items())]
+    return [_result(setup, task, records) for (setup, task), records in sorted(groups.items())]
 
 
-def _result(setting: Setup, task: str, records: Sequence[Record]) -> Result:
+def _result(setup: Setup, task: str, records: Sequence[Record]) -> Result:
     scores = [r.instruction.measured for r in records if r.instruction and r.instruction.measured]
     source = next((r.instruction.provenance.source for r in records if r.instruction), "")
     name = source.removeprefix("hub:") if source.startswith("hub:") else task
     match = None if is_nameless(task) else _HUB.fullmatch(name)  # with hidden names, it is not the dataset's task
     dataset = (match[1], match[2] or "default", match[3]) if match else None
     value, date = fmean(score.macro_f1 for score in scores), max(r.finished for r in records)
-    return Result(setting, task, dataset, value, len(scores), scores[0].n, date)
+    return Result(setup, task, dataset, value, len(scores), scores[0].n, date)
 
 
 def _refers_to(generator: str, folder: Path) -> bool:
@@ -185,17 +185,17 @@ def _describe(folder: Path, repository: str, base: _Origin, licence: str | None,
 
 def _table(results: Sequence[Result]) -> str:
     header = ("task", "method", "n", "follower", "mode", "macro-F1", "seeds", "rows")
-    rows = [(r.task, *r.setting, f"{r.macro_f1:.3f}", r.seeds, r.rows) for r in results]
+    rows = [(r.task, *r.setup, f"{r.macro_f1:.3f}", r.seeds, r.rows) for r in results]
     intro = "Macro-F1 of the follower under instructions of these weights:"
     return f"\n## Evaluation\n\n{intro}\n\n{markdown_table(header, rows)}\n"
 
 
-def _write_results(folder: Path, setting: Setup, results: Sequence[Result]) -> None:
-    """Write one setting's results on hub datasets, in the hub's format."""
+def _write_results(folder: Path, setup: Setup, results: Sequence[Result]) -> None:
+    """Write one setup's results on hub datasets, in the hub's format."""
     import yaml
     from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
 
-    notes = f"macro-F1; {setting.method}, {setting.n} examples, follower {setting.follower}, mode {setting.mode}"
+    notes = f"macro-F1; {setup.method}, {setup.n} examples, follower {setup.follower}, mode {setup.mode}"
     entries = [
         EvalResultEntry(
             dataset_id=result.dataset[0],
@@ -209,7 +209,7 @@ def _write_results(folder: Path, setting: Setup, results: Sequence[Result]) -> N
         if result.dataset
     ]
     if entries:
-        name = re.sub(r"[^\w.-]+", "_", f"promptmii-{setting.method}-n{setting.n}-{setting.follower}-{setting.mode}")
+        name = re.sub(r"[^\w.-]+", "_", f"promptmii-{setup.method}-n{setup.n}-{setup.follower}-{setup.mode}")
         private_folder(folder / RESULTS)
         text = yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False, allow_unicode=True)
         write_text(folder / RESULTS / f"{name}.yaml", text, force=True)

@@ -253,12 +253,30 @@ class Run:
                     records[record.key] = record
         return cls(records, queries, tuple(damaged))
 
+    @cached_property
+    def superseded(self) -> frozenset[str]:
+        """Keys of cells that were run again later under changed settings.
+
+        Such a run of a method at n = 0 supersedes its cells at each n, and the other way round.
+        """
+        by_time = sorted(self.records.values(), key=lambda record: record.finished)
+        latest = {record.cell: record.key for record in by_time}
+        at_n_0 = {_without_n(record.cell): record.cell.n == 0 for record in by_time}
+        return frozenset(
+            record.key
+            for record in by_time
+            if latest[record.cell] != record.key or at_n_0[_without_n(record.cell)] != (record.cell.n == 0)
+        )
+
     @property
     def failed(self) -> tuple[Record, ...]:
-        """The records of cells that failed when they were last run, under whatever settings."""
-        by_time = sorted(self.records.values(), key=lambda record: record.finished)
-        latest = {record.cell: record for record in by_time}
-        return tuple(record for record in latest.values() if record.status == "failed")
+        """The records of failed cells, without superseded ones."""
+        records = self.records.values()
+        return tuple(record for record in records if record.status == "failed" and record.key not in self.superseded)
+
+
+def _without_n(cell: Cell) -> tuple[str | None, ...]:
+    return cell.task, cell.method, cell.generator, cell.follower, cell.mode
 
 
 def _rank(record: Record) -> tuple[bool, str]:

@@ -64,6 +64,16 @@ def test_score_refit_calibrates_an_edited_instruction_and_keeps_its_score(tmp_pa
     assert f"{saved.measured.uncalibrated_macro_f1:.3f} uncalibrated" in " ".join(shown.split())
 
 
+@pytest.mark.smol
+@pytest.mark.slow
+def test_the_command_after_a_calibration_repeats_the_address(instruction_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "fit.csv").write_text("text,label\nfine,good\npoor,bad\nnice,good\nworse,bad\n")
+    address = ["--base-url", "http://127.0.0.1:9/v1"]
+    done = promptmii("calibrate", instruction_file, tmp_path / "fit.csv", *address)
+    command = f"promptmii score {instruction_file} OTHER_DATA {' '.join(address)}"
+    assert f"Measure it with: {command}\n" in done.stdout
+
+
 def test_score_refit_refuses_a_file_that_cannot_be_written_before_it_reads_or_pays(tmp_path: Path) -> None:
     (tmp_path / "made.json").mkdir()
     done = promptmii("score", tmp_path / "made.json", tmp_path / "no-rows.csv", "--refit", tmp_path / "no-rows.csv")
@@ -134,6 +144,13 @@ def test_answers_that_name_no_label_are_no_silent_zeros(tmp_path: Path) -> None:
         assert words in promptmii("score", path, demo_path(), *options).stdout
 
 
+def test_induce_says_once_which_labels_have_no_example(tmp_path: Path) -> None:
+    with serving(FaultyServer(default=lambda _: completion("refund"))) as server:
+        options = ["--generator", "openai:m", "--base-url", server.url, "--mode", "generate", "-n", "2", "--eval", "6"]
+        done = promptmii("induce", demo_path(), *options, "--yes", "-o", tmp_path / "made.json")
+    assert done.output.count("no example of 4 of 6 labels") == done.stderr.count("no example of") == 1
+
+
 def test_induce_advises_more_drafts_than_it_wrote(tmp_path: Path) -> None:
     with serving(FaultyServer(default=lambda _: completion("refund"))) as server:
         options = ["--generator", "openai:m", "--base-url", server.url, "--mode", "generate", "-n", "8", "--eval", "20"]
@@ -168,6 +185,10 @@ def test_version_and_short_help() -> None:
     assert promptmii("--version").stdout == f"promptmii {version('promptmii')}\n"
     for command in ([], ["induce"], ["corpus", "build"]):
         assert promptmii(*command, "-h").stdout == promptmii(*command, "--help").stdout != ""
+
+
+def test_the_help_of_install_names_the_writer_too() -> None:
+    assert "One of qwen, qwen-small, smol, minilm, qwen-writer." in promptmii("models", "install", "-h").stdout
 
 
 @pytest.mark.parametrize("group", [[], ["models"], ["corpus"], ["styles"]])

@@ -260,7 +260,8 @@ def test_edit_opens_the_editor_keeps_the_old_file_and_measures_both(
     assert (saved["measured"] is None) == fails
     assert instruction_file.with_name("made.json~").read_text() == old
     assert ("after" in done.stdout and "before" in done.stdout) != fails
-    assert ("is saved in" in done.stderr) == fails
+    command = f"promptmii score {instruction_file} DATA --refit ROWS --base-url {server.url}"
+    assert (f"is saved in {instruction_file} but not measured. Run: {command}" in done.stderr) == fails
 
 
 @pytest.mark.parametrize(
@@ -322,7 +323,8 @@ def test_extend_says_that_it_keeps_lines_that_it_could_not_measure(
     args = ["--generator", "openai:m", "--base-url", server.url, "-o", tmp_path / "new.json"]
     failed = promptmii("extend", instruction_file, tmp_path / "more.csv", *args)
     assert failed.exit_code == 4, failed.stderr
-    assert "The new lines are saved in" in failed.stderr
+    command = f"promptmii score {tmp_path / 'new.json'} DATA --refit ROWS --base-url {server.url}"
+    assert f"The new lines are saved in {tmp_path / 'new.json'} but not measured. Run: {command}" in failed.stderr
     assert json.loads((tmp_path / "new.json").read_text())["labels"] == ["good", "bad", "middling"]
 
 

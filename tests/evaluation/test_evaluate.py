@@ -118,16 +118,17 @@ def test_a_changed_file_makes_another_cell(server, tmp_path) -> None:
     grid = settings(server, [write_task(tmp_path, "shop")], methods=("naive",))
     evaluate(grid, tmp_path / "run")
     write_task(tmp_path, "shop", rows=63)
-    assert len(evaluate(grid, tmp_path / "run").records) == 2
-    assert len(evaluate(settings(server, grid.tasks, methods=("naive",), evaluate=9), tmp_path / "run").records) == 3
+    assert len(evaluate(grid, tmp_path / "run").records) == 1
+    evaluate(settings(server, grid.tasks, methods=("naive",), evaluate=9), tmp_path / "run")
+    assert len(Run.read(tmp_path / "run").records) == 3
 
 
 def test_nameless_labels_the_same_rows_with_meaningless_names(server, tmp_path) -> None:
     grid = settings(server, [write_task(tmp_path, "shop")], methods=("icl",))
-    named = evaluate(grid, tmp_path / "run").records
+    evaluate(grid, tmp_path / "run")
     calls = len(server.bodies)
-    both = evaluate(settings(server, grid.tasks, methods=("icl",), nameless=True), tmp_path / "run")
-    (hidden,) = (record for key, record in both.records.items() if key not in named)
+    nameless = evaluate(settings(server, grid.tasks, methods=("icl",), nameless=True), tmp_path / "run")
+    (hidden,) = nameless.records.values()
     assert hidden.cell.task == "shop:nameless"
     assert hidden.instruction is not None
     prompts = [body["messages"][0]["content"] for body in server.bodies[calls:]]
@@ -219,12 +220,25 @@ def test_the_command_ends_with_the_results(server, tmp_path) -> None:
     assert done.stdout.splitlines()[-1] == f"See figures and tests with: promptmii report {tmp_path / 'run'}"
 
 
+def test_the_command_speaks_of_its_own_grid(server, tmp_path) -> None:
+    options = ["--tasks", write_task(tmp_path, "shop"), "--eval", "6", "--follower", "openai:m", "--mode", "generate"]
+    options += ["--base-url", server.url, "-o", tmp_path / "run"]
+    server.default = "context"
+    failed = promptmii("evaluate", "--methods", "icl", "--n", "6", "--seeds", "1", *options)
+    assert "0 cells done, 1 failed in" in failed.stdout
+    assert failed.exit_code == 4
+    server.default = "ok"
+    done = promptmii("evaluate", "--methods", "naive", *options)
+    assert "1 cell done, 0 failed in" in done.stdout
+    assert done.exit_code == 0
+
+
 def test_another_context_length_makes_another_cell(server, tmp_path) -> None:
     path = write_task(tmp_path, "shop")
     for length in (4096, 8192):
         grid = settings(server, [path], methods=("icl",), endpoint={"base_url": server.url, "context_length": length})
-        run = evaluate(grid, tmp_path / "run")
-    assert len(run.records) == 2
+        evaluate(grid, tmp_path / "run")
+    assert len(Run.read(tmp_path / "run").records) == 2
 
     def key(card: ModelCard) -> str:
         local = settings(server, [path], methods=("mii",), generators=("smol",), followers=("smol",))
@@ -366,6 +380,25 @@ def test_an_estimate_predicts_the_calls_of_the_run(server, tmp_path) -> None:
     spent = [record.spent.money for record in run.records.values()]
     assert all(money and money > 0 for money in spent)
     assert estimate(grid, tmp_path / "run")[-1].cost.calls == 0
+
+
+def test_a_dry_run_says_what_it_does_not_know_without_its_servers(server, tmp_path) -> None:
+    command = ["evaluate", "--dry-run", "--tasks", write_task(tmp_path, "shop"), "--methods", "naive,mii", "--n", "6"]
+    command += ["--seeds", "1", "--eval", "12", "--mode", "generate", "--follower", f"openai:m@{server.url}"]
+    command += ["--price", "1,2", "-o", tmp_path / "run", "--generator"]
+    for reason, options in {
+        "No server answers at http://127.0.0.1:9: connection refused": ["openai:w@http://127.0.0.1:9"],
+        "The server of openai:w starts with the run": ["openai:w", "--set", "serve.engine=vllm"],
+    }.items():
+        done = promptmii(*command, *options)
+        assert f"{reason}." in done.stderr
+        assert "the time is unknown" in done.stderr
+        assert re.search(r"^ mii .* unknown", done.stdout, re.M)
+        costs = {line["method"]: line["cost"] for line in json.loads(promptmii(*command, *options, "--json").stdout)}
+        assert costs["naive"]["seconds"] > 0
+        assert costs["mii"]["seconds"] is costs["all"]["seconds"] is None
+        assert costs["mii"]["calls"] == 13
+        assert costs["mii"]["money"] > 0
 
 
 @pytest.mark.smol

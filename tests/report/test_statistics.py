@@ -289,9 +289,12 @@ def test_a_failed_cell_that_was_measured_again_later_is_not_listed_as_failed(tmp
     finished = "2025-01-01T00:00:00Z"
     with recording(tmp_path / "failed") as recorder:
         recorder.add(Record(key="earlier", cell=record.cell, status="failed", error="gone", finished=finished), None)
-    assert Results.read([run, tmp_path / "failed"]).failed == []
-    assert Run.read(run, tmp_path / "failed").failed == (), "--retry-failed could not run it: its key has changed"
-    assert [record.error for record in Results.read([tmp_path / "failed"]).failed] == ["gone"]
+    assert Run.read(run, tmp_path / "failed").failed == ()
+    assert [record.error for record in Run.read(tmp_path / "failed").failed] == ["gone"]
+    with recording(tmp_path / "at n") as recorder:
+        cell = record.cell.model_copy(update={"n": 20})
+        recorder.add(Record(key="at n", cell=cell, status="failed", error="gone", finished=finished), None)
+    assert Run.read(run, tmp_path / "at n").failed == (), "the method is now measured once, without examples"
     with recording(tmp_path / "failed") as recorder:
         recorder.add(Record(key="later", cell=record.cell, status="failed", error="lost", finished="2027"), None)
     later = Results.read([run, tmp_path / "failed"])

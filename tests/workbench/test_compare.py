@@ -69,6 +69,14 @@ def test_a_text_is_calibrated_on_the_given_examples() -> None:
     assert row.scored.n == 24 - 3
 
 
+def test_rows_that_icl_takes_from_the_table_are_noted() -> None:
+    comparison = compare(["naive", "icl"], ROWS, ScriptedModel(score=obedient))
+    left_out = len(ROWS) - comparison.rows[0].scored.n
+    assert comparison.rows[1].instruction.provenance.n == left_out == 14
+    note = "14 rows left out: they were drawn as examples; promptmii compare --examples ROWS takes others"
+    assert note in comparison.notes
+
+
 def test_a_mapping_names_prompts_and_examples_may_be_a_table() -> None:
     comparison = compare(
         {"list": "naive", "shots": "icl"}, ROWS[12:], ScriptedModel(score=obedient), examples=pd.DataFrame(ROWS[:12])

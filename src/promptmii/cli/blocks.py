@@ -1,6 +1,7 @@
 """Blocks of related options. A command takes a whole block as one parameter."""
 
 import inspect
+import shlex
 from collections.abc import Callable, Generator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, fields, is_dataclass
@@ -113,6 +114,11 @@ class ServerOptions:
         Path | None, typer.Option(help="Folder that caches answers of openai: models; failures are never cached.")
     ] = None
     price: Prices = None
+
+    @property
+    def repeated(self) -> str:
+        """The address, to append to a command that is printed: instruction files do not keep it."""
+        return f" --base-url {shlex.quote(self.base_url)}" if self.base_url else ""
 
     def endpoint(self, max_cost: float | None = None) -> "Endpoint":
         """The options as settings. Raises `ConfigError`."""

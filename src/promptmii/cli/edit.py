@@ -71,7 +71,8 @@ def edit(
         with answers.followers(quiet=json) as followers:
             comparison = compare({"after": after, "before": before}, table, followers, rows.columns)
     except (PromptMIIError, KeyboardInterrupt):
-        say(f"The edited text is saved in {path} but not measured. Run: promptmii score {path} DATA --refit ROWS")
+        command = f"promptmii score {path} DATA --refit ROWS{answers.server.repeated}"
+        say(f"The edited text is saved in {path} but not measured. Run: {command}")
         raise
     comparison.rows[0].instruction.save(path, force=True)
     if json:
@@ -145,7 +146,8 @@ def extend(
             )
     except (PromptMIIError, KeyboardInterrupt):
         if kept:
-            say(f"The new lines are saved in {path} but not measured. Run: promptmii score {path} DATA --refit ROWS")
+            command = f"promptmii score {path} DATA --refit ROWS{answers.server.repeated}"
+            say(f"The new lines are saved in {path} but not measured. Run: {command}")
         raise
     extended.instruction.save(path, force=True)
     if json:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -191,13 +192,15 @@ def _show_results(results: "Results") -> None:
 
 def _show_estimate(estimates: Sequence["MethodEstimate"], *, as_json: bool) -> None:
     if as_json:
-        dump([{"method": e.method, "cells": e.cells, "done": e.done, "cost": e.cost.model_dump()} for e in estimates])
+        seconds = {e.method: None if isnan(e.cost.seconds) else e.cost.seconds for e in estimates}
+        costs = {e.method: e.cost.model_dump() | {"seconds": seconds[e.method]} for e in estimates}
+        dump([{"method": e.method, "cells": e.cells, "done": e.done, "cost": costs[e.method]} for e in estimates])
         return
     priced = any(e.cost.money is not None for e in estimates if e.cost.calls)
     headers = ("cells", "done", "calls", "prompt tokens", "written tokens", "model time", *["money"] * priced)
     grid = table("Estimate for the cells that are not done", "method", *headers)
     for e in estimates:
-        time = str(timedelta(seconds=round(e.cost.seconds)))
+        time = "unknown" if isnan(e.cost.seconds) else str(timedelta(seconds=round(e.cost.seconds)))
         money = ["unknown" if e.cost.money is None else f"{e.cost.money:.4f}"] * priced
         counts = (e.cells, e.done, e.cost.calls, e.cost.prompt_tokens, e.cost.completion_tokens)
         grid.add_row(e.method, *map(count, counts), time, *money)

@@ -1,6 +1,5 @@
 """`promptmii induce`: write an instruction and measure it."""
 
-import shlex
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -122,7 +121,7 @@ def induce(
     if json:
         dump(induced.as_json())
     else:
-        _show(induced, writing.best_of, server.base_url)
+        _show(induced, writing.best_of, server.repeated)
 
 
 def _show_data(loaded: "LoadedTask") -> None:
@@ -138,11 +137,11 @@ def _show_data(loaded: "LoadedTask") -> None:
         say(f"Other columns might be meant: {', '.join(columns.doubts)}. Name yours with --text and --label.")
 
 
-def _show(result: "Induced", drafts: int, base_url: str | None) -> None:
+def _show(result: "Induced", drafts: int, server: str) -> None:
     from rich.panel import Panel
 
-    server = f" --base-url {shlex.quote(base_url)}" if base_url else ""  # the file does not keep it
-    notes((*result.notes, *result.instruction.provenance.notes))
+    unread = (note for note in result.notes if note not in result.announced)
+    notes((*unread, *result.instruction.provenance.notes))
     out.print(Panel(styled(result.instruction.text), title=styled("Instruction"), title_align="left"))
     if result.rows:
         out.write_table(_comparison(result.rows))

@@ -152,4 +152,4 @@ def calibrate(
     calls = counted(fitted.calibration_cost.calls, "call")
     summary = f"{fitted.calibration.kind}, fitted with {calls}" if fitted.calibration else "none"
     out.write_line(f"Calibration {summary}. Saved to {path}.")
-    out.write_line(f"Measure it with: promptmii score {path} OTHER_DATA")
+    out.write_line(f"Measure it with: promptmii score {path} OTHER_DATA{answers.server.repeated}")

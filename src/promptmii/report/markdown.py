@@ -61,7 +61,7 @@ def write_markdown(folders: Sequence[Path], path: Path) -> Path:
         raise OutputError(f"{path} exists and was not made by promptmii report. Name another file.")
     results = Results.read(folders)
     if results.nothing_scored:
-        raise ScoreRefusedError(f"All cells failed, so there is nothing to show; first: {results.failed[0].error}.")
+        raise ScoreRefusedError(f"All cells failed, so there is nothing to show; first: {results.run.failed[0].error}.")
     page = _Page(results, path)
     text = page.text().encode("utf-8", "replace").decode()
     make_folder(page.folder)
@@ -193,7 +193,7 @@ class _Page:
 
     def _negative(self) -> list[str]:
         lines = [line for scores, n in self._results.at_n for line in _losses(scores, n)]
-        failed = self._results.failed
+        failed = self._results.run.failed
         if failed:
             errors = [*dict.fromkeys(f"{record.cell.method}: {record.error}" for record in failed)]
             lines.append(f"{counted(len(failed), 'cell')} failed, without a score: {'; '.join(errors[:LISTED_ERRORS])}")

@@ -69,7 +69,7 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
         )
     )
     if results.nothing_scored:
-        failed = results.failed
+        failed = results.run.failed
         raise ScoreRefusedError(
             f"All cells failed ({counted(len(failed), 'cell')}; first: {failed[0].error}). {page} lists why; "
             "run them again with: promptmii evaluate ... --retry-failed"
@@ -146,8 +146,8 @@ def sections(results: Results, files: Files) -> dict[str, Any]:
         "task_tables": [files.table(tables.task_table(scores)) for scores in by_scope],
         "paper_scale": [*map(files.table, paper_scale_tables(run, results.cells, by_scope))],
         "failures": files.table(tables.failure_table(results.cells)),
-        "failed": files.table(tables.failed_cell_table(results.failed, run.damaged), max_rows=FAILED_ROWS)
-        if results.failed or run.damaged
+        "failed": files.table(tables.failed_cell_table(run.failed, run.damaged), max_rows=FAILED_ROWS)
+        if run.failed or run.damaged
         else None,
         "torn": [f"{run.name}: {run.damaged}" for run in results.curves if run.damaged],
     }

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from promptmii.errors import ArtefactError
-from promptmii.records import RECORDS, Record, Run
+from promptmii.records import RECORDS, Run
 from promptmii.report.headline import Claim, claims
 from promptmii.report.methods import side_by_side, single_call
 from promptmii.report.scores import Scores, Series, all_cells, chosen_n, in_order, nearest_n, scopes, scores
@@ -54,12 +54,6 @@ class Results:
     def cells(self) -> pd.DataFrame:
         """The table made by `all_cells`."""
         return all_cells(self.run)
-
-    @cached_property
-    def failed(self) -> list[Record]:
-        """The failed cells, without those that were run again later under changed settings."""
-        failed = (self.cells["status"] == "failed") & ~self.cells["stale"]
-        return [self.run.records[key] for key in self.cells.loc[failed, "key"]]
 
     @cached_property
     def by_scope(self) -> list[Scores]:

@@ -21,7 +21,6 @@ from promptmii.records import Record, Run
 from promptmii.report.methods import position
 from promptmii.styles import split_style
 
-COORDINATES = ["task", "method", "n", "seed", "generator", "follower", "mode"]
 MEASURED = {
     "macro_f1": "instruction.measured.macro_f1",
     "low": "instruction.measured.low",
@@ -49,26 +48,21 @@ it, and `label_*` of labelling all `rows`."""
 def all_cells(run: Run) -> pd.DataFrame:
     """One row per cell: its record, its `series`, and the flags `stale` and `hidden` (label names are hidden).
 
-    A cell measured again under a changed template, model or data has two records. The later one counts. The earlier
-    one is `stale`: it enters no statistic, and the table of failures counts it. Because scores are paired, two more
-    kinds of cell are stale: those on other rows than the latest cell of their task, and those at n = 0 of a method
-    that was later measured at each n, or the other way round.
+    Cells that are superseded (`Run.superseded`), or whose rows are not those of the latest cell of their task, are
+    `stale`: they enter no statistic, since scores are paired, and the table of failures counts them.
     """
     cells = pd.DataFrame(map(_row, run.records.values())).sort_values("finished", kind="stable")
     cells[[*MEASURED]] = cells[[*MEASURED]].astype(float)
     latest_query = cells.groupby("task")["query"].transform("last")  # skips failed cells, which have no query
     on_other_rows = cells["query"].notna() & (cells["query"] != latest_query)
-    at_n_0 = cells["n"] == 0
-    other_coordinates = [cells[name].fillna("") for name in COORDINATES if name not in ("n", "seed")]
-    of_other_kind = at_n_0 != at_n_0.groupby(other_coordinates).transform("last")
-    cells["stale"] = cells.duplicated(COORDINATES, keep="last") | on_other_rows | of_other_kind
+    cells["stale"] = cells["key"].isin([*run.superseded]) | on_other_rows
     cells["series"] = _series_names(cells)
     cells["hidden"] = [is_nameless(task) for task in cells["task"]]
     return cells.reset_index(drop=True)
 
 
 def _row(record: Record) -> dict[str, Any]:
-    """`COORDINATES`, `MEASURED`, the number of `labels`, and the record's key, status, time and query."""
+    """The fields of the cell, `MEASURED`, the number of `labels`, and the record's key, status, time and query."""
     instruction = record.instruction
     done = record.status == "done" and instruction is not None and instruction.measured is not None
     row: dict[str, Any] = {name: getattr(record, name) for name in ("key", "status", "finished", "query")}

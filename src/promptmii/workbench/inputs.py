@@ -219,16 +219,18 @@ def split_rows(
     """
     rows = loaded.task.rows
     seen = [row for row in rows if row_key(row.text) in made_from]
+    why = f"a prompt was {USED} them" if seen else "they are the examples"
     if examples or seen:
         examples = stratified_sample(examples or seen, n)
     elif draw:
         examples = draw_support(loaded.task, min(n, len(loaded.task.train))).examples
+        why = "they were drawn as examples; promptmii compare --examples ROWS takes others"
     used = made_from | {row_key(example.text) for example in examples}
     query = tuple(row for row in rows if row_key(row.text) not in used)
     if not query:
-        why = f"all of them are examples, or a prompt was {USED} them"
-        raise DataError(f"No row is left to measure on: {why}. Give more rows.")
+        raise DataError(
+            f"No row is left to measure on: all of them are examples, or a prompt was {USED} them. Give more rows."
+        )
     left_out = len(rows) - len(query)
-    why = f"a prompt was {USED} them" if seen else "they are the examples"
     notes = (f"{counted(left_out, 'row')} left out: {why}",) if left_out else ()
     return RowSplit(tuple(examples), query, (*loaded.notes, *notes))
