@@ -111,6 +111,9 @@ def test_a_model_is_installed_listed_and_removed(place: Place) -> None:
     assert not place.file.exists()
     assert "promptmii models install tiny" in place.run("list")[1]
     assert "tiny was not installed" in place.run("remove", "tiny")[2]
+    code, _, err = place.run("remove", "qwen-writer")
+    assert code == 2
+    assert "models remove qwen" in err
 
 
 @pytest.mark.slow

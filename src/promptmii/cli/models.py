@@ -10,6 +10,7 @@ from promptmii.cli.bars import listening
 from promptmii.cli.group import Group, app
 from promptmii.cli.options import BaseUrl, Context, Json
 from promptmii.cli.terminal import data, dump, out, say, styled
+from promptmii.errors import ConfigError
 from promptmii.models.embedded import INSTALLABLE
 from promptmii.models.references import DEFAULT, WRITERS
 
@@ -100,7 +101,10 @@ def remove(name: Annotated[str, typer.Argument(help="An embedded model.")]) -> N
     """Delete an embedded model from this machine."""
     from promptmii.models import embedded
 
-    model = embedded.embedded(WRITERS.get(name, name))
+    if name in WRITERS:
+        base = WRITERS[name]
+        raise ConfigError(f"{name} ships with promptmii. To remove its base model: promptmii models remove {base}")
+    model = embedded.embedded(name)
     freed = embedded.remove(model)
     say(f"Removed {model.name}, {freed / 1e6:,.0f} MB." if freed else f"{model.name} was not installed.")
 
