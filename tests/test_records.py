@@ -3,6 +3,8 @@
 
 import base64
 import json
+import os
+import re
 import shutil
 import tempfile
 import zlib
@@ -89,3 +91,8 @@ class TestDamage:
         (tmp_path / "records.jsonl").mkdir()
         with pytest.raises(ArtefactError, match="cannot be read"):
             Run.read(tmp_path)
+
+    @pytest.mark.skipif(os.name == "nt", reason="quoted otherwise there")
+    def test_the_command_in_a_message_quotes_a_path_with_spaces(self, tmp_path: Path) -> None:
+        with pytest.raises(ArtefactError, match=f"promptmii evaluate -o '{re.escape(str(tmp_path / 'my runs'))}'"):
+            Run.read(tmp_path / "my runs")

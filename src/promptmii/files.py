@@ -6,7 +6,9 @@ Caches and run folders hold texts and answers, so only their owner can read them
 import errno
 import os
 import secrets
+import shlex
 import shutil
+import subprocess
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from itertools import chain, count
@@ -34,6 +36,11 @@ def refuse_full_disk(error: Exception, subject: str) -> None:
     """Raise `OutputError` if `subject` failed for lack of room, so that the caller does not blame what it read."""
     if reason := no_room(error):
         raise OutputError(f"{subject} cannot be stored: {reason}. Make room, then run it again.") from error
+
+
+def quoted(word: str | Path) -> str:
+    """A word, such as a path that may hold spaces, as it is typed in a command."""
+    return subprocess.list2cmdline([str(word)]) if os.name == "nt" else shlex.quote(str(word))
 
 
 def cache_folder() -> Path:

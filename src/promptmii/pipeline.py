@@ -4,7 +4,6 @@ The command line and the Python API are thin wrappers around this module. Nothin
 `progress`, and results are values.
 """
 
-import shlex
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
@@ -17,7 +16,7 @@ from promptmii.break_even import BreakEven, PromptCost, break_even
 from promptmii.config import InduceSettings
 from promptmii.data import LoadedTask, Source, draw_notes, load_task, sample
 from promptmii.errors import ModelError, OutputError, ScoreRefusedError, SpendingLimitError, counted
-from promptmii.files import check_writable, free_name
+from promptmii.files import check_writable, free_name, quoted
 from promptmii.follower import Follower, resolve_calibration
 from promptmii.inducers import (
     BestOf,
@@ -208,7 +207,7 @@ class _OutputFile:
             if self._written:
                 saved = self.path and not isinstance(error, OutputError)
                 where = f" and saved to {self.path}" if saved else ""
-                command = shlex.join(["promptmii", "compare", str(self.path), *measuring])
+                command = " ".join(map(quoted, ["promptmii", "compare", str(self.path), *measuring]))
                 then = f" Measure it without writing it again: {command}" if saved else ""
                 error.args = (f"{error} The instruction is written{where}: {self._written.text!r}{then}",)
             raise

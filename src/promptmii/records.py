@@ -24,7 +24,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import Field, ValidationError, model_validator
 
 from promptmii.errors import ArtefactError
-from promptmii.files import append_line
+from promptmii.files import append_line, quoted
 from promptmii.follower import Prediction
 from promptmii.instruction import Cost, Instruction, Mode
 from promptmii.models.base import Failure, FailureKind
@@ -239,7 +239,8 @@ class Run:
             path = folder / RECORDS
             if not path.exists():
                 raise ArtefactError(
-                    f"{folder} is not a run folder: it has no {RECORDS}. Make one with: promptmii evaluate -o {folder}"
+                    f"{folder} is not a run folder: it has no {RECORDS}. Make one with: "
+                    f"promptmii evaluate -o {quoted(folder)}"
                 )
             queries |= {query.key: query for _, query in _lines(folder / QUERIES, Query, damaged)}
             for number, record in _lines(path, Record, damaged):

@@ -1,7 +1,6 @@
 """Blocks of related options. A command takes a whole block as one parameter."""
 
 import inspect
-import shlex
 from collections.abc import Callable, Generator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, fields, is_dataclass
@@ -15,6 +14,7 @@ from promptmii.cli.bars import listening
 from promptmii.cli.options import BaseUrl, Context, Follow, MaxCost, Prices, Text, label_list, prices_of, text_of
 from promptmii.cli.terminal import confirmed
 from promptmii.errors import ConfigError
+from promptmii.files import quoted
 
 if TYPE_CHECKING:
     from promptmii.config import Columns, Endpoint
@@ -118,7 +118,7 @@ class ServerOptions:
     @property
     def repeated(self) -> str:
         """The address, to append to a command that is printed: instruction files do not keep it."""
-        return f" --base-url {shlex.quote(self.base_url)}" if self.base_url else ""
+        return f" --base-url {quoted(self.base_url)}" if self.base_url else ""
 
     def endpoint(self, max_cost: float | None = None) -> "Endpoint":
         """The options as settings. Raises `ConfigError`."""

@@ -17,6 +17,7 @@ from promptmii.cli.group import app
 from promptmii.cli.options import Data, File, Force, Json, Output, destination
 from promptmii.cli.terminal import dump, out, say, shown_if_unsaved
 from promptmii.errors import ConfigError, PromptMIIError
+from promptmii.files import quoted
 
 if TYPE_CHECKING:
     from promptmii.workbench import Extended
@@ -71,7 +72,7 @@ def edit(
         with answers.followers(quiet=json) as followers:
             comparison = compare({"after": after, "before": before}, table, followers, rows.columns)
     except (PromptMIIError, KeyboardInterrupt):
-        command = f"promptmii score {path} DATA --refit ROWS{answers.server.repeated}"
+        command = f"promptmii score {quoted(path)} DATA --refit ROWS{answers.server.repeated}"
         say(f"The edited text is saved in {path} but not measured. Run: {command}")
         raise
     comparison.rows[0].instruction.save(path, force=True)
@@ -146,7 +147,7 @@ def extend(
             )
     except (PromptMIIError, KeyboardInterrupt):
         if kept:
-            command = f"promptmii score {path} DATA --refit ROWS{answers.server.repeated}"
+            command = f"promptmii score {quoted(path)} DATA --refit ROWS{answers.server.repeated}"
             say(f"The new lines are saved in {path} but not measured. Run: {command}")
         raise
     extended.instruction.save(path, force=True)

@@ -31,6 +31,7 @@ from promptmii.cli.options import (
 )
 from promptmii.cli.terminal import count, dump, out, say, table, warn
 from promptmii.errors import counted
+from promptmii.files import quoted
 
 if TYPE_CHECKING:
     from promptmii.evaluation import MethodEstimate
@@ -179,7 +180,7 @@ def _show(run: "Run", folder: Path, *, as_json: bool) -> None:
         from promptmii.report.results import Results
 
         _show_results(Results(run))
-    out.write_line(f"See figures and tests with: promptmii report {folder}")
+    out.write_line(f"See figures and tests with: promptmii report {quoted(folder)}")
 
 
 def _show_results(results: "Results") -> None:

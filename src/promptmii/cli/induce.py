@@ -16,6 +16,7 @@ from promptmii.cli.group import app
 from promptmii.cli.options import Data, Force, Generator, Json, N, Output, prompt_of
 from promptmii.cli.terminal import confirmed, dump, interactive, notes, out, say, styled, table, warn
 from promptmii.errors import ConfigError, counted, listed
+from promptmii.files import quoted
 from promptmii.markup import brief
 from promptmii.models.references import DEFAULT, PREFIXES, WRITER
 
@@ -154,12 +155,14 @@ def _show(result: "Induced", drafts: int, server: str) -> None:
                 out.write_line(verdict)
         doubtful = not set(result.warnings) <= set(result.verdicts)  # no verdict on the text then
         if result.warnings and not doubtful and result.path:
+            command = f"promptmii edit {quoted(result.path)}{server}"
             out.write_line(
-                f"Next: edit the text and measure it again (promptmii edit {result.path}{server}), or let more drafts "
-                f"compete (--best-of {max(5, 2 * drafts)})."
+                f"Next: edit the text and measure it again ({command}), or let more drafts compete "
+                f"(--best-of {max(5, 2 * drafts)})."
             )
     if result.path:
-        out.write_line(f"Saved to {result.path}. Use it with: promptmii predict {result.path} NEW_DATA{server}")
+        command = f"promptmii predict {quoted(result.path)} NEW_DATA{server}"
+        out.write_line(f"Saved to {result.path}. Use it with: {command}")
 
 
 def _comparison(rows: Sequence["Measured"]) -> "Table":

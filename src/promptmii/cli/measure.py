@@ -13,6 +13,7 @@ from promptmii.cli.group import app
 from promptmii.cli.options import Data, File, Force, Json, Output, Prompt, destination, prompt_of
 from promptmii.cli.terminal import dump, notes, out, table
 from promptmii.errors import counted
+from promptmii.files import quoted
 
 if TYPE_CHECKING:
     from promptmii.workbench import Measured
@@ -152,4 +153,5 @@ def calibrate(
     calls = counted(fitted.calibration_cost.calls, "call")
     summary = f"{fitted.calibration.kind}, fitted with {calls}" if fitted.calibration else "none"
     out.write_line(f"Calibration {summary}. Saved to {path}.")
-    out.write_line(f"Measure it with: promptmii score {path} OTHER_DATA{answers.server.repeated}")
+    command = f"promptmii score {quoted(path)} OTHER_DATA{answers.server.repeated}"
+    out.write_line(f"Measure it with: {command}")

@@ -9,6 +9,7 @@ from promptmii.cli.options import File, Force, Json, Output
 from promptmii.cli.terminal import count, data, dump, facts, notes, out, say, styled
 from promptmii.errors import counted
 from promptmii.exports import TARGETS
+from promptmii.files import quoted
 
 if TYPE_CHECKING:
     from promptmii.instruction import Cost, Instruction
@@ -74,7 +75,7 @@ def export(
     if loaded.measured and loaded.mode == "choose" and to != "llama.cpp":
         say(
             "The score is for mode choose, which only the target llama.cpp exports; here, the label is read from "
-            f"generated text. Measure that with: promptmii score {instruction} DATA --mode generate"
+            f"generated text. Measure that with: promptmii score {quoted(instruction)} DATA --mode generate"
         )
     if json:
         dump({"target": to, "file": output, "code": code})

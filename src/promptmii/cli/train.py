@@ -16,6 +16,7 @@ from promptmii.cli.group import app
 from promptmii.cli.options import Json, ListRecipes, Recipe, Set, settings_of, show_defaults
 from promptmii.cli.terminal import dump, facts, out, say, styled, warn
 from promptmii.errors import ConfigError, counted, listed
+from promptmii.files import quoted
 
 if TYPE_CHECKING:
     from promptmii.train.rl.estimate import Estimate
@@ -114,12 +115,12 @@ def run_training(
         dump({"made": str(path) if path.exists() else None})  # best-of may keep no draft
     else:
         made = f"Made {path}. " if path.exists() else ""
-        out.write_line(f"{made}See the curves: promptmii report {path.parent}")
+        out.write_line(f"{made}See the curves: promptmii report {quoted(path.parent)}")
     if not json and stage_name != "best-of":
         from promptmii.train.loop import BEST
 
         missing = "" if path.name == BEST else f"No validation gave a score, so there is no {BEST}/. "
-        out.write_line(f"{missing}Use it with: promptmii induce ... --generator hf:{path}")
+        out.write_line(f"{missing}Use it with: promptmii induce ... --generator {quoted(f'hf:{path}')}")
 
 
 @app.command("launch", cls=Train)

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from promptmii.data.labels import one_line
 from promptmii.errors import ArtefactError, DataError, nearest
-from promptmii.files import atomic_file, private_folder
+from promptmii.files import atomic_file, private_folder, quoted
 from promptmii.task import Example, Task
 
 Split = Literal["train", "validation", "heldout"]
@@ -161,7 +161,7 @@ def _split_files(folder: Path) -> dict[str, list[Path]]:
     if not files:
         raise ArtefactError(
             f"{folder} is not a corpus: it holds no Parquet file of tasks. "
-            f"Build one with: promptmii corpus build -o {folder}"
+            f"Build one with: promptmii corpus build -o {quoted(folder)}"
         )
     return files
 

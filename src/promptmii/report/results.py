@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from promptmii.errors import ArtefactError
+from promptmii.files import quoted
 from promptmii.records import RECORDS, Run
 from promptmii.report.headline import Claim, claims
 from promptmii.report.methods import side_by_side, single_call
@@ -46,7 +47,7 @@ class Results:
         if not run.records:
             folder = evaluations[0] if evaluations else "runs/first"
             raise ArtefactError(
-                f"No finished cell in {', '.join(map(str, folders))}. Run: promptmii evaluate -o {folder}"
+                f"No finished cell in {', '.join(map(str, folders))}. Run: promptmii evaluate -o {quoted(folder)}"
             )
         return cls(run, read_curves(training), folders)
 
