@@ -46,10 +46,6 @@ class Writer:
         """The style's prompt for the generator."""
         return self.style.template
 
-    def with_model(self, model: LanguageModel) -> "Writer":
-        """A copy with another model, such as a metered one."""
-        return replace(self, model=model)
-
     def max_tokens(self, labels: Sequence[str]) -> int:
         """The token limit for a draft: above the budget, so that a draft slightly over it is noticed and retried."""
         limit = min(max(self.style.longest, TOKENS_PER_LABEL * len(labels)), self.model.card.context_length // 4)

@@ -107,7 +107,7 @@ class _BatchedModel(Wrapper):
 def write(writer: Writer, cases: Sequence[Case]) -> list[Written]:
     """Write a greedy instruction for each case. Processes with the same cases send the model the same few batches."""
     model = _BatchedModel(writer.model)
-    inducer = MetaInducer(writer.with_model(model))
+    inducer = MetaInducer(replace(writer, model=model))
     while True:
         written = [_attempt(inducer, case) for case in cases]
         if not model.answer_pending():
