@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from promptmii.calibration_kinds import CalibrationKind
 from promptmii.errors import ConfigError
-from promptmii.instruction import CalibrationKind, Mode, ShortlistKind
+from promptmii.instruction import Mode, ShortlistKind
 from promptmii.models import WRITER, LanguageModel, load_model
 from promptmii.models.base import Price
 from promptmii.models.http.config import HttpConfig, addresses

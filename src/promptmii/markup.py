@@ -18,6 +18,11 @@ def brief(text: str, most: int = 60) -> str:
     return words if len(words) <= most else words[: most - 1] + "…"
 
 
+def share(value: float | None, digits: int = 3) -> str:
+    """A number from 0 to 1 without the leading zero, such as .712. None gives an empty string."""
+    return "" if value is None else f"{value:.{digits}f}".removeprefix("0")
+
+
 def markdown_table(header: Sequence[object], rows: Iterable[Sequence[object]], *, numbers: bool = False) -> str:
     """A table in Markdown. With `numbers`, all columns but the first are aligned on the right."""
     rule = ["---", *(["---:" if numbers else "---"] * (len(header) - 1))]

@@ -40,6 +40,7 @@ from promptmii.scoring import caveats
 from promptmii.styles import split_style, style_for
 from promptmii.task import Episode
 from promptmii.version import VERSION
+from promptmii.workbench.compare import differences
 from promptmii.workbench.followers import Models
 from promptmii.workbench.inputs import prompt_text, with_test_rows
 from promptmii.workbench.measure import Measured, measure, measured_html
@@ -245,11 +246,8 @@ class _Run:
         rows = [self._measured(self._prepared(baseline)) for baseline in baselines]
         own = self._measured(instruction)
         output_file(own.instruction)
-        found = metrics.paired_differences(own.scored.gold, own.scored.labels, [row.scored.labels for row in rows])
-        differences = dict(zip([row.instruction.method for row in rows], found, strict=True))
-        rows.append(own)
-        saving = _break_even(rows, self.follower.model)
-        return Induced(own.instruction, tuple(rows), differences, saving, notes, output_file.path)
+        saving = _break_even([*rows, own], self.follower.model)
+        return Induced(own.instruction, (*rows, own), differences([own, *rows]), saving, notes, output_file.path)
 
     def _prepared(self, inducer: Inducer, save: Callable[[Instruction], None] | None = None) -> Instruction:
         """Write the method's instruction, pass it to `save`, and calibrate it for the follower."""

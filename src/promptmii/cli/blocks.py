@@ -86,7 +86,7 @@ class ServeOptions:
     )
 
     @contextmanager
-    def endpoint(self, reference: str, endpoint: "Endpoint", progress: "Progress") -> "Generator[Endpoint]":
+    def started(self, reference: str, endpoint: "Endpoint", progress: "Progress") -> "Generator[Endpoint]":
         """Start the model's servers, and yield their endpoint. Without --serve, yield `endpoint` unchanged.
 
         Raises `ConfigError` for an option that needs --serve.
@@ -167,7 +167,7 @@ class FollowerOptions:
         servers, make = servers or ServeOptions(), batch_followers if batch else Followers
         with (
             listening(quiet=quiet) as progress,
-            servers.endpoint(self.follower or named or DEFAULT, self.endpoint, progress) as endpoint,
+            servers.started(self.follower or named or DEFAULT, self.endpoint, progress) as endpoint,
             closing(make(self.follower, endpoint, progress, confirmed, mode=self.mode)) as followers,
         ):
             yield followers

@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from promptmii.follower import TEMPLATE_MARGIN
 from promptmii.inducers.method import Kit, StyledMethod
 from promptmii.inducers.writing import fit_examples
 from promptmii.instruction import Instruction, Provenance
-from promptmii.models.base import LanguageModel
+from promptmii.models.base import TEMPLATE_MARGIN, LanguageModel
 from promptmii.prompts import Template, frame_prompt, frame_template
 from promptmii.styles import Style, read_style
 from promptmii.task import Support

@@ -9,10 +9,18 @@ from statistics import median_low
 
 from promptmii.data.sample import missing_labels
 from promptmii.errors import ConfigError, EndpointError
-from promptmii.follower import TEMPLATE_MARGIN
 from promptmii.inducers.drafts import copy_notes, drop_repeated_items, line_notes, unwrapped
 from promptmii.instruction import Cost, Instruction, Provenance
-from promptmii.models.base import Completion, Contrast, Failure, FailureKind, LanguageModel, Message, Sampling
+from promptmii.models.base import (
+    TEMPLATE_MARGIN,
+    Completion,
+    Contrast,
+    Failure,
+    FailureKind,
+    LanguageModel,
+    Message,
+    Sampling,
+)
 from promptmii.parse import without_thought
 from promptmii.prompts import Template, example_lines, improvement_prompt, induction_prompt
 from promptmii.schema import storable

@@ -257,7 +257,7 @@ def extension_prompt(instruction: str, label: str, examples: Iterable[Example]) 
     )
 
 
-def ape_propose(labels: Sequence[str], examples: Iterable[Example], budget: int | None = None) -> str:
+def ape_propose(labels: Sequence[str], examples: Iterable[Example], budget: int | None) -> str:
     """APE's request for an instruction that explains the examples."""
     return bundled("ape_propose", META_SLOTS).fill(
         examples=example_lines(examples), labels=label_lines(labels), budget=_word_limit(budget)

@@ -27,6 +27,7 @@ from promptmii.report.scores import Scores, nearest_n, within
 from promptmii.report.statistics import Paired, means, paired, ranked
 from promptmii.report.tables import NOTHING, ReportTable, number, p_value, shortened, with_interval
 from promptmii.report.transfer import transfer_figure, transfer_table, transfers
+from promptmii.schema import storable
 from promptmii.train.run_folder import VALIDATION
 
 MADE_BY = "<!-- Made by: "
@@ -63,7 +64,7 @@ def write_markdown(folders: Sequence[Path], path: Path) -> Path:
     if results.nothing_scored:
         raise ScoreRefusedError(f"All cells failed, so there is nothing to show; first: {results.failed[0].error}.")
     page = _Page(results, path)
-    text = page.text().encode("utf-8", "replace").decode()
+    text = storable(page.text())
     make_folder(page.folder)
     for name, drawing in page.drawings.items():
         write_text(page.folder / f"{name}.svg", drawing, force=True)

@@ -127,7 +127,7 @@ FollowerLike: TypeAlias = Followers | Follower | LanguageModel | str | None
 
 
 @contextmanager
-def open_followers(follower: FollowerLike, progress: Progress = QUIET) -> Generator[Followers]:
+def open_followers(follower: FollowerLike, progress: Progress) -> Generator[Followers]:
     """The argument as `Followers`. Closes the models that it loads itself."""
     if isinstance(follower, Followers):
         yield follower
