@@ -1,6 +1,7 @@
 """Settings shared by several commands."""
 
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -67,8 +68,11 @@ class Endpoint(Settings):
                 raise ConfigError(f"The price of {reference} is {tuple(price)}; expected finite numbers from 0 on.")
         return prices
 
-    def limit(self) -> "SpendingLimit | None":
-        """A spending limit to share between all models of a run."""
+    def loader(self, **options: Any) -> partial[LanguageModel]:
+        """`load` for all models of a run, which share its spending limit. Takes the other options of `load`."""
+        return partial(self.load, limit=self._limit(), **options)
+
+    def _limit(self) -> "SpendingLimit | None":
         from promptmii.models.spending import SpendingLimit
 
         return None if self.max_cost is None else SpendingLimit(self.max_cost)
@@ -102,7 +106,7 @@ class Endpoint(Settings):
             deferred=deferred,
             slots=slots,
         )
-        price, limit = self.prices.get(reference, self.prices.get("*")), limit or self.limit()
+        price, limit = self.prices.get(reference, self.prices.get("*")), limit or self._limit()
         if limit and not price:
             raise ConfigError(f"--max-cost needs the price of {reference}: give --price {reference}=PROMPT,COMPLETION.")
         model = load_model(reference, http)

@@ -8,7 +8,6 @@ import shlex
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -161,7 +160,7 @@ def induce(
         check_reference(settings.follower, settings.endpoint.base_url)
     reference, _ = split_style(settings.generator)
     progress.step(f"Loading {reference}")
-    models = models or partial(settings.endpoint.load, limit=settings.endpoint.limit())
+    models = models or settings.endpoint.loader()
     with closing(watched(models(reference), progress)) as generator:
         follower = make_follower(settings, models, progress, generator)
         with closing(follower.model):
