@@ -32,7 +32,7 @@ _HUB = re.compile(r"([\w.-]+/[\w.-]+)(?::([\w.-]+))?(?:@([0-9a-f]{40}))?")
 _SECTION = re.compile(r"\n## Evaluation\n.*?(?=\n## |\Z)", re.DOTALL)
 
 
-class Setup(NamedTuple):
+class Setting(NamedTuple):
     """How the instructions were written and followed."""
 
     method: str
@@ -47,7 +47,7 @@ class Setup(NamedTuple):
 class Result:
     """The scores on one task."""
 
-    setting: Setup
+    setting: Setting
     task: str
     dataset: tuple[str, str, str | None] | None
     """Repository, configuration and commit, or `None` if the task is not on the hub."""
@@ -86,7 +86,7 @@ def push_weights(
 
 def measured(folder: Path, evaluation: Path) -> list[Result]:
     """The scores of a folder's weights in a run, averaged over seeds. Raises `ArtefactError` if there are none."""
-    groups: dict[tuple[Setup, str], list[Record]] = defaultdict(list)
+    groups: dict[tuple[Setting, str], list[Record]] = defaultdict(list)
     writers: set[str] = set()
     for record in Run.read(evaluation).records.values():
         cell = record.cell
@@ -95,7 +95,7 @@ def measured(folder: Path, evaluation: Path) -> list[Result]:
             if _refers_to(cell.generator, folder):
                 _, style = split_style(cell.generator)
                 method = f"{cell.method}#{style}" if style else cell.method
-                groups[Setup(method, cell.n, _public(cell.follower), cell.mode), cell.task].append(record)
+                groups[Setting(method, cell.n, _public(cell.follower), cell.mode), cell.task].append(record)
     if not groups:
         raise ArtefactError(
             f"{evaluation} measured nothing that {folder} wrote. Its generators: {listed(sorted(writers)) or 'none'}."
@@ -103,7 +103,7 @@ def measured(folder: Path, evaluation: Path) -> list[Result]:
     return [_result(setting, task, records) for (setting, task), records in sorted(groups.items())]
 
 
-def _result(setting: Setup, task: str, records: Sequence[Record]) -> Result:
+def _result(setting: Setting, task: str, records: Sequence[Record]) -> Result:
     scores = [r.instruction.measured for r in records if r.instruction and r.instruction.measured]
     source = next((r.instruction.provenance.source for r in records if r.instruction), "")
     name = source.removeprefix("hub:") if source.startswith("hub:") else task
@@ -190,7 +190,7 @@ def _table(results: Sequence[Result]) -> str:
     return f"\n## Evaluation\n\n{intro}\n\n{markdown_table(header, rows)}\n"
 
 
-def _write_results(folder: Path, setting: Setup, results: Sequence[Result]) -> None:
+def _write_results(folder: Path, setting: Setting, results: Sequence[Result]) -> None:
     """Write one setting's results on hub datasets, in the hub's format."""
     import yaml
     from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 import typer
 
 from promptmii.cli.bars import listening
-from promptmii.cli.options import BaseUrl, Context, Follow, MaxCost, Prices, Text, label_list, prices_of, text_of
+from promptmii.cli.options import BaseUrl, Context, Follow, MaxCost, Prices, Text, label_list, prices_of, text_setting
 from promptmii.cli.terminal import confirmed
 from promptmii.errors import ConfigError
 
@@ -39,7 +39,7 @@ class RowOptions:
         """The options as settings. Raises `ConfigError`."""
         from promptmii.config import Columns
 
-        return Columns.of(text=text_of(self.text), label=self.label, labels=label_list(self.labels))
+        return Columns.of(text=text_setting(self.text), label=self.label, labels=label_list(self.labels))
 
 
 @dataclass(frozen=True)
