@@ -14,7 +14,7 @@ import pandas as pd
 from promptmii.data.nameless import shown_name
 from promptmii.errors import OutputError, ScoreRefusedError, counted
 from promptmii.files import write_text
-from promptmii.markup import markdown_table, one_line
+from promptmii.markup import markdown_line, markdown_table
 from promptmii.metrics import holm
 from promptmii.records import Record
 from promptmii.report import figures, headline, tables
@@ -198,7 +198,7 @@ class _Page:
         if failed:
             errors = [*dict.fromkeys(f"{record.cell.method}: {record.error}" for record in failed)]
             lines.append(f"{counted(len(failed), 'cell')} failed, without a score: {'; '.join(errors[:LISTED_ERRORS])}")
-        return [_bullets(map(one_line, lines))] if lines else []
+        return [_bullets(map(markdown_line, lines))] if lines else []
 
 
 def _losses(scores: Scores, n: int) -> Iterator[str]:

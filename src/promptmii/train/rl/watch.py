@@ -25,7 +25,6 @@ from promptmii.train.rl.trainer import PolicyTrainer, whole_weights
 from promptmii.train.run_folder import VALIDATION, RunFolder
 from promptmii.train.settings import TrainSettings
 from promptmii.train.validation import Case, Outcome, judge, summary, write
-from promptmii.tuning import TrainableModel
 
 NAMES = {
     "reward": "train/reward",
@@ -53,7 +52,6 @@ class Watch(TrainerCallback):
     settings: TrainSettings
     writer: Writer
     """Renders the generator's prompts. Validation replaces its model with the current policy."""
-    policy: TrainableModel
     followers: Sequence[Follower]
     cases: Sequence[Case]
     best: Best
@@ -169,7 +167,7 @@ class Watch(TrainerCallback):
     @contextmanager
     def _current_policy(self, step: int) -> Generator[LocalModel]:
         """The current policy, run by all processes together: in vLLM, or as the bare model with all its weights."""
-        trainer, policy, accelerator = self.trainer, self.policy, self.trainer.accelerator
+        trainer, policy, accelerator = self.trainer, self.best.policy, self.trainer.accelerator
 
         def shared(local_write: Write) -> LocalModel:
             length = int(policy.model.config.get_text_config().max_position_embeddings)
