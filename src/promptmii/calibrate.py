@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 
 from promptmii.calibration_kinds import CalibrationKind
 from promptmii.instruction import Calibration, Instruction
-from promptmii.prompts import shows, without_examples
 from promptmii.task import Example, normalise_text
 from promptmii.words import word_share
 
@@ -50,10 +49,10 @@ def held_out(
 
     Examples listed in the prompt are cross-fitted. Examples quoted in the instruction's prose are left out.
     """
-    layout = instruction.template.layout("text")
-    shown = [example for example in examples if shows(instruction.text, example, layout)]
+    frame, text = instruction.template, instruction.text
+    shown = [example for example in examples if frame.shows(text, example)]
     texts = {example.text for example in shown}
-    prose = normalise_text(without_examples(instruction.text, shown, layout))
+    prose = normalise_text(frame.without_examples(text, shown))
     unseen = tuple(e for e in examples if e.text not in texts and not _quoted(e.text, prose))
     if unseen:
         yield instruction, unseen
@@ -62,7 +61,7 @@ def held_out(
         fold = tuple(by_label[start::FOLDS])
         fold_texts = {example.text for example in fold}
         hidden = [example for example in shown if example.text in fold_texts]
-        yield instruction.model_copy(update={"text": without_examples(instruction.text, hidden, layout)}), fold
+        yield instruction.model_copy(update={"text": frame.without_examples(text, hidden)}), fold
 
 
 def _quoted(text: str, prose: str) -> bool:

@@ -1,14 +1,16 @@
 """Settings shared by several commands."""
 
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from promptmii.calibration_kinds import CalibrationKind
 from promptmii.errors import ConfigError
-from promptmii.instruction import CalibrationKind, Mode, ShortlistKind
+from promptmii.instruction import Mode, ShortlistKind
 from promptmii.models import WRITER, LanguageModel, load_model
 from promptmii.models.base import Price
 from promptmii.models.http.config import HttpConfig, addresses
@@ -66,8 +68,11 @@ class Endpoint(Settings):
                 raise ConfigError(f"The price of {reference} is {tuple(price)}; expected finite numbers from 0 on.")
         return prices
 
-    def limit(self) -> "SpendingLimit | None":
-        """A spending limit to share between all models of a run."""
+    def loader(self, **options: Any) -> partial[LanguageModel]:
+        """`load` for all models of a run, which share its spending limit. Takes the other options of `load`."""
+        return partial(self.load, limit=self._limit(), **options)
+
+    def _limit(self) -> "SpendingLimit | None":
         from promptmii.models.spending import SpendingLimit
 
         return None if self.max_cost is None else SpendingLimit(self.max_cost)
@@ -105,7 +110,7 @@ class Endpoint(Settings):
             deferred=deferred,
             slots=slots,
         )
-        price, limit = self.price(reference), limit or self.limit()
+        price, limit = self.price(reference), limit or self._limit()
         if limit and not price:
             raise ConfigError(f"--max-cost needs the price of {reference}: give --price {reference}=PROMPT,COMPLETION.")
         model = load_model(reference, http)

@@ -17,6 +17,7 @@ from promptmii.calibration_kinds import READS, CalibrationKind, Reads
 from promptmii.errors import EndpointError, UnsupportedError
 from promptmii.instruction import BATCH_NOTE, Calibration, Cost, Instruction, Mode, ShortlistKind
 from promptmii.models.base import (
+    TEMPLATE_MARGIN,
     Chat,
     Choice,
     Completion,
@@ -34,8 +35,6 @@ from promptmii.prompts import defuse, quote
 from promptmii.shortlist import MANY, candidates, shortlisted
 from promptmii.task import Support
 
-TEMPLATE_MARGIN = 64
-"""Tokens reserved for the chat template around the prompt."""
 MIN_TEXT_TOKENS = 64
 """With less room for a text, the follower fails instead of reading scraps."""
 QUOTED_NOTE = "not calibrated: the instruction quotes every text that could calibrate it"

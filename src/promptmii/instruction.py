@@ -21,7 +21,7 @@ from promptmii.files import write_text
 from promptmii.markup import brief, table_html, text_html
 from promptmii.models.base import Message, Price, Usage, known_sum
 from promptmii.models.references import without_address
-from promptmii.prompts import FRAME_SLOTS, Template, follower_frame, frame_parts
+from promptmii.prompts import Template, follower_frame, frame_parts, frame_template
 from promptmii.schema import Frozen, first_problem, storable
 from promptmii.task import Support, check_labels, content_key, row_key
 
@@ -199,7 +199,7 @@ class Instruction(Frozen):
     @property
     def template(self) -> Template:
         """The frame as a template."""
-        return _frame(self.frame)
+        return frame_template(self.frame)
 
     @field_validator("format", mode="before")
     @classmethod
@@ -215,7 +215,7 @@ class Instruction(Frozen):
     @model_validator(mode="after")
     def _check_shapes(self) -> Self:
         check_labels(self.labels, "The instruction")
-        _frame(self.frame)  # raises `ConfigError` unless it has each slot once
+        _ = self.template  # raises `ConfigError` unless it has each slot once
         if self.calibration and {len(self.calibration.scale), len(self.calibration.offset)} != {len(self.labels)}:
             raise ValueError(
                 f"the calibration must have one scale and one offset for each of {len(self.labels)} labels"
@@ -291,7 +291,7 @@ class Instruction(Frozen):
     def prompt(self, text: str) -> str:
         """The whole prompt for one text."""
         before, after = _parts(self.frame, self.text, self.labels)
-        return before + _frame(self.frame).format_text(text) + after
+        return before + self.template.format_text(text) + after
 
     def messages(self, text: str) -> list[Message]:
         """The chat that labels `text`, for any OpenAI-compatible client."""
@@ -303,7 +303,7 @@ class Instruction(Frozen):
         It sends exactly what `messages` returns. Raises `ConfigError` for an unknown tool, `OutputError` if the
         file exists (unless `force`).
         """
-        if self.template.layout("text"):
+        if self.template.is_raw:
             raise ConfigError("This instruction's prompt template shows texts unquoted, but exported code quotes them.")
         if to == "llama.cpp" and self.calibrates and self.shortlists:
             raise ConfigError(
@@ -361,12 +361,7 @@ class Instruction(Frozen):
 @lru_cache(maxsize=32)
 def _parts(frame: str, text: str, labels: tuple[str, ...]) -> tuple[str, str]:
     """The prompt before and after the text. No cached property: a copy with another text would keep the old parts."""
-    return frame_parts(_frame(frame), text, labels)
-
-
-@lru_cache(maxsize=32)
-def _frame(frame: str) -> Template:
-    return Template(frame, FRAME_SLOTS)
+    return frame_parts(frame_template(frame), text, labels)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

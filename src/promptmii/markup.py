@@ -7,7 +7,7 @@ from html import escape
 _TEXT = "white-space:pre-wrap;text-align:left;border-left:3px solid;padding:.2em .8em;margin:.4em 0;max-width:60em"
 
 
-def one_line(text: object) -> str:
+def markdown_line(text: object) -> str:
     """The text on one line of Markdown, without HTML."""
     return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", " ".join(str(text).split()))
 
@@ -18,10 +18,15 @@ def brief(text: str, most: int = 60) -> str:
     return words if len(words) <= most else words[: most - 1] + "…"
 
 
+def share(value: float | None, digits: int = 3) -> str:
+    """A number from 0 to 1 without the leading zero, such as .712. None gives an empty string."""
+    return "" if value is None else f"{value:.{digits}f}".removeprefix("0")
+
+
 def markdown_table(header: Sequence[object], rows: Iterable[Sequence[object]], *, numbers: bool = False) -> str:
     """A table in Markdown. With `numbers`, all columns but the first are aligned on the right."""
     rule = ["---", *(["---:" if numbers else "---"] * (len(header) - 1))]
-    lines = [" | ".join(one_line(cell).replace("|", "\\|") for cell in row) for row in (header, rule, *rows)]
+    lines = [" | ".join(markdown_line(cell).replace("|", "\\|") for cell in row) for row in (header, rule, *rows)]
     return "\n".join(f"| {line} |" for line in lines)
 
 

@@ -66,8 +66,8 @@ class Tools:
     def __init__(self, settings: InduceSettings, mode: Mode | None) -> None:
         self._settings = settings
         self._mode: Mode | None = mode
-        limit = settings.endpoint.limit()
-        models = ModelPool(lambda endpoint, reference: endpoint.load(reference, limit=limit))
+        load = settings.endpoint.loader()
+        models = ModelPool(lambda _, reference: load(reference))
         self._models = models.at(settings.endpoint)
 
     def induce(

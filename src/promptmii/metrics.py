@@ -25,7 +25,7 @@ def macro_f1(gold: Sequence[str], predicted: Sequence[str | None]) -> float:
     return float(_macro_f1(_Counts.of(gold, predicted).summed(np.ones((1, len(gold)))))[0])
 
 
-READ = 100
+CHARACTERS_READ = 100
 """Characters of an answer that the authors' reward reads."""
 
 
@@ -37,7 +37,7 @@ def released_f1(gold: Sequence[str], answers: Sequence[str], labels: Sequence[st
     """
     codes = {label.lower().strip(): code for code, label in enumerate(labels)}
     gold_codes = [codes.get(label.lower().strip(), 0) for label in gold]
-    return f1_over_union(gold_codes, [codes.get(answer[:READ].lower().strip(), 0) for answer in answers])
+    return f1_over_union(gold_codes, [codes.get(answer[:CHARACTERS_READ].lower().strip(), 0) for answer in answers])
 
 
 def f1_over_union(gold: Sequence[Hashable], predicted: Sequence[Hashable]) -> float:

@@ -7,7 +7,6 @@ The command line and the Python API are thin wrappers around this module. Nothin
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +38,7 @@ from promptmii.scoring import caveats
 from promptmii.styles import split_style, style_for
 from promptmii.task import Episode
 from promptmii.version import VERSION
+from promptmii.workbench.compare import differences
 from promptmii.workbench.followers import Models
 from promptmii.workbench.inputs import prompt_text, with_test_rows
 from promptmii.workbench.measure import Measured, measure, measured_html
@@ -161,7 +161,7 @@ def induce(
         check_reference(settings.follower, settings.endpoint.base_url)
     reference, _ = split_style(settings.generator)
     progress.step(f"Loading {reference}")
-    models = models or partial(settings.endpoint.load, limit=settings.endpoint.limit())
+    models = models or settings.endpoint.loader()
     with closing(watched(models(reference), progress)) as generator:
         follower = make_follower(settings, models, progress, generator)
         with closing(follower.model):
@@ -246,11 +246,9 @@ class _Run:
         rows = [self._measured(self._prepared(baseline)) for baseline in baselines]
         own = self._measured(instruction)
         output_file(own.instruction)
-        found = metrics.paired_differences(own.scored.gold, own.scored.labels, [row.scored.labels for row in rows])
-        differences = dict(zip([row.instruction.method for row in rows], found, strict=True))
-        rows.append(own)
-        saving = _break_even(rows, self.follower.model)
-        return Induced(own.instruction, tuple(rows), differences, saving, notes, output_file.path, self.drawn)
+        saving = _break_even([*rows, own], self.follower.model)
+        found = differences([own, *rows])
+        return Induced(own.instruction, (*rows, own), found, saving, notes, output_file.path, self.drawn)
 
     def _prepared(self, inducer: Inducer, save: Callable[[Instruction], None] | None = None) -> Instruction:
         """Write the method's instruction, pass it to `save`, and calibrate it for the follower."""

@@ -32,7 +32,7 @@ _HUB = re.compile(r"([\w.-]+/[\w.-]+)(?::([\w.-]+))?(?:@([0-9a-f]{40}))?")
 _SECTION = re.compile(r"\n## Evaluation\n.*?(?=\n## |\Z)", re.DOTALL)
 
 
-class Setup(NamedTuple):
+class Setting(NamedTuple):
     """How the instructions were written and followed."""
 
     method: str
@@ -47,7 +47,7 @@ class Setup(NamedTuple):
 class Result:
     """The scores on one task."""
 
-    setup: Setup
+    setting: Setting
     task: str
     dataset: tuple[str, str, str | None] | None
     """Repository, configuration and commit, or `None` if the task is not on the hub."""
@@ -75,8 +75,8 @@ def push_weights(
     results = measured(folder, evaluation) if evaluation else []
     base = _base(folder)
     _describe(folder, repository, _hub_model(base), licence, results)
-    for setup in {result.setup for result in results}:
-        _write_results(folder, setup, [result for result in results if result.setup == setup])
+    for setting in {result.setting for result in results}:
+        _write_results(folder, setting, [result for result in results if result.setting == setting])
     # The hub's patterns would also match in subfolders, such as older checkpoints.
     files = [path for pattern in WEIGHTS for path in folder.glob(pattern) if path.name not in NOT_WEIGHTS]
     names = [glob.escape(path.relative_to(folder).as_posix()) for path in files]
@@ -86,7 +86,7 @@ def push_weights(
 
 def measured(folder: Path, evaluation: Path) -> list[Result]:
     """The scores of a folder's weights in a run, averaged over seeds. Raises `ArtefactError` if there are none."""
-    groups: dict[tuple[Setup, str], list[Record]] = defaultdict(list)
+    groups: dict[tuple[Setting, str], list[Record]] = defaultdict(list)
     writers: set[str] = set()
     for record in Run.read(evaluation).records.values():
         cell = record.cell
@@ -95,22 +95,22 @@ def measured(folder: Path, evaluation: Path) -> list[Result]:
             if _refers_to(cell.generator, folder):
                 _, style = split_style(cell.generator)
                 method = f"{cell.method}#{style}" if style else cell.method
-                groups[Setup(method, cell.n, _public(cell.follower), cell.mode), cell.task].append(record)
+                groups[Setting(method, cell.n, _public(cell.follower), cell.mode), cell.task].append(record)
     if not groups:
         raise ArtefactError(
             f"{evaluation} measured nothing that {folder} wrote. Its generators: {listed(sorted(writers)) or 'none'}."
         )
-    return [_result(setup, task, records) for (setup, task), records in sorted(groups.items())]
+    return [_result(setting, task, records) for (setting, task), records in sorted(groups.items())]
 
 
-def _result(setup: Setup, task: str, records: Sequence[Record]) -> Result:
+def _result(setting: Setting, task: str, records: Sequence[Record]) -> Result:
     scores = [r.instruction.measured for r in records if r.instruction and r.instruction.measured]
     source = next((r.instruction.provenance.source for r in records if r.instruction), "")
     name = source.removeprefix("hub:") if source.startswith("hub:") else task
     match = None if is_nameless(task) else _HUB.fullmatch(name)  # with hidden names, it is not the dataset's task
     dataset = (match[1], match[2] or "default", match[3]) if match else None
     value, date = fmean(score.macro_f1 for score in scores), max(r.finished for r in records)
-    return Result(setup, task, dataset, value, len(scores), scores[0].n, date)
+    return Result(setting, task, dataset, value, len(scores), scores[0].n, date)
 
 
 def _refers_to(generator: str, folder: Path) -> bool:
@@ -185,17 +185,17 @@ def _describe(folder: Path, repository: str, base: _Origin, licence: str | None,
 
 def _table(results: Sequence[Result]) -> str:
     header = ("task", "method", "n", "follower", "mode", "macro-F1", "seeds", "rows")
-    rows = [(r.task, *r.setup, f"{r.macro_f1:.3f}", r.seeds, r.rows) for r in results]
+    rows = [(r.task, *r.setting, f"{r.macro_f1:.3f}", r.seeds, r.rows) for r in results]
     intro = "Macro-F1 of the follower under instructions of these weights:"
     return f"\n## Evaluation\n\n{intro}\n\n{markdown_table(header, rows)}\n"
 
 
-def _write_results(folder: Path, setup: Setup, results: Sequence[Result]) -> None:
-    """Write one setup's results on hub datasets, in the hub's format."""
+def _write_results(folder: Path, setting: Setting, results: Sequence[Result]) -> None:
+    """Write one setting's results on hub datasets, in the hub's format."""
     import yaml
     from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
 
-    notes = f"macro-F1; {setup.method}, {setup.n} examples, follower {setup.follower}, mode {setup.mode}"
+    notes = f"macro-F1; {setting.method}, {setting.n} examples, follower {setting.follower}, mode {setting.mode}"
     entries = [
         EvalResultEntry(
             dataset_id=result.dataset[0],
@@ -209,7 +209,7 @@ def _write_results(folder: Path, setup: Setup, results: Sequence[Result]) -> Non
         if result.dataset
     ]
     if entries:
-        name = re.sub(r"[^\w.-]+", "_", f"promptmii-{setup.method}-n{setup.n}-{setup.follower}-{setup.mode}")
+        name = re.sub(r"[^\w.-]+", "_", f"promptmii-{setting.method}-n{setting.n}-{setting.follower}-{setting.mode}")
         private_folder(folder / RESULTS)
         text = yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False, allow_unicode=True)
         write_text(folder / RESULTS / f"{name}.yaml", text, force=True)

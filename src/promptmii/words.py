@@ -39,10 +39,14 @@ def word_share(piece: str) -> float:
     return len(re.findall(f"[{_HALVES}]", piece)) / 2 + len(re.findall(f"[{_QUARTERS}]", piece)) / 4 or 1.0
 
 
+def any_of(texts: Iterable[str]) -> str:
+    """A pattern for any of the texts, the longest that fits."""
+    return "|".join(map(re.escape, sorted(texts, key=len, reverse=True)))
+
+
 def whole_label(labels: Iterable[str]) -> re.Pattern[str]:
     """Matches any of the labels (group 1) where it is no part of a word, the longest that fits."""
-    names = "|".join(map(re.escape, sorted(labels, key=len, reverse=True)))
-    return re.compile(rf"(?<![^\W_])({names})(?!\w)")
+    return re.compile(rf"(?<![^\W_])({any_of(labels)})(?!\w)")
 
 
 def label_heading(labels: Iterable[str]) -> re.Pattern[str]:

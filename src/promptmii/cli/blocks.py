@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 import typer
 
 from promptmii.cli.bars import listening
-from promptmii.cli.options import BaseUrl, Context, Follow, MaxCost, Prices, Text, label_list, prices_of, text_of
+from promptmii.cli.options import BaseUrl, Context, Follow, MaxCost, Prices, Text, label_list, prices_of, text_setting
 from promptmii.cli.terminal import confirmed
 from promptmii.errors import ConfigError
 from promptmii.files import quoted
@@ -40,7 +40,7 @@ class RowOptions:
         """The options as settings. Raises `ConfigError`."""
         from promptmii.config import Columns
 
-        return Columns.of(text=text_of(self.text), label=self.label, labels=label_list(self.labels))
+        return Columns.of(text=text_setting(self.text), label=self.label, labels=label_list(self.labels))
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class ServeOptions:
     )
 
     @contextmanager
-    def endpoint(self, reference: str, endpoint: "Endpoint", progress: "Progress") -> "Generator[Endpoint]":
+    def started(self, reference: str, endpoint: "Endpoint", progress: "Progress") -> "Generator[Endpoint]":
         """Start the model's servers, and yield their endpoint. Without --serve, yield `endpoint` unchanged.
 
         Raises `ConfigError` for an option that needs --serve.
@@ -173,7 +173,7 @@ class FollowerOptions:
         servers, make = servers or ServeOptions(), batch_followers if batch else Followers
         with (
             listening(quiet=quiet) as progress,
-            servers.endpoint(self.follower or named or DEFAULT, self.endpoint, progress) as endpoint,
+            servers.started(self.follower or named or DEFAULT, self.endpoint, progress) as endpoint,
             closing(make(self.follower, endpoint, progress, confirmed, mode=self.mode)) as followers,
         ):
             yield followers

@@ -146,7 +146,7 @@ def destination(output: Path | None, instruction: Path, *, force: bool) -> tuple
     return path, force
 
 
-def text_of(columns: list[str] | None) -> str | tuple[str, ...] | None:
+def text_setting(columns: list[str] | None) -> str | tuple[str, ...] | None:
     """The --text options as a setting: a column or template, several columns, or None."""
     if not columns:
         return None

@@ -13,7 +13,7 @@ import typer
 
 from promptmii.cli.blocks import AbstainOptions, FollowerOptions, ServeOptions, blocks
 from promptmii.cli.group import CALLS_FAILED, NOT_YET, app
-from promptmii.cli.options import File, Force, Json, Output, Text, text_of
+from promptmii.cli.options import File, Force, Json, Output, Text, text_setting
 from promptmii.cli.terminal import data, dump, out, say
 from promptmii.errors import ConfigError, DataError, counted
 from promptmii.markup import brief
@@ -58,7 +58,7 @@ def predict(
 
     _check(answers, servers, output, batch_api=batch_api, force=force)
     loaded = Instruction.load(instruction)
-    settings: dict[str, Any] = {"text": text_of(text), "force": force, "abstain": unsure.abstain}
+    settings: dict[str, Any] = {"text": text_setting(text), "force": force, "abstain": unsure.abstain}
     with (
         _source(input, format) as source,
         answers.followers(quiet=json, servers=servers, named=loaded.follower, batch=batch_api) as followers,

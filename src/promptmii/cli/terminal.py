@@ -167,11 +167,6 @@ def count(number: float | None) -> str:
     return "unknown" if number is None else f"{number:,.0f}"
 
 
-def share(value: float | None, digits: int = 3) -> str:
-    """A number from 0 to 1 without the leading zero, such as .712. None gives an empty string."""
-    return "" if value is None else f"{value:.{digits}f}".removeprefix("0")
-
-
 def facts(rows: Mapping[str, str]) -> None:
     """Print names and values, one pair per line."""
     grid = Table(show_header=False, box=None)

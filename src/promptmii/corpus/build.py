@@ -263,7 +263,7 @@ class _Build:
         """Advance the progress, with a note if the dataset was dropped."""
         self._progress.advance()
         if not entry.kept:
-            self._progress.note(entry.line)
+            self._progress.note(f"{entry.name}: dropped, {entry.reason}")
 
     def _key(self, previous: str, stage: Stage) -> str:
         return content_key([previous, self._settings.key(stage)])

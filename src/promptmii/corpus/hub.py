@@ -22,7 +22,7 @@ HTTP_LIBRARIES = ("httpx", "httpx2", "httpcore", "httpcore2")
 """huggingface_hub lets errors of its HTTP library through. Which library it uses depends on its version."""
 
 
-def list_hub(settings: ListSettings, listed: Collection[str] = ()) -> Iterator[Entry]:
+def list_hub(settings: ListSettings, listed: Collection[str]) -> Iterator[Entry]:
     """An entry for each configuration on the hub, without the repositories `listed` before.
 
     Raises `EndpointError` if the hub is down or refuses to list.
@@ -141,7 +141,7 @@ def is_outage(error: BaseException | None) -> bool:
     return False
 
 
-def unavailability(repository: str, revision: str, patience: float, on_wait: Wait = lambda _: None) -> str | None:
+def unavailability(repository: str, revision: str, patience: float, on_wait: Wait) -> str | None:
     """The reason why a repository is unavailable, perhaps temporarily, or None. Raises `EndpointError`."""
     info, reason = _look_up(repository, revision, patience, on_wait)
     return _gated(repository) if info and info.gated else reason

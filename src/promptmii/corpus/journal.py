@@ -30,12 +30,6 @@ class Entry(Frozen):
     """The failure may be temporary (gated, gone, timed out); `--retry` tries again."""
     detail: dict[str, Any] = Field(default_factory=dict[str, Any])
 
-    @property
-    def line(self) -> str:
-        """The entry as one line of text."""
-        outcome = "kept" if self.kept else "dropped"
-        return f"{self.name}: {outcome}, {self.reason}" if self.reason else f"{self.name}: {outcome}"
-
 
 class Journal:
     """The entries of one stage."""

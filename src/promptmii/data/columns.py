@@ -9,6 +9,7 @@ from typing import Any
 from promptmii.data.labels import is_whole, label_key
 from promptmii.data.table import LABEL_NAMES, TEXT_NAMES, Row, Table, clean_cell, is_number
 from promptmii.errors import DataError, listed, nearest
+from promptmii.words import any_of
 
 Pairs = Sequence[tuple[str, str]]
 PAIRS: Pairs = (
@@ -164,7 +165,7 @@ def _parse_text_option(table: Table, text: str | Sequence[str] | None) -> tuple[
 
 def _slots(names: Sequence[str]) -> re.Pattern[str]:
     """A pattern for `{name}` with any of the names, which may contain braces themselves."""
-    return re.compile("|".join(re.escape(f"{{{name}}}") for name in sorted(names, key=len, reverse=True)))
+    return re.compile(any_of(f"{{{name}}}" for name in names))
 
 
 def _require(table: Table, names: Sequence[str], option: str) -> None:

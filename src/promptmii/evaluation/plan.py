@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from promptmii.calibration_kinds import READS, Reads
+from promptmii.calibration_kinds import READS, CalibrationKind, Reads
 from promptmii.config import Columns, Endpoint, RayOptions, ServeSettings
 from promptmii.data import load_task
 from promptmii.data.nameless import is_nameless, nameless, shown_name
@@ -16,7 +16,7 @@ from promptmii.data.sources import read_tasks
 from promptmii.errors import ConfigError, DataError, nearest
 from promptmii.follower import resolve_calibration
 from promptmii.inducers import METHODS, Method, WrittenBy, method_named
-from promptmii.instruction import CalibrationKind, Mode
+from promptmii.instruction import Mode
 from promptmii.models import DEFAULT, WRITER
 from promptmii.models.base import ModelCard
 from promptmii.prompts import follower_frame

@@ -42,7 +42,7 @@ class CellRunner:
         self._folder = folder
         self._models: dict[str, LanguageModel] = {}
         self._cached: dict[str, LanguageModel] = {}
-        self._limit = settings.endpoint.limit()
+        self._load = settings.endpoint.loader()
         self._lock = threading.RLock()
 
     def model(self, reference: str) -> LanguageModel:
@@ -52,9 +52,6 @@ class CellRunner:
             if reference not in self._models:
                 self._models[reference] = for_threads(self._load(reference))
             return self._models[reference]
-
-    def _load(self, reference: str) -> LanguageModel:
-        return self._settings.endpoint.load(reference, limit=self._limit)
 
     def card(self, reference: str) -> ModelCard:
         """The card of a model. Loads the model, and raises `ModelError`."""

@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 
 from pydantic import Field
 
-from promptmii.follower import TEMPLATE_MARGIN, Follower
+from promptmii.follower import Follower
 from promptmii.inducers.method import Expected, Kit, Method, WrittenBy
 from promptmii.inducers.search import Search, held_back
 from promptmii.inducers.writing import Writer, fitting_positions
 from promptmii.instruction import Instruction
-from promptmii.models.base import Chat, Sampling
+from promptmii.models.base import TEMPLATE_MARGIN, Chat, Sampling
 from promptmii.prompts import META_SLOTS, Template, ape_propose, ape_vary, bundled, example_lines
 from promptmii.styles import Style
 from promptmii.task import Support

@@ -20,7 +20,7 @@ from promptmii.inducers.meta import MetaInducer
 from promptmii.inducers.method import Expected, Kit, Method, Role, WrittenBy
 from promptmii.instruction import Instruction, Provenance
 from promptmii.task import Support, Task
-from promptmii.words import WORD
+from promptmii.words import WORD, any_of
 
 PRIOR = 0.5
 """Added to each word count, so that no logarithm is infinite."""
@@ -101,9 +101,8 @@ def permute_labels(text: str, labels: Sequence[str], seed: int) -> str:
 
     Raises `UnsupportedError` if fewer than two labels begin a line.
     """
-    names = "|".join(map(re.escape, sorted(labels, key=len, reverse=True)))
     bullet = r"[^\w\n]*?(?:\d+[.)]\s*)?[^\w\n]*?"
-    heading = re.compile(rf"^({bullet})({names})(?!\w)(?=[^\w\n]*[:：=—–-])", re.MULTILINE)
+    heading = re.compile(rf"^({bullet})({any_of(labels)})(?!\w)(?=[^\w\n]*[:：=—–-])", re.MULTILINE)
     present = list(dict.fromkeys(match[2] for match in heading.finditer(text)))
     if len(present) < 2:
         raise UnsupportedError(

@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from promptmii.follower import TEMPLATE_MARGIN
 from promptmii.inducers.method import Kit, StyledMethod
 from promptmii.inducers.writing import fit_examples
 from promptmii.instruction import Instruction, Provenance
-from promptmii.models.base import LanguageModel
-from promptmii.prompts import FRAME_SLOTS, Template, format_example, format_examples, frame_prompt
+from promptmii.models.base import TEMPLATE_MARGIN, LanguageModel
+from promptmii.prompts import Template, frame_prompt, frame_template
 from promptmii.styles import Style, read_style
 from promptmii.task import Support
 
@@ -26,15 +25,14 @@ class InContext:
 
     def induce(self, support: Support, *, seed: int = 0) -> Instruction:
         """Show the examples that fit, in the order of the support; `provenance.n` is their number. Calls no model."""
-        frame = Template(self.style.frame, FRAME_SLOTS)
-        layout = frame.layout("text")
-        blocks = [format_example(example, layout) + "\n\n" for example in support.examples]
+        frame = frame_template(self.style.frame)
+        blocks = [frame.format_example(example) + "\n\n" for example in support.examples]
         lengths = self.follower.count_tokens(blocks)
         limit = max_example_tokens(self.follower, frame, support.labels)
         place = f"the context of {self.follower.card.context_length} tokens"
         shown, notes = fit_examples(support.examples, lengths, limit, place)
         return Instruction(
-            text=format_examples(shown, layout) if shown else "",
+            text=frame.format_examples(shown) if shown else "",
             labels=support.labels,
             method=self.name,
             frame=self.style.frame,

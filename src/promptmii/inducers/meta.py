@@ -4,7 +4,7 @@ The trained and the untrained generator share one class, so comparing them measu
 best-of-k with a single call measures what selection adds.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pydantic import Field
 
@@ -34,7 +34,7 @@ class MetaInducer:
         Raises `EndpointError` if the generator returns nothing, `ConfigError` if no example fits.
         """
         meter = Metered(self.writer.model)
-        writer = self.writer.with_model(meter)
+        writer = replace(self.writer, model=meter)
         examples, notes = writer.fit(support)
         chat: list[Message] = [writer.request(support, examples)]
         sampling = writer.sampling(support.labels, seed, contrast=writer.contrast(support, examples))

@@ -15,7 +15,7 @@ from pydantic import Field
 from promptmii.follower import Follower, Predictor
 from promptmii.inducers.writing import Writer
 from promptmii.instruction import Instruction
-from promptmii.prompts import FRAME_SLOTS, Template
+from promptmii.prompts import Template, frame_template
 from promptmii.schema import Settings
 from promptmii.styles import OURS, read_style
 from promptmii.task import Support
@@ -143,4 +143,4 @@ class StyledMethod(Method):
         read_style(self.style)
 
     def templates(self) -> tuple[Template, ...]:
-        return () if self.style == OURS else (Template(read_style(self.style).frame, FRAME_SLOTS),)
+        return () if self.style == OURS else (frame_template(read_style(self.style).frame),)

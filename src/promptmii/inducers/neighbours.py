@@ -18,7 +18,7 @@ from promptmii.inducers.icl import max_example_tokens
 from promptmii.inducers.method import Kit, Method, Role
 from promptmii.instruction import Instruction, Similarity
 from promptmii.models import sentences
-from promptmii.prompts import example_lines, follower_frame, format_examples, frame_prompt
+from promptmii.prompts import example_lines, follower_frame, frame_prompt
 from promptmii.task import Example, Support, normalise_text
 
 
@@ -87,7 +87,7 @@ class NearestFollower(Follower):
         return self._showing(instruction, self._first_fitting(by_length), "")
 
     def _showing(self, instruction: Instruction, examples: Sequence[Example], text: str) -> str:
-        body = format_examples(examples) if examples else ""
+        body = instruction.template.format_examples(examples) if examples else ""
         return frame_prompt(instruction.template, body, instruction.labels, text)
 
     def _first_fitting(self, positions: Sequence[int]) -> list[Example]:

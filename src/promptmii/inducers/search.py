@@ -53,7 +53,7 @@ class Search:
         self.support = support
         self.shown, self.held = inner_split(support)
         self.generator = Metered(writer.model)
-        self.writer = writer.with_model(self.generator)
+        self.writer = replace(writer, model=self.generator)
         self.written = 0
         """Texts that the writer wrote; one call to a server may write several."""
         self._scoring, self._calibrating = Metered(follower.model), Metered(follower.model)

@@ -9,10 +9,18 @@ from statistics import median_low
 
 from promptmii.data.sample import missing_labels
 from promptmii.errors import ConfigError, EndpointError
-from promptmii.follower import TEMPLATE_MARGIN
 from promptmii.inducers.drafts import copy_notes, drop_repeated_items, line_notes, unwrapped
 from promptmii.instruction import Cost, Instruction, Provenance
-from promptmii.models.base import Completion, Contrast, Failure, FailureKind, LanguageModel, Message, Sampling
+from promptmii.models.base import (
+    TEMPLATE_MARGIN,
+    Completion,
+    Contrast,
+    Failure,
+    FailureKind,
+    LanguageModel,
+    Message,
+    Sampling,
+)
 from promptmii.parse import without_thought
 from promptmii.prompts import Template, example_lines, improvement_prompt, induction_prompt
 from promptmii.schema import storable
@@ -45,10 +53,6 @@ class Writer:
     def template(self) -> Template:
         """The style's prompt for the generator."""
         return self.style.template
-
-    def with_model(self, model: LanguageModel) -> "Writer":
-        """A copy with another model, such as a metered one."""
-        return replace(self, model=model)
 
     def max_tokens(self, labels: Sequence[str]) -> int:
         """The token limit for a draft: above the budget, so that a draft slightly over it is noticed and retried."""

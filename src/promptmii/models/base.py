@@ -12,6 +12,9 @@ from typing import Literal, NamedTuple, Protocol, TypeAlias, TypedDict, TypeVar,
 
 from promptmii.errors import ConfigError
 
+TEMPLATE_MARGIN = 64
+"""The most tokens that a chat template is expected to add to a message."""
+
 
 class Message(TypedDict):
     """One turn of a chat, in the OpenAI format."""

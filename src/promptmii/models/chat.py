@@ -15,6 +15,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from promptmii.errors import UnknownModelError
 from promptmii.models.base import Chat
+from promptmii.words import any_of
 
 _FIXED: Mapping[str, Any] = {
     "date_string": "26 Jul 2024",
@@ -60,7 +61,7 @@ class ChatFormat:
         self._variables = {**_FIXED, **tokenizer.names}
         # Some vocabularies list runs of spaces as control tokens; texts may contain those.
         control = [text for text in tokenizer.control if len(text.strip()) > 1]
-        self._control = re.compile("|".join(map(re.escape, sorted(control, key=len, reverse=True))) or r"(?!)")
+        self._control = re.compile(any_of(control) or r"(?!)")
         turn_end = self._turn_end()
         ends = [*tokenizer.ends] if turn_end is None else [turn_end, *tokenizer.ends]
         self.ends: list[int] = list(dict.fromkeys(ends))

@@ -6,6 +6,7 @@ from concurrent.futures import CancelledError
 
 from promptmii.errors import EndpointError, SpendingLimitError
 from promptmii.models.base import (
+    TEMPLATE_MARGIN,
     Answer,
     Chat,
     Choice,
@@ -21,8 +22,6 @@ from promptmii.models.http.constraints import token_limit
 from promptmii.models.threads import ending
 from promptmii.models.wrappers import Priced
 
-TEMPLATE = 64
-"""Upper bound on the tokens that a chat template adds to a message."""
 CHECK = 0.1
 """Seconds between checks for cancellation while a thread waits."""
 
@@ -92,7 +91,7 @@ class Limited(Priced):
     def _within_limit(
         self, chats: Sequence[Chat], max_tokens: int, call: Callable[[], list[Answer | Failure]]
     ) -> list[Answer | Failure]:
-        prompts = sum(TEMPLATE + most_tokens(message["content"]) for chat in chats for message in chat)
+        prompts = sum(TEMPLATE_MARGIN + most_tokens(message["content"]) for chat in chats for message in chat)
         reserved = self._price.of(Usage(len(chats), prompts, max_tokens * len(chats))) or 0.0
         self._limit.reserve(reserved)
         paid: float | None = 0.0

@@ -73,37 +73,6 @@ def grouped_examples(labels: Sequence[str], examples: Iterable[Example]) -> str:
     return "\n\n".join("\n".join([f"{defuse(label)}:", *lines]) for label, lines in by_label.items() if lines)
 
 
-def format_example(example: Example, layout: str = "") -> str:
-    """One example in the format of `format_examples`."""
-    if layout == "raw":
-        return f"Input: {defuse(example.text)}\nLabel: {defuse(example.label)}"
-    return example_lines([example])
-
-
-def format_examples(examples: Iterable[Example], layout: str = "") -> str:
-    """The body of a prompt with examples instead of an instruction; `layout` is that of the frame's text slot."""
-    blocks = [format_example(example, layout) for example in examples]
-    return "\n".join(blocks) if layout == "raw" else "\n\n".join(["Examples:", *blocks])
-
-
-def shows(body: str, example: Example, layout: str = "") -> bool:
-    """True if the body of a prompt contains the example in the format of `format_examples`."""
-    block = format_example(example, layout)
-    return f"\n{block}\n" in f"\n{body}\n" if layout == "raw" else block in body.split("\n\n")
-
-
-def without_examples(body: str, examples: Iterable[Example], layout: str = "") -> str:
-    """Remove these examples from the body of a prompt."""
-    hidden = {format_example(example, layout) for example in examples}
-    if layout != "raw":
-        return "\n\n".join(block for block in body.split("\n\n") if block not in hidden)
-    padded = f"\n{body}\n"
-    for block in hidden:
-        while f"\n{block}\n" in padded:
-            padded = padded.replace(f"\n{block}\n", "\n")
-    return padded[1:-1]
-
-
 def _line_layout(line: str) -> Callable[[Sequence[str], Iterable[Example]], str]:
     def format_lines(_: Sequence[str], examples: Iterable[Example]) -> str:
         return "".join(line.format(defuse(example.text), defuse(example.label)) for example in examples)
@@ -173,6 +142,38 @@ class Template:
         """A label list in the layout of this template."""
         return _LABELS[self.layout("labels")](labels)
 
+    @cached_property
+    def is_raw(self) -> bool:
+        """Texts stand in it without quotes."""
+        return self.layout("text") == "raw"
+
+    def format_example(self, example: Example) -> str:
+        """One example in the format of `format_examples`."""
+        if self.is_raw:
+            return f"Input: {defuse(example.text)}\nLabel: {defuse(example.label)}"
+        return example_lines([example])
+
+    def format_examples(self, examples: Iterable[Example]) -> str:
+        """The body of a prompt with examples instead of an instruction."""
+        blocks = map(self.format_example, examples)
+        return "\n".join(blocks) if self.is_raw else "\n\n".join(["Examples:", *blocks])
+
+    def shows(self, body: str, example: Example) -> bool:
+        """True if the body of a prompt contains the example in the format of `format_examples`."""
+        block = self.format_example(example)
+        return f"\n{block}\n" in f"\n{body}\n" if self.is_raw else block in body.split("\n\n")
+
+    def without_examples(self, body: str, examples: Iterable[Example]) -> str:
+        """Remove these examples from the body of a prompt."""
+        hidden = set(map(self.format_example, examples))
+        if not self.is_raw:
+            return "\n\n".join(block for block in body.split("\n\n") if block not in hidden)
+        padded = f"\n{body}\n"
+        for block in hidden:
+            while f"\n{block}\n" in padded:
+                padded = padded.replace(f"\n{block}\n", "\n")
+        return padded[1:-1]
+
 
 FRAME_SLOTS = ("instruction", "labels", "text")
 META_SLOTS = ("examples", "labels", "budget")
@@ -184,8 +185,14 @@ def bundled(name: str, slots: tuple[str, ...]) -> Template:
     return Template(resources.files("promptmii.prompts").joinpath(f"{name}.txt").read_text(encoding="utf-8"), slots)
 
 
+@lru_cache(maxsize=32)
+def frame_template(text: str) -> Template:
+    """A follower's prompt. Raises `ConfigError` unless it has each slot once."""
+    return Template(text, FRAME_SLOTS)
+
+
 def follower_frame() -> Template:
-    """The follower's prompt. The text comes last, so all rows share the prefix before it."""
+    """promptmii's own prompt for followers. The text comes last, so all rows share the prefix before it."""
     return bundled("follower", FRAME_SLOTS)
 
 
@@ -250,7 +257,7 @@ def extension_prompt(instruction: str, label: str, examples: Iterable[Example]) 
     )
 
 
-def ape_propose(labels: Sequence[str], examples: Iterable[Example], budget: int | None = None) -> str:
+def ape_propose(labels: Sequence[str], examples: Iterable[Example], budget: int | None) -> str:
     """APE's request for an instruction that explains the examples."""
     return bundled("ape_propose", META_SLOTS).fill(
         examples=example_lines(examples), labels=label_lines(labels), budget=_word_limit(budget)

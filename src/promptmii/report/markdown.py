@@ -14,7 +14,7 @@ import pandas as pd
 from promptmii.data.nameless import shown_name
 from promptmii.errors import OutputError, ScoreRefusedError, counted
 from promptmii.files import write_text
-from promptmii.markup import markdown_table, one_line
+from promptmii.markup import markdown_line, markdown_table
 from promptmii.metrics import holm
 from promptmii.records import Record
 from promptmii.report import figures, headline, tables
@@ -27,6 +27,7 @@ from promptmii.report.scores import Scores, nearest_n, within
 from promptmii.report.statistics import Paired, means, paired, ranked
 from promptmii.report.tables import NOTHING, ReportTable, number, p_value, shortened, with_interval
 from promptmii.report.transfer import transfer_figure, transfer_table, transfers
+from promptmii.schema import storable
 from promptmii.train.run_folder import VALIDATION
 
 MADE_BY = "<!-- Made by: "
@@ -63,7 +64,7 @@ def write_markdown(folders: Sequence[Path], path: Path) -> Path:
     if results.nothing_scored:
         raise ScoreRefusedError(f"All cells failed, so there is nothing to show; first: {results.run.failed[0].error}.")
     page = _Page(results, path)
-    text = page.text().encode("utf-8", "replace").decode()
+    text = storable(page.text())
     make_folder(page.folder)
     for name, drawing in page.drawings.items():
         write_text(page.folder / f"{name}.svg", drawing, force=True)
@@ -197,7 +198,7 @@ class _Page:
         if failed:
             errors = [*dict.fromkeys(f"{record.cell.method}: {record.error}" for record in failed)]
             lines.append(f"{counted(len(failed), 'cell')} failed, without a score: {'; '.join(errors[:LISTED_ERRORS])}")
-        return [_bullets(map(one_line, lines))] if lines else []
+        return [_bullets(map(markdown_line, lines))] if lines else []
 
 
 def _losses(scores: Scores, n: int) -> Iterator[str]:

@@ -27,6 +27,7 @@ from promptmii.report.results import Results, split_folders
 from promptmii.report.scores import Scores, nearest_n
 from promptmii.report.statistics import points
 from promptmii.report.tables import prompt_length, with_interval
+from promptmii.schema import storable
 from promptmii.train.run_folder import VALIDATION, Curves, read_curves
 from promptmii.version import VERSION
 
@@ -82,7 +83,7 @@ def _page(**values: Any) -> str:
     environment = Environment(
         loader=PackageLoader("promptmii.report", ""), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    text = environment.get_template("page.html").render(
+    text: str = environment.get_template("page.html").render(
         {"data": Markup("{}")} | values,
         key=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         script=Markup(script),
@@ -93,8 +94,7 @@ def _page(**values: Any) -> str:
         version=VERSION,
         date=date.today().isoformat(),
     )
-    # Records may hold lone surrogates, which cannot be encoded as UTF-8.
-    return text.encode("utf-8", "replace").decode()
+    return storable(text)  # records may hold lone surrogates
 
 
 def _file(name: str) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 from promptmii.config import RayOptions, ServeSettings
 from promptmii.errors import ModelError, PromptMIIError
-from promptmii.progress import QUIET, Progress
+from promptmii.progress import Progress
 from promptmii.ray_cluster import RayActors, unwrapped
 from promptmii.serving.local import LocalServers
 
@@ -42,7 +42,7 @@ class ClusterServers:
     """`copies` servers of each model, each on a node with enough GPUs. A server that ends is restarted on its node."""
 
     def __init__(
-        self, models: Mapping[str, str], settings: ServeSettings, options: RayOptions, progress: Progress = QUIET
+        self, models: Mapping[str, str], settings: ServeSettings, options: RayOptions, progress: Progress
     ) -> None:
         """Start the servers and wait until all answer. `models` maps references to names.
 

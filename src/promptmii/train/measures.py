@@ -1,7 +1,7 @@
 """The measures that a reward can use. Each `Measure` has an entry in one of the two tables below."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, TypeAlias
+from typing import Literal
 
 from promptmii import metrics
 from promptmii.errors import ConfigError
@@ -9,23 +9,18 @@ from promptmii.instruction import Mode
 from promptmii.scoring import Scored
 
 Measure = Literal["macro_f1", "released_f1", "expected_macro_f1", "gold_probability"]
-
-AnswerMeasure: TypeAlias = Callable[[Scored, Sequence[str]], float]
-"""Takes the scored rows and the task's labels."""
-ProbabilityMeasure: TypeAlias = Callable[[Sequence[str], Sequence[Sequence[float]], Sequence[str]], float]
-"""Takes the gold labels, each row's probabilities, and the labels in the order of the probabilities."""
-
-
-ANSWER_MEASURES: Mapping[Measure, AnswerMeasure] = {
+ANSWER_MEASURES: Mapping[Measure, Callable[[Scored, Sequence[str]], float]] = {
     "macro_f1": lambda scored, _: metrics.macro_f1(scored.gold, scored.labels),
     "released_f1": lambda scored, labels: metrics.released_f1(
         scored.gold, [prediction.answer or "" for prediction in scored.predictions], labels
     ),
 }
-PROBABILITY_MEASURES: Mapping[Measure, ProbabilityMeasure] = {
+"""Each takes the scored rows and the task's labels."""
+PROBABILITY_MEASURES: Mapping[Measure, Callable[[Sequence[str], Sequence[Sequence[float]], Sequence[str]], float]] = {
     "expected_macro_f1": metrics.expected_macro_f1,
     "gold_probability": metrics.gold_probability,
 }
+"""Each takes the gold labels, each row's probabilities, and the labels in the order of the probabilities."""
 
 
 def check_mode(measure: Measure, mode: Mode) -> None:

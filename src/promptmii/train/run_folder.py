@@ -68,7 +68,7 @@ class RunFolder:
 
 @contextmanager
 def open_run(
-    folder: Path, settings: Settings, config: Path | None, *, resume: bool = False, changeable: tuple[str, ...] = ()
+    folder: Path, settings: Settings, config: Path | None, *, resume: bool, changeable: tuple[str, ...]
 ) -> Generator[RunFolder]:
     """Lock a run folder, and save the settings and the file `config` that they came from.
 

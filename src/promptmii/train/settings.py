@@ -6,8 +6,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
+from promptmii.calibration_kinds import CalibrationKind
 from promptmii.config import Endpoint, LoraSettings, ServeSettings
-from promptmii.instruction import CalibrationKind, Mode
+from promptmii.instruction import Mode
 from promptmii.models.references import ServerReference
 from promptmii.schema import Settings, merged
 from promptmii.train.measures import Measure, check_mode

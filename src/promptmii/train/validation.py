@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import NamedTuple
 
 from promptmii.data import draw_query, draw_support
-from promptmii.data.nameless import nameless
+from promptmii.data.nameless import is_nameless, nameless
 from promptmii.errors import ConfigError, EndpointError, SpendingLimitError
 from promptmii.follower import Follower
 from promptmii.inducers import MetaInducer, Writer
@@ -34,8 +34,6 @@ class Case:
 
     task: Task
     n: int
-    nameless: bool = False
-    """Label names are hidden."""
 
 
 class Written(NamedTuple):
@@ -64,7 +62,7 @@ class Outcome:
 def cases(tasks: Sequence[Task], settings: ValidationSettings) -> list[Case]:
     """Each task with every `n` that it has rows for; if `nameless` is set, also with hidden label names."""
     named = [Case(task, n) for task in tasks for n in settings.n if n <= len(task.train)]
-    hidden = [Case(nameless(case.task), case.n, nameless=True) for case in named] if settings.nameless else []
+    hidden = [Case(nameless(case.task), case.n) for case in named] if settings.nameless else []
     return [*named, *hidden]
 
 
@@ -107,7 +105,7 @@ class _BatchedModel(Wrapper):
 def write(writer: Writer, cases: Sequence[Case]) -> list[Written]:
     """Write a greedy instruction for each case. Processes with the same cases send the model the same few batches."""
     model = _BatchedModel(writer.model)
-    inducer = MetaInducer(writer.with_model(model))
+    inducer = MetaInducer(replace(writer, model=model))
     while True:
         written = [_attempt(inducer, case) for case in cases]
         if not model.answer_pending():
@@ -152,7 +150,7 @@ def summary(outcomes: Sequence[Outcome]) -> dict[str, float]:
         f"/n={n}": [outcome for outcome in scored if outcome.case.n == n]
         for n in sorted({outcome.case.n for outcome in scored})
     }
-    subsets |= {"": scored, "/nameless": [outcome for outcome in scored if outcome.case.nameless]}
+    subsets |= {"": scored, "/nameless": [outcome for outcome in scored if is_nameless(outcome.case.task.name)]}
     for suffix, subset in subsets.items():
         if subset:
             values[f"{VALIDATION}{suffix}"] = fmean(outcome.macro_f1 or 0.0 for outcome in subset)

@@ -79,7 +79,7 @@ def stream(job: Job | None, html: Callable[[Job], str]) -> Response:
     return StreamingResponse(watch(job, html), media_type="text/event-stream")
 
 
-def text_of(form: Mapping[str, Any], name: str) -> str:
+def form_text(form: Mapping[str, Any], name: str) -> str:
     """The stripped value of a form field, or an empty string."""
     value = form.get(name, "")
     return value.strip() if isinstance(value, str) else ""

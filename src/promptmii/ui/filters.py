@@ -5,6 +5,7 @@ from math import floor
 
 from promptmii.errors import counted
 from promptmii.instruction import Cost
+from promptmii.markup import share
 from promptmii.ui.store import Trial
 
 STEPS = {" mii": " the instruction", " naive": " the label list", " icl": " the examples"}
@@ -25,11 +26,6 @@ _ABSENT = re.compile(r"[,;] [^,;.]*?--(?:cache|context-length|eval)\b[^.]*")
 """Advice on an option that the page lacks: the end of a sentence, from the clause that names it."""
 SHADES = 8
 """Steps of colour in a confusion matrix."""
-
-
-def share(value: float, digits: int = 3) -> str:
-    """A number from 0 to 1, without the leading zero."""
-    return f"{value:.{digits}f}".removeprefix("0")
 
 
 def signed(value: float, digits: int = 3) -> str:

@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 
-from promptmii.ui.context import AppContext, go, text_of
+from promptmii.ui.context import AppContext, form_text, go
 
 MAX_DEPTH = 3
 """Levels of folders to search for runs."""
@@ -33,7 +33,7 @@ async def draw(request: Request) -> Response:
 
     context = AppContext.of(request)
     async with request.form() as form:
-        run = Path(os.path.expanduser(text_of(form, "run")))  # unlike Path.expanduser, takes an unknown user
+        run = Path(os.path.expanduser(form_text(form, "run")))  # unlike Path.expanduser, takes an unknown user
     key = hashlib.sha256(str(run.absolute()).encode()).hexdigest()[:16]
     context.drawings.start(key, key, lambda _: write_report([run], context.store.home / "reports" / key))
     return go(request, f"/reports/{key}?name={quote(run.name)}")

@@ -20,7 +20,7 @@ from promptmii.data.table import is_number
 from promptmii.errors import ConfigError, DataError, PromptMIIError
 from promptmii.models.embedded import Embedded, install
 from promptmii.models.references import WRITERS
-from promptmii.ui.context import AppContext, go, stream, text_of
+from promptmii.ui.context import AppContext, form_text, go, stream
 from promptmii.ui.store import SAMPLE, Store, Trial
 from promptmii.ui.trials import begin
 
@@ -44,7 +44,7 @@ async def add(request: Request) -> Response:
     context = AppContext.of(request)
     failure = "No file arrived. Choose one, or take the sample."
     async with request.form() as form:
-        if text_of(form, "sample"):
+        if form_text(form, "sample"):
             return go(request, f"/new?data={SAMPLE}")
         file = form.get("file")
         if isinstance(file, UploadFile) and file.filename:
@@ -144,9 +144,11 @@ async def begin_run(request: Request) -> Response:
     """Start the run in the form. An error appears beside the button, and the form keeps its input."""
     context = AppContext.of(request)
     async with request.form() as form:
-        data, text = text_of(form, "data"), tuple(str(name) for name in form.getlist("text"))
+        data, text = form_text(form, "data"), tuple(str(name) for name in form.getlist("text"))
         try:
-            preview = await run_in_threadpool(DataPreview.of, context.store, data, text, text_of(form, "label_column"))
+            preview = await run_in_threadpool(
+                DataPreview.of, context.store, data, text, form_text(form, "label_column")
+            )
             if preview.failure:
                 raise DataError(preview.failure)
             settings = _settings(form, preview)
@@ -188,8 +190,8 @@ def _settings(form: FormData | QueryParams, preview: DataPreview) -> InduceSetti
     if len(chosen) < 2:
         raise ConfigError("Choose at least two labels.")
     all_labels = {label for label, _ in preview.labels}
-    numbers = {name: text_of(form, name) for name in ("n", "evaluate", "best_of", "seed")}
-    prices = [text_of(form, "price_prompt"), text_of(form, "price_completion")]
+    numbers = {name: form_text(form, name) for name in ("n", "evaluate", "best_of", "seed")}
+    prices = [form_text(form, "price_prompt"), form_text(form, "price_completion")]
     if any(prices) and not all(prices):
         raise ConfigError("Give both prices, of prompt and of written tokens, or neither.")
     for price in filter(None, prices):
@@ -199,20 +201,20 @@ def _settings(form: FormData | QueryParams, preview: DataPreview) -> InduceSetti
         **{name: value for name, value in numbers.items() if value},
         generator=_model(form, "generator"),
         follower=_model(form, "follower") or None,
-        start=text_of(form, "start").replace("\r\n", "\n") or None,
-        mode=text_of(form, "mode") or "choose",
-        calibration=text_of(form, "calibration") or "auto",
+        start=form_text(form, "start").replace("\r\n", "\n") or None,
+        mode=form_text(form, "mode") or "choose",
+        calibration=form_text(form, "calibration") or "auto",
         columns={"text": preview.text, "label": preview.label, "labels": chosen if set(chosen) != all_labels else None},
-        endpoint={"base_url": text_of(form, "base_url") or None, "prices": {"*": prices} if all(prices) else {}},
+        endpoint={"base_url": form_text(form, "base_url") or None, "prices": {"*": prices} if all(prices) else {}},
     )
 
 
 def _model(form: FormData | QueryParams, role: str) -> str:
     """The chosen or typed model reference. Raises `ConfigError`."""
-    chosen = text_of(form, role)
+    chosen = form_text(form, role)
     if chosen != OTHER:
         return chosen
-    typed = text_of(form, f"{role}_other")
+    typed = form_text(form, f"{role}_other")
     if not typed:
         raise ConfigError("Type a model reference, such as openai:gpt-4.1-mini, or choose one from the list.")
     return typed

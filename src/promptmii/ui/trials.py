@@ -14,7 +14,7 @@ from promptmii.errors import ConfigError
 from promptmii.exports import ENDINGS, TARGETS
 from promptmii.follower import Prediction
 from promptmii.metrics import confusion
-from promptmii.ui.context import AppContext, stream, text_of
+from promptmii.ui.context import AppContext, form_text, stream
 from promptmii.ui.jobs import Job
 from promptmii.ui.store import Answers, Trial
 from promptmii.ui.work import Change
@@ -108,7 +108,7 @@ async def edit(request: Request) -> Response:
     context, parent = AppContext.of(request), await run_in_threadpool(_trial, request)
     _measured_answers(parent)
     async with request.form() as form:
-        text = text_of(form, "instruction").replace("\r\n", "\n")
+        text = form_text(form, "instruction").replace("\r\n", "\n")
     _stop(context, parent.key)
     trial = context.store.new(parent.data, parent.settings, parent.key)
     job = context.jobs.start(EDIT + trial.key, parent.key, lambda job: context.work.edit(trial, parent, text, job))
@@ -121,7 +121,7 @@ async def label(request: Request) -> Response:
     context, trial = AppContext.of(request), await run_in_threadpool(_trial, request)
     instruction = _measured_answers(trial).instruction
     async with request.form() as form:
-        text = text_of(form, "text")
+        text = form_text(form, "text")
     if not text:
         return context.page("_answer.html", failure="Type a text first.")
 

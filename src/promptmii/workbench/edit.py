@@ -20,7 +20,7 @@ from promptmii.models.base import Completion, LanguageModel, Message, Sampling, 
 from promptmii.progress import QUIET, Progress
 from promptmii.prompts import extension_prompt
 from promptmii.task import Example, Support, row_key
-from promptmii.words import BULLETS
+from promptmii.words import BULLETS, any_of
 from promptmii.workbench.compare import Comparison, compare
 from promptmii.workbench.followers import FollowerLike, open_followers
 from promptmii.workbench.inputs import load_task_for, table_for
@@ -217,8 +217,9 @@ def _extended(instruction: Instruction, examples: Mapping[str, Sequence[Example]
 
 def _bullet(instruction: Instruction) -> str:
     """The bullet before labels at the start of lines, such as a dash."""
-    labels = "|".join(map(re.escape, sorted(instruction.labels, key=len, reverse=True)))
-    match = re.search(rf"^([{re.escape(BULLETS)}]*)(?:{labels})\s*:", instruction.text, re.MULTILINE)
+    match = re.search(
+        rf"^([{re.escape(BULLETS)}]*)(?:{any_of(instruction.labels)})\s*:", instruction.text, re.MULTILINE
+    )
     return match[1] if match else ""
 
 

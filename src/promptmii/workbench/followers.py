@@ -53,7 +53,7 @@ class Followers:
         self._confirm = confirm
         self._models = models
         self._endpoint = endpoint or Endpoint()
-        self._limit = self._endpoint.limit()
+        self._load = self._endpoint.loader(deferred=deferred)
         self._loaded: dict[str, LanguageModel] = {}
         self._open = ExitStack()
         if deferred:
@@ -90,11 +90,7 @@ class Followers:
         if key not in self._loaded:
             reference, keyless = (chosen, False) if chosen else self._trusted(named)
             self.progress.step(f"Loading {reference}")
-            if self._models and not keyless:
-                model = self._models(reference)
-            else:
-                load = self._endpoint.load
-                model = load(reference, keyless=keyless, limit=self._limit, deferred=self.deferred)
+            model = self._models(reference) if self._models and not keyless else self._load(reference, keyless=keyless)
             self._loaded[key] = self._open.enter_context(closing(watched(model, self.progress)))
         return self._loaded[key]
 
@@ -127,7 +123,7 @@ FollowerLike: TypeAlias = Followers | Follower | LanguageModel | str | None
 
 
 @contextmanager
-def open_followers(follower: FollowerLike, progress: Progress = QUIET) -> Generator[Followers]:
+def open_followers(follower: FollowerLike, progress: Progress) -> Generator[Followers]:
     """The argument as `Followers`. Closes the models that it loads itself."""
     if isinstance(follower, Followers):
         yield follower

@@ -209,9 +209,7 @@ class RowSplit:
     notes: tuple[str, ...]
 
 
-def split_rows(
-    loaded: LoadedTask, made_from: set[str], n: int, *, examples: Sequence[Example] = (), draw: bool = False
-) -> RowSplit:
+def split_rows(loaded: LoadedTask, made_from: set[str], n: int, *, examples: Sequence[Example], draw: bool) -> RowSplit:
     """Split the rows of a task into up to `n` examples and the test rows.
 
     The examples come from `examples`, or else from the rows that an instruction was made from (`made_from` holds their

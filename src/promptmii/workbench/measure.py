@@ -5,12 +5,12 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from promptmii import metrics
-from promptmii.calibration_kinds import READS, Reads
+from promptmii.calibration_kinds import READS, CalibrationKind, Reads
 from promptmii.config import Columns
 from promptmii.data import LoadedTask, Source, read_table
 from promptmii.errors import ScoreRefusedError, UnsupportedError
 from promptmii.follower import Follower, Predictor, resolve_calibration
-from promptmii.instruction import BATCH_NOTE, EDITED, CalibrationKind, Cost, Instruction
+from promptmii.instruction import BATCH_NOTE, EDITED, Cost, Instruction
 from promptmii.markup import table_html
 from promptmii.models.base import Price
 from promptmii.progress import QUIET, Progress

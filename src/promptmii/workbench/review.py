@@ -37,7 +37,7 @@ _Rank: TypeAlias = tuple[int, float]
 """Sort key of a suspect, lowest first: by reason, then within it."""
 
 
-class _Labelled(NamedTuple):
+class _TableRow(NamedTuple):
     """A row of the table."""
 
     text: str
@@ -124,7 +124,7 @@ def review(
 
 def _read_rows(
     prompt: Prompt, source: Source, columns: Columns
-) -> tuple[Instruction, tuple[str, ...], list[_Labelled], tuple[str, ...]]:
+) -> tuple[Instruction, tuple[str, ...], list[_TableRow], tuple[str, ...]]:
     """The instruction, the columns and rows of the table, and notes. Labels are empty if the table has none."""
     content = read_prompt(prompt)
     table = table_for(None if isinstance(content, str) else content, source, columns)
@@ -136,14 +136,14 @@ def _read_rows(
         same_columns = set(content.provenance.text_columns) <= set(table.columns)
         text_columns = columns.text or (content.text_source if same_columns else None)
         texts = read_texts(source, text_columns)
-        rows = [_Labelled(text, "", {"label": ""} | row) for row, text in texts if text.strip()]
+        rows = [_TableRow(text, "", {"label": ""} | row) for row, text in texts if text.strip()]
         return content, tuple(dict.fromkeys((*texts.columns, "label"))), rows, (f"read without labels: {error}",)
     fresh, left_out = fresh_rows(instruction, loaded)
     originals: dict[str, Row] = {}  # of equal texts, the first that has a label
     for row in table.rows:
         if row[loaded.columns.label or ""] is not None:
             originals.setdefault(normalise_text(loaded.columns.render(row)), row)
-    rows = [_Labelled(row.text, row.label, originals[normalise_text(row.text)]) for row in fresh]
+    rows = [_TableRow(row.text, row.label, originals[normalise_text(row.text)]) for row in fresh]
     return instruction, table.columns, rows, (*loaded.notes, *left_out)
 
 
@@ -174,7 +174,7 @@ def _label_errors(
 
 
 def _suspect(
-    row: _Labelled, prediction: Prediction, label_error: tuple[str, float] | None
+    row: _TableRow, prediction: Prediction, label_error: tuple[str, float] | None
 ) -> tuple[_Rank, Suspect] | None:
     """The rank of a row and the row as a suspect, or `None` if there is no reason to suspect it."""
     text, label, cells = row

@@ -94,7 +94,7 @@ def bad_answer(message: str, usage: Usage = Usage(), *, lasting: bool = False) -
 
 def refusal(status: int, body: Any, raw: str, wait: float | None = None) -> RefusedError | EndpointError:
     """The error for an error status, or for an error body under HTTP 200; `EndpointError` if every call would fail."""
-    detail = error_message(body) or one_line(raw)
+    detail = error_message(body) or plain_line(raw)
     status = effective_status(status, body, detail)
     message = f"HTTP {status}: {detail}" if detail else f"HTTP {status}"
     full_text = "; ".join([*_messages(body), *_error_codes(body)]) or raw
@@ -143,7 +143,7 @@ def _error_codes(body: Any) -> Iterable[str]:
 
 def error_message(body: Any) -> str:
     """The message in an error body of any shape: `error.message`, FastAPI's `detail`, a list of either, or a string."""
-    return one_line("; ".join(dict.fromkeys(_messages(body))))
+    return plain_line("; ".join(dict.fromkeys(_messages(body))))
 
 
 def _messages(value: Any, depth: int = DEPTH) -> Iterable[str]:
@@ -161,7 +161,7 @@ def _messages(value: Any, depth: int = DEPTH) -> Iterable[str]:
         yield from _messages(value.get("metadata"), depth - 1)  # OpenRouter: the provider's own message
 
 
-def one_line(text: str) -> str:
+def plain_line(text: str) -> str:
     """The text on one line, without markup and control characters, truncated to `SHOWN` characters."""
     title = re.search(r"<title>(.*?)</title>", text, re.IGNORECASE | re.DOTALL)
     text = html.unescape(re.sub(r"<[^>]*>", " ", title[1] if title else text))

@@ -30,7 +30,7 @@ from promptmii.models.http.refusals import (
     bad_answer,
     effective_status,
     error_message,
-    one_line,
+    plain_line,
     refusal,
     retry_after,
 )
@@ -226,7 +226,7 @@ class Server:
             raise self._error(response, body, text)
         if body is None and text.lstrip().startswith("<"):
             fix = "Is that the address of its API?" if "/v1" in self._base else NO_V1
-            raise _wrong_address(f"{self.url} answers with a web page, not JSON: {one_line(text)}. {fix}")
+            raise _wrong_address(f"{self.url} answers with a web page, not JSON: {plain_line(text)}. {fix}")
         if body is None:
             raise bad_answer(f"not JSON in UTF-8: {text[:80]!r}")
         return body
@@ -240,10 +240,10 @@ class Server:
 
     def _error(self, response: httpx.Response, body: Any, text: str) -> RefusedError | EndpointError:
         if response.is_redirect:
-            target = self._masked(one_line(response.headers.get("location", "nowhere")))
+            target = self._masked(plain_line(response.headers.get("location", "nowhere")))
             fix = "Redirects are not followed; if you trust that address, give it with --base-url."
             return _wrong_address(f"{self.url} redirects to {target}. {fix}", None)
-        message = error_message(body) or one_line(text)
+        message = error_message(body) or plain_line(text)
         status = effective_status(response.status_code, body, message)
         if status in (404, 405):
             right_path = "/v1" in self._base or re.search("model|deployment", message, re.IGNORECASE)
@@ -277,15 +277,12 @@ def _client(url: str, config: HttpConfig, verify: ssl.SSLContext | bool) -> http
     except (ValueError, ImportError, httpx.InvalidURL) as error:
         proxies = [name for name in os.environ if name.casefold() in ("all_proxy", "http_proxy", "https_proxy")]
         source = ", ".join(proxies) or "the proxy settings"
-        hint = " Or correct NO_PROXY: it takes hosts, but no IPv6 networks." if _is_set("no_proxy") else ""
+        exceptions = any(name.casefold() == "no_proxy" and value for name, value in os.environ.items())
+        hint = " Or correct NO_PROXY: it takes hosts, but no IPv6 networks." if exceptions else ""
         raise EndpointError(
             f"The proxy in {source} cannot be used. Unset it, or give http://host:port; for socks5://host:port install "
             f"SOCKS support with: pip install 'httpx[socks]'.{hint}"
         ) from error
-
-
-def _is_set(variable: str) -> bool:
-    return any(name.casefold() == variable and value for name, value in os.environ.items())
 
 
 def _proxy_variable(url: str) -> str | None:

@@ -22,7 +22,7 @@ from promptmii.models import weights_of
 from promptmii.models.base import Chat, Choice, Completion, Failure, LanguageModel, ModelCard, Sampling
 from promptmii.models.hf import quiet
 from promptmii.progress import QUIET, Progress
-from promptmii.prompts import FRAME_SLOTS, Template, frame_prompt
+from promptmii.prompts import frame_prompt, frame_template
 from promptmii.schema import Settings
 from promptmii.train.paper import PAPER, RELEASE, SAVE_EVERY, TRL, VALIDATE_EVERY, authors_style
 from promptmii.train.rl.memory import Term, memory_terms
@@ -185,7 +185,7 @@ class _TokenCounter(LanguageModel):
 
 def _frame_tokens(visits: Sequence[Visit], writer: Writer) -> float:
     """Tokens of a follower's prompt without the instruction."""
-    frame = Template(writer.style.frame, FRAME_SLOTS)
+    frame = frame_template(writer.style.frame)
     prompts = [
         frame_prompt(frame, "", visit.episode.support.labels, row.text)
         for visit in visits

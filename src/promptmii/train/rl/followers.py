@@ -80,8 +80,7 @@ def open_followers(
             slots = SharedSlots(store or TCPStore(main_host, port, wait_for_workers=False), endpoint.concurrency)
             if endpoint.max_cost:
                 endpoint = endpoint.model_copy(update={"max_cost": endpoint.max_cost / state.num_processes})
-        limit = endpoint.limit()
-        models = [for_threads(endpoint.load(name, limit=limit, slots=slots)) for name in reward.followers]
+        models = [for_threads(model) for model in map(endpoint.loader(slots=slots), reward.followers)]
         for model in models:
             stack.enter_context(closing(model))
         yield [Follower(model, reward.mode, reward.calibration) for model in models]

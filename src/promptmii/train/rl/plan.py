@@ -112,17 +112,17 @@ class GrpoPlan:
 
     @property
     def per_update(self) -> int:
-        """See `Batches`."""
+        """Prompts per optimiser step."""
         return self.settings.prompts_per_update or self.settings.prompts
 
     @property
     def steps_per_rollout(self) -> int:
-        """See `Batches`."""
+        """Optimiser steps per rollout."""
         return self.settings.prompts // self.per_update * int(self.options["num_iterations"])
 
     @property
     def accumulation(self) -> int:
-        """See `Batches`."""
+        """Forward passes per optimiser step."""
         at_once = int(self.options["per_device_train_batch_size"]) * self.settings.plan.processes
         return self.per_update * int(self.options["num_generations"]) // at_once
 

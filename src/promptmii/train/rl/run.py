@@ -137,7 +137,7 @@ def _trainer(
     reward_function = RewardFunction(reward, visits, policy, run)
     trainer = PolicyTrainer(policy, reward_function, VisitDataset(visits, batches.visits), args=config)
     watch = Watch(
-        trainer, batches.steps_per_rollout, settings, writer, policy, followers, validation_cases, best, run, progress
+        trainer, batches.steps_per_rollout, settings, writer, followers, validation_cases, best, run, progress
     )
     trainer.add_callback(watch)
     trainer.add_callback(Safeguards(policy, "trl.learning_rate or trl.max_grad_norm"))

@@ -1,8 +1,8 @@
 """The trainer callback that logs curves, validates, saves the best weights and stops early."""
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any
 
@@ -11,20 +11,20 @@ import torch
 from accelerate.utils import gather_object
 from transformers import TrainerCallback
 
+from promptmii.errors import UnsupportedError
 from promptmii.follower import Follower
 from promptmii.inducers.writing import Writer
-from promptmii.models.base import ModelCard
+from promptmii.models.base import ModelCard, Sampling
+from promptmii.models.batching import Tokens
 from promptmii.models.hf.engines import engine_for
-from promptmii.models.local import LocalModel
+from promptmii.models.local import Engine, Likelihoods, LocalModel
 from promptmii.progress import Progress
 from promptmii.train.loop import Best
 from promptmii.train.rl.likelihoods import Drift
-from promptmii.train.rl.shared_engine import SharedEngine, Write
 from promptmii.train.rl.trainer import PolicyTrainer, whole_weights
 from promptmii.train.run_folder import VALIDATION, RunFolder
 from promptmii.train.settings import TrainSettings
 from promptmii.train.validation import Case, Outcome, judge, summary, write
-from promptmii.tuning import TrainableModel
 
 NAMES = {
     "reward": "train/reward",
@@ -38,6 +38,8 @@ NAMES = {
 """Maps TRL's metric names to curve names. Other names stay the same."""
 DROPPED = ("epoch", "step_time", "num_tokens")
 """TRL's metrics that the curves omit."""
+Write = Callable[[Sequence[Tokens], Sequence[int], Sampling, Tokens], list[list[int]]]
+"""The signature of `Engine.write` without `against`."""
 
 
 @dataclass(eq=False)
@@ -50,7 +52,6 @@ class Watch(TrainerCallback):
     settings: TrainSettings
     writer: Writer
     """Renders the generator's prompts. Validation replaces its model with the current policy."""
-    policy: TrainableModel
     followers: Sequence[Follower]
     cases: Sequence[Case]
     best: Best
@@ -135,7 +136,7 @@ class Watch(TrainerCallback):
         was_training = model.training
         model.eval()
         with self._current_policy(step) as policy:
-            written = write(self.writer.with_model(policy), self.cases)
+            written = write(replace(self.writer, model=policy), self.cases)
         sharded = trainer.is_deepspeed_enabled
         drift = {} if sharded else self._drift.measure(trainer.bare, trainer.rollout, trainer.temperature)
         model.train(was_training)
@@ -166,12 +167,12 @@ class Watch(TrainerCallback):
     @contextmanager
     def _current_policy(self, step: int) -> Generator[LocalModel]:
         """The current policy, run by all processes together: in vLLM, or as the bare model with all its weights."""
-        trainer, policy, accelerator = self.trainer, self.policy, self.trainer.accelerator
+        trainer, policy, accelerator = self.trainer, self.best.policy, self.trainer.accelerator
 
         def shared(local_write: Write) -> LocalModel:
             length = int(policy.model.config.get_text_config().max_position_embeddings)
             card = ModelCard(policy.reference, f"step-{step}", length, gives_scores=False)
-            engine = SharedEngine(local_write, accelerator.process_index, accelerator.num_processes)
+            engine = _SharedEngine(local_write, accelerator.process_index, accelerator.num_processes)
             return LocalModel(card, policy.form, engine)
 
         if trainer.use_vllm:
@@ -189,6 +190,35 @@ class Watch(TrainerCallback):
         weights: Any = trainer.accelerator.get_state_dict(trainer.model_wrapped) if sharded else None
         if self.folder:
             self.best.save(step, measured, weights)
+
+
+@dataclass(frozen=True)
+class _SharedEngine(Engine):
+    """An `Engine` that writes its own share of the rows and gathers the rest from the other processes.
+
+    It takes any number of rows and processes. Each process writes the same number of rows, because an engine that
+    spans processes needs them to run in step.
+    """
+
+    local_write: Write
+    process: int
+    processes: int
+
+    def write(
+        self, prompts: Sequence[Tokens], rows: Sequence[int], sampling: Sampling, ends: Tokens, against: Tokens = ()
+    ) -> list[list[int]]:
+        del against  # unused, because the model's card says that it has no contrasts
+        size = -(-len(rows) // self.processes)
+        own = list(rows[self.process * size : (self.process + 1) * size])
+        own += list(rows[:1]) * (size - len(own))  # padding, dropped below
+        used = sorted(set(own))
+        written = self.local_write([prompts[row] for row in used], [used.index(row) for row in own], sampling, ends)
+        gathered: list[list[int]] = gather_object(written)
+        return gathered[: len(rows)]
+
+    def score(self, prompts: Sequence[Tokens], options: Sequence[Tokens], end: int) -> list[Likelihoods]:
+        del prompts, options, end
+        raise UnsupportedError("A writer that several processes share gives no likelihoods.")
 
 
 def _memory_gib(device: torch.device) -> float:

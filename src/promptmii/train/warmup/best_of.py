@@ -53,9 +53,9 @@ def best_of(
             reward_settings.followers, reward_settings.serve, settings.endpoint, folder / "servers", progress
         )
         endpoint = stack.enter_context(serving)
-        limit = endpoint.limit()
+        load = endpoint.loader()
         models = {
-            name: stack.enter_context(closing(endpoint.load(name, limit=limit)))
+            name: stack.enter_context(closing(load(name)))
             for name in dict.fromkeys((settings.model, *reward_settings.followers))
         }
         writer = Writer(models[settings.model], style, settings.budget)
