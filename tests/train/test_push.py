@@ -108,8 +108,8 @@ def test_scores_name_no_address_and_no_folder_and_keep_styles_apart(tmp_path: Pa
     ):
         records.write_text(records.read_text().replace('"follower":"smol"', f'"follower":"{follower}"'))
         results = measured(best, run)
-        assert {result.setup.follower for result in results} == {public}
-        assert {result.setup.method for result in results} == {"mii#contrast", "mii"}
+        assert {result.setting.follower for result in results} == {public}
+        assert {result.setting.method for result in results} == {"mii#contrast", "mii"}
         records.write_text(records.read_text().replace(f'"follower":"{follower}"', '"follower":"smol"'))
 
 
