@@ -1,5 +1,6 @@
 """Two engines for transformers models: packed rows if the model's attention allows them, else plain passes."""
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -59,7 +60,6 @@ class _TorchEngine(Engine):
     def __init__(self, model: Any, limits: Sizes) -> None:
         self._model = model
         self._sizes = limits
-        self._prefixes = Prefixes(model)
 
     @torch.inference_mode()
     def score(self, prompts: Sequence[Tokens], options: Sequence[Tokens], end: int) -> list[Likelihoods]:
@@ -71,13 +71,13 @@ class _TorchEngine(Engine):
     ) -> list[list[int]]:
         return self._within_memory(partial(self._write, prompts, rows, sampling, ends, against))
 
-    def _score(self, prompts: Sequence[Tokens], options: Sequence[Tokens], end: int) -> list[Likelihoods]:
-        raise NotImplementedError
+    @abstractmethod
+    def _score(self, prompts: Sequence[Tokens], options: Sequence[Tokens], end: int) -> list[Likelihoods]: ...
 
+    @abstractmethod
     def _write(
         self, prompts: Sequence[Tokens], rows: Sequence[int], sampling: Sampling, ends: Tokens, against: Tokens
-    ) -> list[list[int]]:
-        raise NotImplementedError
+    ) -> list[list[int]]: ...
 
     def _within_memory(self, compute: Callable[[], Result]) -> Result:
         """`compute`, repeated with half the limits as long as the memory is too small. Raises `ModelError`."""
@@ -91,9 +91,11 @@ class _TorchEngine(Engine):
                         "programs that use it, load fewer models, or add @cpu to the model's name: hf:qwen@cpu."
                     ) from error
             # Not in the handler, where the error keeps the tensors of the failed attempt.
-            self._sizes = self._sizes.halved()
-            self._prefixes = Prefixes(self._model)
+            self._shrink()
             torch.cuda.empty_cache()
+
+    def _shrink(self) -> None:
+        self._sizes = self._sizes.halved()
 
 
 class PackedEngine(_TorchEngine):
@@ -107,6 +109,11 @@ class PackedEngine(_TorchEngine):
         key_heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
         self._token_bytes = 2 * text.num_hidden_layers * key_heads * width * model.dtype.itemsize
         """Memory of a token's keys and values."""
+        self._prefixes = Prefixes(model)
+
+    def _shrink(self) -> None:
+        super()._shrink()
+        self._prefixes = Prefixes(self._model)
 
     def _score(self, prompts: Sequence[Tokens], options: Sequence[Tokens], end: int) -> list[Likelihoods]:
         trie = Trie.build(options, end)
