@@ -7,17 +7,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import uvicorn
-from tests.ui.toy import Models
 
 from promptmii.models.embedded import EMBEDDED, Embedded
 from promptmii.ui.app import listening_socket, make_app
+from promptmii.workbench.followers import LoadModel
 
 TOKEN = "a-token-for-tests"
 
 
 @contextmanager
 def serving(
-    home: Path, models: Models, runs: Path = Path("no-runs"), installable: Mapping[str, Embedded] = EMBEDDED
+    home: Path, models: LoadModel, runs: Path = Path("no-runs"), installable: Mapping[str, Embedded] = EMBEDDED
 ) -> Iterator[str]:
     """Serve within the context, and yield the address without the token."""
     bound = listening_socket(0)
