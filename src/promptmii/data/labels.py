@@ -121,17 +121,16 @@ def variant_notes(cells: Iterable[str], spelling: Spelling) -> tuple[str, ...]:
     merged: list[str] = []
     for label, variants in sorted(cells_by_label.items()):
         if len(variants | ({label} & spelling.known)) > 1:
-            others = [_distinguishable(cell, label) for cell in sorted(variants - {label})]
+            # With escapes where a cell would otherwise look like the label.
+            others = [
+                repr(cell) if one_line(cell) != label or cell.isascii() else ascii(cell)
+                for cell in sorted(variants - {label})
+            ]
             merged.append(f"{label!r} (also {listed(others, _EXAMPLES_PER_NOTE)})")
     if not merged:
         return ()
     rule = "labels that differ in case, spaces, Unicode form or invisible marks alone are one"
     return (f"{rule}: {listed(merged, _EXAMPLES_PER_NOTE)}",)
-
-
-def _distinguishable(cell: str, label: str) -> str:
-    """The cell in quotes, with escapes if it would otherwise look like the label."""
-    return repr(cell) if one_line(cell) != label or cell.isascii() else ascii(cell)
 
 
 def doubtful_notes(labels: Sequence[str]) -> tuple[str, ...]:
@@ -185,8 +184,9 @@ def _punctuation_notes(labels: Sequence[str]) -> tuple[str, ...]:
 def _combination_notes(labels: Sequence[str]) -> tuple[str, ...]:
     """A note that names labels which look like several other labels in one cell."""
     counts = Counter(labels)
-    keys = {label_key(_without_brackets(label)) for label in counts}
-    combinations = [label for label in counts if _is_combination(label, keys)]
+    parts = {label: list(map(_list_item_key, _LIST_SEPARATOR.split(label))) for label in counts}
+    keys = set(map(_list_item_key, counts))
+    combinations = [label for label, items in parts.items() if len(items) > 1 and keys.issuperset(items)]
     if not combinations:
         return ()
     n_rows = sum(counts[label] for label in combinations)
@@ -196,14 +196,9 @@ def _combination_notes(labels: Sequence[str]) -> tuple[str, ...]:
     )
 
 
-def _is_combination(label: str, keys: set[str]) -> bool:
-    parts = [label_key(_without_brackets(part)) for part in _LIST_SEPARATOR.split(label)]
-    return len(parts) > 1 and all(part in keys for part in parts)
-
-
-def _without_brackets(label: str) -> str:
-    """The label without the brackets and quotes of a list written as text, such as "['a', 'b']"."""
-    return label.strip(" []'\"")
+def _list_item_key(item: str) -> str:
+    """The key of a label without the brackets and quotes of a list written as text, such as "['a', 'b']"."""
+    return label_key(item.strip(" []'\""))
 
 
 def _examples(labels: Iterable[str]) -> str:
