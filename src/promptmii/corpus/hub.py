@@ -54,7 +54,7 @@ def _named(address: str, settings: ListSettings) -> Iterator[Entry]:
         return
     name = address.partition("@")[0]
     missing = Candidate(name=name, repository=repository, config=config or None, revision=commit)
-    yield missing.entry(reason).model_copy(update={"temporary": True})
+    yield missing.entry(reason, temporary=True)
 
 
 def _entries(info: Any, settings: ListSettings, only: str | None = None) -> Iterator[Entry]:

@@ -40,10 +40,10 @@ class Candidate(Frozen):
         """True for a single local file, which can be read without `datasets`."""
         return self.path is not None and self.config is None and Path(self.path).is_file()
 
-    def entry(self, reason: str | None) -> Entry:
+    def entry(self, reason: str | None, *, temporary: bool = False) -> Entry:
         """The journal entry of the first stage. A `reason` means that the dataset is dropped."""
-        detail = self.model_dump(mode="json")
-        return Entry(key=self.key, name=self.name, kept=reason is None, reason=reason or "", detail=detail)
+        reason, detail = reason or "", self.model_dump(mode="json")
+        return Entry(key=self.key, name=self.name, kept=not reason, reason=reason, temporary=temporary, detail=detail)
 
 
 def list_local(settings: ListSettings) -> Iterator[Entry]:
@@ -64,7 +64,7 @@ def distinct(entries: Iterable[Entry]) -> Iterator[Entry]:
         uses[entry.name] += 1
         if uses[entry.name] > 1:
             candidate = Candidate.model_validate(entry.detail | {"name": f"{entry.name}#{uses[entry.name]}"})
-            entry = candidate.entry(entry.reason or None)
+            entry = candidate.entry(entry.reason)
         yield entry
 
 
