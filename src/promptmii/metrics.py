@@ -129,7 +129,6 @@ class Difference:
         return self.p <= ALPHA
 
     def __str__(self) -> str:
-        """The difference in one line."""
         return f"macro-F1 {self.mean:+.3f} [{self.low:+.3f}, {self.high:+.3f}], p = {self.p:.3f}"
 
 

@@ -124,8 +124,6 @@ class _NameColumn(ProgressColumn):
 
 
 class _CountColumn(ProgressColumn):
-    """What `_counted` says."""
-
     def __init__(self, wide: bool) -> None:
         super().__init__(Column(no_wrap=True))
         self._wide = wide

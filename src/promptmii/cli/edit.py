@@ -15,8 +15,8 @@ from promptmii.cli.blocks import FollowerOptions, RowOptions, blocks
 from promptmii.cli.compare import show_comparison
 from promptmii.cli.group import app
 from promptmii.cli.options import Data, File, Force, Json, Output, destination
-from promptmii.cli.terminal import dump, out, say, shown_if_unsaved
-from promptmii.errors import ConfigError, PromptMIIError
+from promptmii.cli.terminal import dump, out, say
+from promptmii.errors import ConfigError, OutputError, PromptMIIError
 from promptmii.files import quoted
 
 if TYPE_CHECKING:
@@ -63,11 +63,14 @@ def edit(
             dump({"rows": [], "differences": {}, "disagreements": [], "notes": ["the text is unchanged"]})
         return
     after = with_text(before, text)
-    with shown_if_unsaved(lambda: say(f"The edited text, which could not be saved:\n{text}")):
+    try:
         if backup:
             write_text(backup, instruction.read_text("utf-8"), force=True)
             say(f"The old instruction is kept in {backup}.")
         after.save(path, force=force)
+    except OutputError:
+        say(f"The edited text, which could not be saved:\n{text}")
+        raise
     try:
         with answers.followers(quiet=json) as followers:
             comparison = compare({"after": after, "before": before}, table, followers, rows.columns)

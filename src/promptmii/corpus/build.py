@@ -56,8 +56,6 @@ _OPTION = re.compile(r"--(text|label)\b")
 
 @dataclass(frozen=True)
 class Built:
-    """The result of a build."""
-
     folder: Path
     stages: dict[Stage, list[Entry]]
     """The journal entries of each stage that ran."""

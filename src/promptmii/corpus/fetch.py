@@ -94,7 +94,6 @@ class Sample:
         """Number of rows rejected because the sample had `SAME_TEXT` rows with the same text."""
 
     def add(self, row: Row) -> None:
-        """Offer a row."""
         self.seen += 1
         key = _text_hash(row)
         rows = self._rows.get(key)

@@ -109,7 +109,6 @@ class SignedTexts:
 
 
 def sign_texts(tasks: Iterable[Task], similarity: float) -> SignedTexts:
-    """Sign and cluster the texts of all tasks."""
     signatures = [sign(())]
     telling: list[bool] = []
     sizes: list[int] = []

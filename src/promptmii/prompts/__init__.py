@@ -135,11 +135,9 @@ class Template:
         return next((layout for name, layout in _SLOT.findall(self.text) if name == slot), "")
 
     def format_text(self, text: str) -> str:
-        """A text in the layout of this template."""
         return _TEXT[self.layout("text")](text)
 
     def format_labels(self, labels: Sequence[str]) -> str:
-        """A label list in the layout of this template."""
         return _LABELS[self.layout("labels")](labels)
 
     @cached_property
