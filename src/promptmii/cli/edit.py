@@ -7,7 +7,7 @@ import subprocess
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -18,9 +18,6 @@ from promptmii.cli.options import Data, File, Force, Json, Output, destination
 from promptmii.cli.terminal import dump, out, say
 from promptmii.errors import ConfigError, OutputError, PromptMIIError
 from promptmii.files import quoted
-
-if TYPE_CHECKING:
-    from promptmii.workbench import Extended
 
 EDITORS = ("sensible-editor", "nano", "vi", "notepad")
 """Tried in this order if neither VISUAL nor EDITOR is set."""
@@ -158,13 +155,9 @@ def extend(
         old_labels = asdict(extended.old_labels) if extended.old_labels else None
         dump({"new_labels": extended.new_labels, "old_labels": old_labels} | extended.comparison.as_json())
     else:
-        _show_extended(extended)
+        for line in extended.instruction.text.splitlines()[-len(extended.new_labels) :]:
+            out.write_line(f"+ {line}", "green")
+        show_comparison(extended.comparison)
+        if extended.old_labels:
+            out.write_line(f"On rows of the old labels: {extended.old_labels}.")
         out.write_line(f"Saved to {path}.")
-
-
-def _show_extended(extended: "Extended") -> None:
-    for line in extended.instruction.text.splitlines()[-len(extended.new_labels) :]:
-        out.write_line(f"+ {line}", "green")
-    show_comparison(extended.comparison)
-    if extended.old_labels:
-        out.write_line(f"On rows of the old labels: {extended.old_labels}.")
