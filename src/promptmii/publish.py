@@ -15,7 +15,7 @@ from statistics import fmean
 from typing import Any, Literal, NamedTuple
 
 from promptmii.data.nameless import is_nameless
-from promptmii.errors import ArtefactError, EndpointError, MissingDependencyError, counted, first_line, listed
+from promptmii.errors import ArtefactError, EndpointError, counted, first_line, listed, required_by
 from promptmii.files import private_folder, write_text
 from promptmii.markup import markdown_table
 from promptmii.models.embedded import EMBEDDED
@@ -217,10 +217,8 @@ def _write_results(folder: Path, setting: Setting, results: Sequence[Result]) ->
 
 def _require_hub() -> None:
     """Raise `MissingDependencyError` if the hub's package is missing."""
-    try:
+    with required_by("Uploading", "hub"):
         import_module("huggingface_hub")
-    except ImportError as error:
-        raise MissingDependencyError("Uploading", "hub") from error
 
 
 def _hub_errors() -> tuple[type[Exception], ...]:

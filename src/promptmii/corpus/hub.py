@@ -9,7 +9,7 @@ from promptmii.corpus.journal import Entry
 from promptmii.corpus.listing import Candidate, configurations, licence_and_languages, rejection
 from promptmii.corpus.settings import ListSettings
 from promptmii.data.columnar import hub_parts
-from promptmii.errors import EndpointError, MissingDependencyError, first_line
+from promptmii.errors import EndpointError, first_line, required_by
 from promptmii.models.http.refusals import retry_after
 
 Result = TypeVar("Result")
@@ -38,10 +38,8 @@ def list_hub(settings: ListSettings, listed: Collection[str]) -> Iterator[Entry]
 
 
 def _api() -> Any:
-    try:
+    with required_by("--hub", "corpus"):
         from huggingface_hub import HfApi
-    except ImportError as error:
-        raise MissingDependencyError("--hub", "corpus") from error
     return HfApi()
 
 

@@ -11,7 +11,7 @@ from promptmii.corpus.settings import ListSettings
 from promptmii.data.decoding import path_name
 from promptmii.data.readers import SUFFIXES
 from promptmii.data.sources import is_data_file, is_hidden, read_index, task_name
-from promptmii.errors import DataError, MissingDependencyError
+from promptmii.errors import DataError, required_by
 from promptmii.schema import Frozen
 from promptmii.task import content_key
 
@@ -130,10 +130,8 @@ def _dataset_folder(path: Path) -> Iterator[Candidate]:
 
 def _read_card(path: Path) -> Any:
     """The metadata of a card, or {} if it is missing or broken. The next stage reports a broken card."""
-    try:
+    with required_by("Folders of datasets", "corpus"):
         import yaml
-    except ImportError as error:
-        raise MissingDependencyError("Folders of datasets", "corpus") from error
     try:
         text = path.read_text("utf-8")
         return yaml.safe_load(text.split("---", 2)[1]) if text.startswith("---") else {}

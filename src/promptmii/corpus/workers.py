@@ -36,6 +36,7 @@ from promptmii.errors import (
     OutputError,
     PromptMIIError,
     first_line,
+    required_by,
 )
 from promptmii.files import atomic_file, refuse_full_disk
 from promptmii.ray_cluster import RayActors, unwrapped
@@ -205,12 +206,10 @@ def _exit_with(parent: int) -> None:
 def _prepare(on_wait: Wait) -> None:
     """Import the libraries, and make `huggingface_hub` report the waits that the hub asks for."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    try:
+    with required_by("Folders and repositories of datasets", "corpus"):
         import datasets
         import huggingface_hub
         from huggingface_hub.utils import logging
-    except ImportError as error:
-        raise MissingDependencyError("Folders and repositories of datasets", "corpus") from error
     import datasets.config
 
     datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False
