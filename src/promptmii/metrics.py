@@ -25,19 +25,16 @@ def macro_f1(gold: Sequence[str], predicted: Sequence[str | None]) -> float:
     return float(_macro_f1(_Counts.of(gold, predicted).summed(np.ones((1, len(gold)))))[0])
 
 
-CHARACTERS_READ = 100
-"""Characters of an answer that the authors' reward reads."""
-
-
 def released_f1(gold: Sequence[str], answers: Sequence[str], labels: Sequence[str]) -> float:
     """Macro-F1 as in the authors' reward and library (`prompt_gen_batch_sglang_v4_fast_f1.py: compute_f1_score`).
 
-    An answer or gold label that matches no label counts as the first one. So an empty answer scores like the first
-    label, and the order of the labels matters. The mean is over the labels in gold or in the answers.
+    Only 100 characters of an answer are read. An answer or gold label that matches no label counts as the first one. So
+    an empty answer scores like the first label, and the order of the labels matters. The mean is over the labels in
+    gold or in the answers.
     """
     codes = {label.lower().strip(): code for code, label in enumerate(labels)}
     gold_codes = [codes.get(label.lower().strip(), 0) for label in gold]
-    return f1_over_union(gold_codes, [codes.get(answer[:CHARACTERS_READ].lower().strip(), 0) for answer in answers])
+    return f1_over_union(gold_codes, [codes.get(answer[:100].lower().strip(), 0) for answer in answers])
 
 
 def f1_over_union(gold: Sequence[Hashable], predicted: Sequence[Hashable]) -> float:

@@ -73,7 +73,9 @@ def push_weights(
             f"{folder} holds no weights; expected a folder with .safetensors files, such as runs/mine/best."
         )
     results = measured(folder, evaluation) if evaluation else []
-    base = _base(folder)
+    base = base_of_adapter(folder)  # `None` for full weights
+    if base and base.split("+")[0] not in EMBEDDED and not base.startswith("hf:"):
+        base = f"hf:{base}"
     _describe(folder, repository, _hub_model(base), licence, results)
     for setting in {result.setting for result in results}:
         _write_results(folder, setting, [result for result in results if result.setting == setting])
@@ -130,12 +132,6 @@ def _public(reference: str) -> str:
 def _without_folder(part: str) -> str:
     path = part.removeprefix("hf:").removeprefix("gguf:")
     return part.removesuffix(path) + Path(path).name if Path(path).is_absolute() else part
-
-
-def _base(folder: Path) -> str | None:
-    """Reference of an adapter's base model, or `None` for full weights. Raises `UnknownModelError`."""
-    base = base_of_adapter(folder)
-    return f"hf:{base}" if base and base.split("+")[0] not in EMBEDDED and not base.startswith("hf:") else base
 
 
 class _Origin(NamedTuple):

@@ -5,7 +5,7 @@ import math
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import takewhile
@@ -157,17 +157,16 @@ def _outer_row_notes(labels: Sequence[str]) -> tuple[str, ...]:
     )
 
 
-def _placeholder_notes(labels: Sequence[str]) -> tuple[str, ...]:
+def _placeholder_notes(labels: Sequence[str]) -> Iterator[str]:
     counts = Counter(label for label in labels if label.casefold() in _PLACEHOLDERS)
-    if not counts:
-        return ()
-    return (
-        f"{counted(counts.total(), 'row')} with {_examples(counts)} as the label. If that means "
-        "a missing one, give the others with --labels",
-    )
+    if counts:
+        yield (
+            f"{counted(counts.total(), 'row')} with {_examples(counts)} as the label. If that means "
+            "a missing one, give the others with --labels"
+        )
 
 
-def _punctuation_notes(labels: Sequence[str]) -> tuple[str, ...]:
+def _punctuation_notes(labels: Sequence[str]) -> Iterator[str]:
     """A note that names labels which differ in punctuation, accents or the form of a number alone."""
     groups: dict[str, list[str]] = defaultdict(list)
     for label in sorted(set(labels)):
@@ -175,25 +174,23 @@ def _punctuation_notes(labels: Sequence[str]) -> tuple[str, ...]:
         key = _ACCENTS.sub("", unicodedata.normalize("NFD", _LEADING_ZEROS.sub("", key.strip(_OUTER_PUNCTUATION))))
         groups[_BOOLEANS.get(key, key)].append(label)
     similar = [" and ".join(map(repr, group)) for key, group in groups.items() if key and len(group) > 1]
-    if not similar:
-        return ()
-    rule = "labels that differ in punctuation, accents or the form of a number alone are taken as different"
-    return (f"{rule}: {listed(similar, _EXAMPLES_PER_NOTE)}",)
+    if similar:
+        rule = "labels that differ in punctuation, accents or the form of a number alone are taken as different"
+        yield f"{rule}: {listed(similar, _EXAMPLES_PER_NOTE)}"
 
 
-def _combination_notes(labels: Sequence[str]) -> tuple[str, ...]:
+def _combination_notes(labels: Sequence[str]) -> Iterator[str]:
     """A note that names labels which look like several other labels in one cell."""
     counts = Counter(labels)
     parts = {label: list(map(_list_item_key, _LIST_SEPARATOR.split(label))) for label in counts}
     keys = set(map(_list_item_key, counts))
     combinations = [label for label, items in parts.items() if len(items) > 1 and keys.issuperset(items)]
-    if not combinations:
-        return ()
-    n_rows = sum(counts[label] for label in combinations)
-    return (
-        f"{counted(n_rows, 'row')} with what looks like several labels ({_examples(combinations)}). Each is taken as "
-        "a label of its own; to drop these rows, give the single labels with --labels",
-    )
+    if combinations:
+        n_rows = sum(counts[label] for label in combinations)
+        yield (
+            f"{counted(n_rows, 'row')} with what looks like several labels ({_examples(combinations)}). Each is taken "
+            "as a label of its own; to drop these rows, give the single labels with --labels"
+        )
 
 
 def _list_item_key(item: str) -> str:
