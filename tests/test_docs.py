@@ -79,7 +79,7 @@ def test_extras_in_docs_and_messages_exist() -> None:
     for page in sources:
         text = page.read_text(encoding="utf-8")
         named = [name for group in re.findall(r"promptmii\[([a-z,]+)\]", text) for name in group.split(",")]
-        named += re.findall(r'MissingDependencyError\("[^"]+", "(\w+)"\)', text)
+        named += re.findall(r'(?:MissingDependencyError|required_by)\("[^"]+", "(\w+)"\)', text)
         assert set(named) <= set(extras), page
 
 

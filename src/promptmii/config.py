@@ -78,7 +78,6 @@ class Endpoint(Settings):
         return None if self.max_cost is None else SpendingLimit(self.max_cost)
 
     def price(self, reference: str) -> Price | None:
-        """The price of a model, if it is known."""
         return self.prices.get(reference, self.prices.get("*"))
 
     def load(

@@ -76,6 +76,7 @@ _AFFIRMING = re.compile(
     r"|(?:no|none|nothing|no\s+one)\s+(?:but|other\s+than|less\s+than))\b",
     re.IGNORECASE,
 )
+"""A negation that affirms: "without a doubt", "nothing but spam"."""
 _ANSWERS_NO = re.compile(r"\W*(?:no|nope|nein|nee|nej|нет|לא|لا)\W*", re.IGNORECASE)
 _ANSWERS_YES = re.compile(
     r"\W*(?:yes|yep|yeah|indeed|correct|right|sure|absolutely|certainly|definitely|i\s+(?:think|believe)\s+so"
@@ -90,6 +91,7 @@ _RETRACTS = re.compile(
     r"(?:revised|corrected|updated)\s+(?:answer|label|classification|category))",
     re.IGNORECASE,
 )
+"""Begins a correction of what was said before: "Wait, no", "Actually", "on second thought"."""
 PARTICLE = re.compile(
     r"\W*(?:not|nor|neither|cannot|without|nicht|kein|geen|niet|ne|pas|ni|sin|sans|не|ни|без|[不非没無无未])\W*",
     re.IGNORECASE,
@@ -103,6 +105,7 @@ DETERMINER = re.compile(
 _ARTICLE = re.compile(
     r"[ \t]+(?!(?:is|was|would|fits|seems|applies|matches|describes|because|since|as|for|with|and|or|but|not)\b)[a-z]"
 )
+"""The text after an "A" or "I" that may be an article or a pronoun: "A text"; but not "A because"."""
 _ENDS = " .,;:!?'\""
 _ONLY_FILLERS = re.compile(rf"(?:\W|\b(?:{_FILLERS})\b)*", re.IGNORECASE)
 _BORDER = re.compile(
@@ -114,10 +117,12 @@ _BORDER = re.compile(
     r"|(?<=\ue000)\s+as\s+(?=(?:it|there|the|this)\b))",
     re.IGNORECASE,
 )
+"""Ends a clause: a line break, punctuation, a conjunction, or the place before "instead of"."""
 _FIELD = re.compile(r"\W*(?:\w+\s+){0,2}\w+[*_\"'`]*\s*[:=][^\w\ue000]*[\w\ue000]")
 _NEW_FIELD = re.compile(
     r"\W*(?!second|alternative|confidence)(?:\w+\s+){0,2}\w+[*_\"'`]*\s*[:=][^\w\ue000]*\ue000", re.IGNORECASE
 )
+"""`_FIELD` is a line such as "Sarcasm: none"; `_NEW_FIELD` one that gives a label, such as "Label: spam"."""
 _COORDINATOR = r"(?:or|and|nor|und|oder|et|ou|y|o|e|или|и|或|和|または|と|또는|와|과)"
 _CONTINUES = re.compile(rf"\W*{_COORDINATOR}\b", re.IGNORECASE)
 _SIDE_BY_SIDE = re.compile(rf"[^\w\ue000]*(?:{_COORDINATOR}\b)?[^\w\ue000]*", re.IGNORECASE)

@@ -29,8 +29,6 @@ PATIENCE = 10.0
 
 @dataclass(frozen=True)
 class Check:
-    """The outcome of one check."""
-
     name: str
     ok: bool
     finding: str
@@ -39,8 +37,6 @@ class Check:
 
 @dataclass(frozen=True)
 class Report:
-    """The checks of a model."""
-
     reference: str
     checks: tuple[Check, ...]
 

@@ -19,7 +19,8 @@ error: one bad answer in two hundred must neither end a run nor count as an answ
 """
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import ClassVar
 
@@ -117,6 +118,15 @@ class MissingDependencyError(PromptMIIError, ImportError):
     def __reduce__(self) -> tuple[type, tuple[str, str, str]]:
         """Unpickle with all three arguments; the default would call `__init__` with only the message."""
         return type(self), self._arguments
+
+
+@contextmanager
+def required_by(feature: str, extra: str) -> Generator[None]:
+    """Within the context, a failed import becomes a `MissingDependencyError`."""
+    try:
+        yield
+    except ImportError as error:
+        raise MissingDependencyError(feature, extra) from error
 
 
 def nearest(unknown: str, known: Iterable[str]) -> str:

@@ -27,7 +27,7 @@ from promptmii.data import sample
 from promptmii.data.labels import label_text
 from promptmii.errors import ConfigError, DataError, EndpointError, ScoreRefusedError, UnsupportedError, nearest
 from promptmii.follower import Follower, Prediction, resolve_calibration
-from promptmii.inducers import InContext, Inducer, Naive
+from promptmii.inducers import InContext, Naive
 from promptmii.instruction import Mode
 from promptmii.models import WRITER, default_follower, load_model
 from promptmii.models.base import LanguageModel
@@ -51,10 +51,6 @@ def _model(model: object) -> LanguageModel:
     if isinstance(model, LanguageModel):
         return model
     raise ConfigError(f"A model is given as {model!r}; expected a reference such as 'smol', or a LanguageModel object.")
-
-
-def _follower_for(generator: str | LanguageModel) -> str | LanguageModel:
-    return default_follower(split_style(generator)[0]) if isinstance(generator, str) else generator
 
 
 def _gives_probabilities(classifier: "PromptClassifier") -> bool:
@@ -134,17 +130,22 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
         if self.method == "mii":
             style_for(settings.generator)  # refuses a wrong style before a model is loaded
         classes, support = self._draw(self._texts(X, reset=True), y, settings)
-        follower_model = _follower_for(self.generator) if self.follower is None else self.follower
-        model = _model(follower_model)
+        named = self.generator if self.follower is None else self.follower
+        if self.follower is None and isinstance(named, str):
+            named = default_follower(split_style(named)[0])
+        model = _model(named)
         kind = resolve_calibration(settings.calibration, settings.mode, model.card)
         follower = Follower(model, settings.mode, kind, settings.shortlist)
-        inducer = self._inducer(settings, follower)
+        if self.method == "mii":
+            inducer = make_inducer(settings, _model(self.generator), follower)
+        else:
+            inducer = InContext(model) if self.method == "icl" else Naive()
         instruction = follower.prepare(inducer.induce(support, seed=settings.seed), support)
         self.instruction_ = instruction.with_provenance(version=VERSION)
         self.classes_ = classes
         self.support_ = support
         self._has_likelihoods = follower.gives_probabilities
-        self._made_with = (follower_model, follower.mode, follower.calibration)
+        self._made_with = (named, follower.mode, follower.calibration)
         self._follower = follower
         return self
 
@@ -164,13 +165,6 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
             )
         return classes, sample(Task("X", tuple(names), examples, ()), settings.n, settings.seed, query=0).support
 
-    def _inducer(self, settings: InduceSettings, follower: Follower) -> Inducer:
-        if self.method == "naive":
-            return Naive()
-        if self.method == "icl":
-            return InContext(follower.model)
-        return make_inducer(settings, _model(self.generator), follower)
-
     @property
     def follower_(self) -> Follower:
         """The follower of the last `fit`; loaded again after unpickling."""
@@ -185,7 +179,6 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
 
         Raises `EndpointError` if a call failed, `UnsupportedError` if an answer named no class.
         """
-        position = {label: i for i, label in enumerate(self._labels())}
         answers = self._answers(X)
         unparsed = [answer for answer in answers if answer.label is None]
         if unparsed:
@@ -195,6 +188,7 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
                 "Use mode='choose'; or score(), which counts them as misses; or "
                 "follower_.predict(instruction_, texts) for every answer."
             )
+        position = {label: i for i, label in enumerate(self.instruction_.labels)}  # in the order of `classes_`
         return self.classes_[[position[str(answer.label)] for answer in answers]]
 
     @available_if(_gives_probabilities)
@@ -203,7 +197,6 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
 
         Raises `EndpointError` if a call failed.
         """
-        self._labels()
         rows = [answer.probabilities for answer in self._answers(X)]
         if any(row is None for row in rows):
             raise UnsupportedError(
@@ -216,7 +209,7 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
 
         Raises `ScoreRefusedError` if a call failed, `ValueError` before any call if there is not a weight per text.
         """
-        self._labels()
+        check_is_fitted(self, "instruction_")
         texts = self._texts(X, reset=False)
         gold = _names(_targets(texts, y))
         if sample_weight is not None:
@@ -228,11 +221,6 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
             raise ScoreRefusedError(_failed(scored.predictions))
         hits = [label == true for label, true in zip(scored.labels, scored.gold, strict=True)]
         return float(np.average(hits, weights=sample_weight))
-
-    def _labels(self) -> tuple[str, ...]:
-        """The label names, in the order of `classes_`. Raises `NotFittedError`."""
-        check_is_fitted(self, "instruction_")
-        return self.instruction_.labels
 
     def _answers(self, X: Any) -> list[Prediction]:  # noqa: N803
         answers = self.follower_.predict(self.instruction_, self._texts(X, reset=False))

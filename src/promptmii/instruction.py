@@ -46,7 +46,6 @@ class Cost(Frozen):
 
     @classmethod
     def of(cls, usage: Usage, price: Price | None = None) -> "Cost":
-        """The cost of a model's usage."""
         return cls(**asdict(usage), money=price.of(usage) if price else None)
 
     def __add__(self, other: "Cost") -> "Cost":
@@ -98,7 +97,6 @@ class Shortlist(Frozen):
     """`text_key` of the instruction it was chosen for."""
 
     def __str__(self) -> str:
-        """The shortlist in one line."""
         return (
             f"a shortlist of {self.size} labels by {self.by}, recall {self.recall:.3f} on {counted(self.rows, 'row')}"
         )
@@ -127,7 +125,6 @@ class Measurement(Frozen):
     """`key` of the instruction that was measured; empty in files of format 1."""
 
     def __str__(self) -> str:
-        """The score in one line."""
         return f"macro-F1 {self.macro_f1:.3f} [{self.low:.3f}, {self.high:.3f}] on {counted(self.n, 'row')}"
 
 
@@ -262,15 +259,12 @@ class Instruction(Frozen):
         return self.with_provenance(support_rows=tuple(dict.fromkeys(hashes)))
 
     def noted(self, *notes: str) -> Self:
-        """A copy with more notes."""
         return self.with_provenance(notes=tuple(dict.fromkeys((*self.provenance.notes, *notes))))
 
     def without_notes(self, *notes: str) -> Self:
-        """A copy without these notes."""
         return self.with_provenance(notes=tuple(note for note in self.provenance.notes if note not in notes))
 
     def with_provenance(self, **changes: Any) -> Self:
-        """A copy with changes to its provenance."""
         return self.model_copy(update={"provenance": self.provenance.model_copy(update=changes)})
 
     def _without_stale(self) -> Self:

@@ -17,7 +17,7 @@ from pydantic import Field
 
 from promptmii import pipeline, table_formats, workbench
 from promptmii.config import Columns, InduceSettings
-from promptmii.errors import MissingDependencyError, OutputError, PromptMIIError
+from promptmii.errors import OutputError, PromptMIIError, required_by
 from promptmii.instruction import Instruction, Mode
 from promptmii.progress import Progress, Unit
 from promptmii.version import VERSION
@@ -49,10 +49,8 @@ def server(settings: InduceSettings, mode: Mode | None = None) -> "MCPServer[Any
     `mode` overrides the mode in which an instruction was measured. Raises `MissingDependencyError` if the package mcp
     is missing.
     """
-    try:
+    with required_by("promptmii mcp", "mcp"):
         from mcp.server import MCPServer
-    except ImportError as error:
-        raise MissingDependencyError("promptmii mcp", "mcp") from error
     tools = Tools(settings, mode)
     app = MCPServer[Any]("promptmii", instructions=GUIDE, version=VERSION, log_level="WARNING")
     for tool in (tools.induce, tools.score, tools.compare, tools.classify):

@@ -6,7 +6,7 @@ label, and a false positive for no other. Intervals and tests resample query row
 """
 
 from collections import Counter
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -25,19 +25,16 @@ def macro_f1(gold: Sequence[str], predicted: Sequence[str | None]) -> float:
     return float(_macro_f1(_Counts.of(gold, predicted).summed(np.ones((1, len(gold)))))[0])
 
 
-CHARACTERS_READ = 100
-"""Characters of an answer that the authors' reward reads."""
-
-
 def released_f1(gold: Sequence[str], answers: Sequence[str], labels: Sequence[str]) -> float:
     """Macro-F1 as in the authors' reward and library (`prompt_gen_batch_sglang_v4_fast_f1.py: compute_f1_score`).
 
-    An answer or gold label that matches no label counts as the first one. So an empty answer scores like the first
-    label, and the order of the labels matters. The mean is over the labels in gold or in the answers.
+    Only 100 characters of an answer are read. An answer or gold label that matches no label counts as the first one. So
+    an empty answer scores like the first label, and the order of the labels matters. The mean is over the labels in
+    gold or in the answers.
     """
     codes = {label.lower().strip(): code for code, label in enumerate(labels)}
     gold_codes = [codes.get(label.lower().strip(), 0) for label in gold]
-    return f1_over_union(gold_codes, [codes.get(answer[:CHARACTERS_READ].lower().strip(), 0) for answer in answers])
+    return f1_over_union(gold_codes, [codes.get(answer[:100].lower().strip(), 0) for answer in answers])
 
 
 def f1_over_union(gold: Sequence[Hashable], predicted: Sequence[Hashable]) -> float:
@@ -103,14 +100,12 @@ def confusion(gold: Sequence[str], predicted: Sequence[str | None], labels: Sequ
     return table.tolist()
 
 
-def interval(gold: Sequence[str], predicted: Sequence[str | None], *, seed: int = 0) -> tuple[float, float]:
+def interval(gold: Sequence[str], predicted: Sequence[str | None]) -> tuple[float, float]:
     """95 % percentile bootstrap interval of macro-F1 over the rows; of a single row, which says nothing, 0 to 1."""
     if len(gold) == 1:
         return 0.0, 1.0
     counts = _Counts.of(gold, predicted)
-    draws = np.concatenate([_macro_f1(counts.summed(weights)) for weights in _row_weights(len(gold), seed)])
-    low, high = np.quantile(draws, [0.025, 0.975])
-    return float(low), float(high)
+    return _bootstrap(lambda weights: _macro_f1(counts.summed(weights)), len(gold))
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,30 +126,21 @@ class Difference:
         return self.p <= ALPHA
 
     def __str__(self) -> str:
-        """The difference in one line."""
         return f"macro-F1 {self.mean:+.3f} [{self.low:+.3f}, {self.high:+.3f}], p = {self.p:.3f}"
 
 
 def paired_difference(gold: Sequence[str], a: Sequence[str | None], b: Sequence[str | None]) -> Difference:
     """Compare two methods on the same rows (Yeh 2000, approximate randomisation; bootstrap interval)."""
-    counts_a, counts_b = _Counts.of(gold, a), _Counts.of(gold, b)
-    draws = np.concatenate(
-        [
-            _macro_f1(counts_a.summed(weights)) - _macro_f1(counts_b.summed(weights))
-            for weights in _row_weights(len(gold))
-        ]
-    )
+    n, counts_a, counts_b = len(gold), _Counts.of(gold, a), _Counts.of(gold, b)
+    low, high = _bootstrap(lambda weights: _macro_f1(counts_a.summed(weights)) - _macro_f1(counts_b.summed(weights)), n)
     observed = macro_f1(gold, a) - macro_f1(gold, b)
-    low, high = np.quantile(draws, [0.025, 0.975])
-    null = np.concatenate(
-        [
-            _macro_f1(counts_a.summed(1 - swap) + counts_b.summed(swap))
-            - _macro_f1(counts_b.summed(1 - swap) + counts_a.summed(swap))
-            for swap in _swaps(len(gold))
-        ]
-    )
-    p = (1 + int((np.abs(null) >= abs(observed) - 1e-12).sum())) / (1 + RESAMPLES)
-    return Difference(observed, float(low), float(high), p)
+    random, as_extreme = np.random.default_rng(0), 0
+    for size in _block_sizes(n):
+        swap = random.integers(0, 2, size=(size, n)).astype(np.float64)
+        swapped_a = _macro_f1(counts_a.summed(1 - swap) + counts_b.summed(swap))
+        swapped_b = _macro_f1(counts_b.summed(1 - swap) + counts_a.summed(swap))
+        as_extreme += int((np.abs(swapped_a - swapped_b) >= abs(observed) - 1e-12).sum())
+    return Difference(observed, low, high, p=(1 + as_extreme) / (1 + RESAMPLES))
 
 
 def paired_differences(
@@ -210,18 +196,12 @@ def _macro_f1(sums: _Counts) -> Floats:
     return (f1 * present).sum(axis=1) / np.maximum(present.sum(axis=1), 1)
 
 
-def _row_weights(n: int, seed: int = 0) -> Iterator[Floats]:
-    """How often each row is drawn in each bootstrap resample, in blocks of shape (b, n)."""
-    random = np.random.default_rng(seed)
-    for size in _block_sizes(n):
-        yield random.multinomial(n, np.full(n, 1 / n), size=size).astype(np.float64)
-
-
-def _swaps(n: int) -> Iterator[Floats]:
-    """Whether each row is swapped (1 or 0) in each resample, in blocks of shape (b, n)."""
-    random = np.random.default_rng(0)
-    for size in _block_sizes(n):
-        yield random.integers(0, 2, size=(size, n)).astype(np.float64)
+def _bootstrap(score: Callable[[Floats], Floats], n: int) -> tuple[float, float]:
+    """95 % percentile interval of a score over n rows. `score` takes how often each is drawn, shape (b, n)."""
+    random, share = np.random.default_rng(0), np.full(n, 1 / n)
+    draws = [score(random.multinomial(n, share, size=size).astype(np.float64)) for size in _block_sizes(n)]
+    low, high = np.quantile(np.concatenate(draws), [0.025, 0.975])
+    return float(low), float(high)
 
 
 def _block_sizes(n: int) -> list[int]:

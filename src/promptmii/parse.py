@@ -177,7 +177,7 @@ class LabelParser:
         answer = (without_thought(answer) or "").strip()
         if answer in self.labels:
             return answer, Match.EXACT
-        text = self._clean(_unwrap(answer, lambda key: bool(self._equal(_clean(key)))))
+        text = self._clean_answer(_unwrap(answer, lambda key: bool(self._equal(_clean(key)))))
         if labels := self._equal(text):
             return _only(labels, Match.NORMALISED)
         own, *others = _NEXT_TEXT.split(text, maxsplit=1)
@@ -196,7 +196,7 @@ class LabelParser:
         """True if a field of the answer, such as "Label: other", holds none of the labels."""
         return any(not self._any.search(field[0]) for field in _OTHER_FIELD.finditer(text))
 
-    def _clean(self, text: str) -> str:
+    def _clean_answer(self, text: str) -> str:
         text = _clean(_FIELD_DASH.sub(self._dash, text.translate(_DASHES)))
         return _SPOKEN_SIGN.sub("-", text) if self._has_number else text
 

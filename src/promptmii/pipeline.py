@@ -187,7 +187,7 @@ class _OutputFile:
         self._force = force
         self._progress = progress
 
-    def __call__(self, instruction: Instruction) -> None:
+    def save(self, instruction: Instruction) -> None:
         """Save the instruction. Raises `OutputError`."""
         self._written = instruction
         if self.path is None:
@@ -237,15 +237,15 @@ class _Run:
         """The instruction of the inducer, measured beside those of the baselines if there are query rows."""
         loaded, episode = self.loaded, self.episode
         notes = (*loaded.notes, *loaded.split_notes, *self.drawn)
-        instruction = self._prepared(inducer, output_file)
-        output_file(instruction)
+        instruction = self._prepared(inducer, output_file.save)
+        output_file.save(instruction)
         if instruction.shortlist:
             notes = (*notes, f"compared for each text: {instruction.shortlist}")
         if not episode.query:
             return Induced(instruction, (), {}, None, notes, output_file.path, self.drawn)
         rows = [self._measured(self._prepared(baseline)) for baseline in baselines]
         own = self._measured(instruction)
-        output_file(own.instruction)
+        output_file.save(own.instruction)
         saving = _break_even([*rows, own], self.follower.model)
         found = differences([own, *rows])
         return Induced(own.instruction, (*rows, own), found, saving, notes, output_file.path, self.drawn)

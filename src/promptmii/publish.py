@@ -15,7 +15,7 @@ from statistics import fmean
 from typing import Any, Literal, NamedTuple
 
 from promptmii.data.nameless import is_nameless
-from promptmii.errors import ArtefactError, EndpointError, MissingDependencyError, counted, first_line, listed
+from promptmii.errors import ArtefactError, EndpointError, counted, first_line, listed, required_by
 from promptmii.files import private_folder, write_text
 from promptmii.markup import markdown_table
 from promptmii.models.embedded import EMBEDDED
@@ -73,7 +73,9 @@ def push_weights(
             f"{folder} holds no weights; expected a folder with .safetensors files, such as runs/mine/best."
         )
     results = measured(folder, evaluation) if evaluation else []
-    base = _base(folder)
+    base = base_of_adapter(folder)  # `None` for full weights
+    if base and base.split("+")[0] not in EMBEDDED and not base.startswith("hf:"):
+        base = f"hf:{base}"
     _describe(folder, repository, _hub_model(base), licence, results)
     for setting in {result.setting for result in results}:
         _write_results(folder, setting, [result for result in results if result.setting == setting])
@@ -130,12 +132,6 @@ def _public(reference: str) -> str:
 def _without_folder(part: str) -> str:
     path = part.removeprefix("hf:").removeprefix("gguf:")
     return part.removesuffix(path) + Path(path).name if Path(path).is_absolute() else part
-
-
-def _base(folder: Path) -> str | None:
-    """Reference of an adapter's base model, or `None` for full weights. Raises `UnknownModelError`."""
-    base = base_of_adapter(folder)
-    return f"hf:{base}" if base and base.split("+")[0] not in EMBEDDED and not base.startswith("hf:") else base
 
 
 class _Origin(NamedTuple):
@@ -217,10 +213,8 @@ def _write_results(folder: Path, setting: Setting, results: Sequence[Result]) ->
 
 def _require_hub() -> None:
     """Raise `MissingDependencyError` if the hub's package is missing."""
-    try:
+    with required_by("Uploading", "hub"):
         import_module("huggingface_hub")
-    except ImportError as error:
-        raise MissingDependencyError("Uploading", "hub") from error
 
 
 def _hub_errors() -> tuple[type[Exception], ...]:

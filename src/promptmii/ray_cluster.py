@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from promptmii.config import RayOptions
-from promptmii.errors import ConfigError, MissingDependencyError, PromptMIIError
+from promptmii.errors import ConfigError, PromptMIIError, required_by
 
 T = TypeVar("T")
 
@@ -58,10 +58,8 @@ def _shortage(ray: Any, options: RayOptions) -> str | None:
 
 def _connect(options: RayOptions) -> tuple[Any, Callable[[], None]]:
     """The connected `ray` module, and a function that disconnects it unless it was connected before."""
-    try:
+    with required_by("--ray", "ray"):
         import ray
-    except ImportError as error:
-        raise MissingDependencyError("--ray", "ray") from error
     module: Any = ray
     if module.is_initialized():
         return module, lambda: None

@@ -82,7 +82,6 @@ class Query(Frozen):
 
     @cached_property
     def examples(self) -> tuple[Example, ...]:
-        """The labelled rows."""
         return tuple(Example(text, label) for text, label in _unpack(self.rows))
 
 

@@ -45,7 +45,6 @@ class Scored:
 
     @property
     def n(self) -> int:
-        """Number of rows."""
         return len(self.query)
 
     @property
@@ -75,7 +74,6 @@ class Scored:
 
     @cached_property
     def usage(self) -> Usage:
-        """Total usage of all calls."""
         return sum((p.usage for p in self.predictions), Usage())
 
     @property

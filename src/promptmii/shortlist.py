@@ -102,7 +102,9 @@ def descriptions(text: str, labels: Sequence[str]) -> tuple[str, ...]:
     """
     exact = {defuse(label): position for position, label in enumerate(labels)}
     positions = {label.casefold(): position for label, position in exact.items()}
-    lines_by_label: list[list[str]] = [[_in_words(label)] for label in labels]
+    # A label such as `card_fee` or `cardFee` is split into words; one of symbols alone stays as it is.
+    names = [re.sub(r"[\W_]+|(?<=[a-z])(?=[A-Z])", " ", label).strip() or label for label in labels]
+    lines_by_label = [[name] for name in names]
     exact_heading, heading = label_heading(exact), label_heading(positions)
     for block in text.split("\n\n"):
         body, _, label = block.rpartition("\nLabel: ")
@@ -120,8 +122,3 @@ def descriptions(text: str, labels: Sequence[str]) -> tuple[str, ...]:
             if current is not None:
                 lines_by_label[current].append(line)
     return tuple(" ".join(lines) for lines in lines_by_label)
-
-
-def _in_words(label: str) -> str:
-    """Split a label such as `card_fee` or `cardFee` into words. A label of symbols alone stays as it is."""
-    return re.sub(r"[\W_]+|(?<=[a-z])(?=[A-Z])", " ", label).strip() or label

@@ -31,6 +31,22 @@ def test_unmarked_utf_16_is_read_in_any_script(tmp_path: Path, encoding: str, en
     assert text in "".join(read_table(path).rows[-1].values())
 
 
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "txt"])
+def test_iso_2022_jp_as_in_japanese_mail_is_read(tmp_path: Path, ending: str) -> None:
+    lines = ["text,label", "返金はいつですか,ﾍﾝｷﾝ", "ascii only,b"]
+    if ending == "jsonl":
+        lines = ['{"text": "返金はいつですか", "label": "ﾍﾝｷﾝ"}']
+    path = tmp_path / f"rows.{ending}"
+    path.write_bytes("".join(f"{line}\r\n" for line in lines).encode("iso2022_jp_ext"))
+    for rows in (read_table(path).rows, [row for row, _ in read_texts(path, "text")]):
+        assert any("返金はいつですか" in str(row) and "ﾍﾝｷﾝ" in str(row) for row in rows)
+
+
+def test_control_codes_of_a_terminal_do_not_make_utf_8_japanese() -> None:
+    for text in ("\x1b[31mred\x1b(B\x1b[m\n", "\x1b$Bcafé\n"):
+        assert decode(text.encode(), "rows.csv") == text
+
+
 def test_zero_bytes_in_utf_8_do_not_make_it_utf_16() -> None:
     text = TEXT + "\0\0\0\0\n\0\0\0\n\0\n"
     assert decode(text.encode(), "rows.csv") == text
@@ -63,6 +79,12 @@ def test_a_line_of_another_encoding_in_a_utf_8_file_is_named() -> None:
     ) as caught:
         decode(content, "rows.csv")
     assert "WINDOWS-1252" not in str(caught.value)
+
+
+def test_the_advice_for_more_wrong_bytes_than_utf_8_warns_of_mixed_encodings() -> None:
+    content = TEXT.encode() + "naïve café, déjà vu,a\n".encode("cp1252")
+    with pytest.raises(DataError, match=r"-f WINDOWS-1252.* But 2 characters may be UTF-8"):
+        decode(content, "rows.csv")
 
 
 @pytest.mark.parametrize("mark", [b"", codecs.BOM_UTF8])

@@ -9,7 +9,7 @@ from promptmii.cli.group import app
 
 __all__ = ["app"]
 
-MODULES = "compare corpus edit evaluate induce measure models predict review serve show train"
+MODULES = "compare corpus edit evaluate induce measure models predict serve show train"
 
 for _name in MODULES.split():
     import_module(f"promptmii.cli.{_name}")

@@ -124,8 +124,6 @@ class _NameColumn(ProgressColumn):
 
 
 class _CountColumn(ProgressColumn):
-    """What `_counted` says."""
-
     def __init__(self, wide: bool) -> None:
         super().__init__(Column(no_wrap=True))
         self._wide = wide
@@ -139,27 +137,17 @@ def _counted(task: Task, *, rate: bool = True) -> str:
     if not task.total and not task.completed:
         return _clock(task.elapsed)
     unit = str(task.fields["unit"])
-    parts = [_count(int(task.completed), None if task.total is None else int(task.total), unit)]
+    name, size = SCALED.get(unit, (unit, 1))
+    of_total = "" if task.total is None else f"/{task.total / size:,.0f}"
+    parts = [f"{task.completed / size:,.0f}{of_total} {name}"]
     if task.speed and rate:
-        parts.append(_rate(task.speed, unit))
+        speed = task.speed / size
+        parts.append(f"{speed:,.1f} {name}/s" if speed >= 1 else f"{1 / speed:,.1f} s each")
     if task.time_remaining is not None:
         parts.append(f"{_clock(task.time_remaining)} left")
-    return ", ".join(parts) + _spent(task.fields["spent"])
-
-
-def _count(done: int, total: int | None, unit: str) -> str:
-    name, size = SCALED.get(unit, (unit, 1))
-    of_total = "" if total is None else f"/{total / size:,.0f}"
-    return f"{done / size:,.0f}{of_total} {name}"
-
-
-def _spent(money: float) -> str:
-    return f", {money:.3g} spent" if money else ""
-
-
-def _rate(speed: float, unit: str) -> str:
-    name, size = SCALED.get(unit, (unit, 1))
-    return f"{speed / size:,.1f} {name}/s" if speed / size >= 1 else f"{size / speed:,.1f} s each"
+    if spent := task.fields["spent"]:
+        parts.append(f"{spent:.3g} spent")
+    return ", ".join(parts)
 
 
 def _clock(seconds: float | None) -> str:

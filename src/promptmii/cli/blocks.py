@@ -37,7 +37,6 @@ class RowOptions:
 
     @property
     def columns(self) -> "Columns":
-        """The options as settings. Raises `ConfigError`."""
         from promptmii.config import Columns
 
         return Columns.of(text=text_setting(self.text), label=self.label, labels=label_list(self.labels))
@@ -60,7 +59,6 @@ class AbstainOptions:
 
     @property
     def abstain(self) -> "Abstain":
-        """The options as settings."""
         from promptmii.workbench import Abstain
 
         return Abstain(self.threshold, self.precision, self.held_back)
@@ -121,7 +119,6 @@ class ServerOptions:
         return f" --base-url {quoted(self.base_url)}" if self.base_url else ""
 
     def endpoint(self, max_cost: float | None = None) -> "Endpoint":
-        """The options as settings. Raises `ConfigError`."""
         from promptmii.config import Endpoint
 
         return Endpoint.of(
@@ -150,7 +147,6 @@ class FollowerOptions:
 
     @property
     def endpoint(self) -> "Endpoint":
-        """The options as settings. Raises `ConfigError`."""
         return self.server.endpoint(self.max_cost)
 
     @contextmanager

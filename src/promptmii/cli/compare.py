@@ -15,7 +15,6 @@ from promptmii.markup import share
 
 if TYPE_CHECKING:
     from promptmii.instruction import Measurement
-    from promptmii.metrics import Difference
     from promptmii.workbench import Comparison
     from promptmii.workbench.compare import Check
 
@@ -118,9 +117,11 @@ def show_comparison(comparison: "Comparison") -> None:
     for row, score in zip(comparison.rows, scores, strict=True):
         cells = score_cells(score, calibrated=calibrated)
         if priced:
-            cells.append(_money(row.spent.money, row.scored.n))
+            money = row.spent.money
+            cells.append("unknown" if money is None else f"{money / row.scored.n * 1000:.4f}")
         if comparison.differences:
-            cells += _difference_cells(comparison.differences.get(row.name))
+            d = comparison.differences.get(row.name)
+            cells += [f"{d.mean:+.3f} [{d.low:+.2f}, {d.high:+.2f}]", f"{d.p:.3f}"] if d else ["", ""]
         grid.add_row(row.name, *cells)
     out.write_table(grid)
     if len(comparison.rows) > 1:
@@ -132,11 +133,3 @@ def score_cells(score: "Measurement", *, calibrated: bool) -> list[str]:
     interval = f"{share(score.macro_f1)} [{share(score.low, 2)}, {share(score.high, 2)}]"
     plain = [share(score.uncalibrated_macro_f1)] if calibrated else []
     return [interval, *plain, count(score.prompt_tokens_per_query)]
-
-
-def _money(spent: float | None, n: int) -> str:
-    return "unknown" if spent is None else f"{spent / n * 1000:.4f}"
-
-
-def _difference_cells(d: "Difference | None") -> tuple[str, str]:
-    return ("", "") if d is None else (f"{d.mean:+.3f} [{d.low:+.2f}, {d.high:+.2f}]", f"{d.p:.3f}")

@@ -7,7 +7,7 @@ import subprocess
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -15,12 +15,9 @@ from promptmii.cli.blocks import FollowerOptions, RowOptions, blocks
 from promptmii.cli.compare import show_comparison
 from promptmii.cli.group import app
 from promptmii.cli.options import Data, File, Force, Json, Output, destination
-from promptmii.cli.terminal import dump, out, say, shown_if_unsaved
-from promptmii.errors import ConfigError, PromptMIIError
+from promptmii.cli.terminal import dump, out, say
+from promptmii.errors import ConfigError, OutputError, PromptMIIError
 from promptmii.files import quoted
-
-if TYPE_CHECKING:
-    from promptmii.workbench import Extended
 
 EDITORS = ("sensible-editor", "nano", "vi", "notepad")
 """Tried in this order if neither VISUAL nor EDITOR is set."""
@@ -63,11 +60,14 @@ def edit(
             dump({"rows": [], "differences": {}, "disagreements": [], "notes": ["the text is unchanged"]})
         return
     after = with_text(before, text)
-    with shown_if_unsaved(lambda: say(f"The edited text, which could not be saved:\n{text}")):
+    try:
         if backup:
             write_text(backup, instruction.read_text("utf-8"), force=True)
             say(f"The old instruction is kept in {backup}.")
         after.save(path, force=force)
+    except OutputError:
+        say(f"The edited text, which could not be saved:\n{text}")
+        raise
     try:
         with answers.followers(quiet=json) as followers:
             comparison = compare({"after": after, "before": before}, table, followers, rows.columns)
@@ -155,13 +155,9 @@ def extend(
         old_labels = asdict(extended.old_labels) if extended.old_labels else None
         dump({"new_labels": extended.new_labels, "old_labels": old_labels} | extended.comparison.as_json())
     else:
-        _show_extended(extended)
+        for line in extended.instruction.text.splitlines()[-len(extended.new_labels) :]:
+            out.write_line(f"+ {line}", "green")
+        show_comparison(extended.comparison)
+        if extended.old_labels:
+            out.write_line(f"On rows of the old labels: {extended.old_labels}.")
         out.write_line(f"Saved to {path}.")
-
-
-def _show_extended(extended: "Extended") -> None:
-    for line in extended.instruction.text.splitlines()[-len(extended.new_labels) :]:
-        out.write_line(f"+ {line}", "green")
-    show_comparison(extended.comparison)
-    if extended.old_labels:
-        out.write_line(f"On rows of the old labels: {extended.old_labels}.")

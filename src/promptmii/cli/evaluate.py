@@ -44,7 +44,6 @@ class Evaluate(TyperCommand):
     """Shows defaults and methods in its help. They are imported only for that, because the import is slow."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write the options with the defaults of their settings."""
         from promptmii.config import Endpoint
         from promptmii.evaluation.plan import EvaluateSettings
 

@@ -13,15 +13,12 @@ from promptmii.cli.terminal import error as show_error
 from promptmii.errors import PromptMIIError
 from promptmii.files import no_room
 
-INTERRUPTED = 130
+# Exit codes, besides those of the errors.
 CHECK_FAILED = 1
-"""Exit code if a check fails."""
-INPUT = 2
-"""Exit code for an unusable file or option."""
+UNUSABLE_INPUT = 2
 CALLS_FAILED = 4
-"""Exit code if some calls failed."""
 NOT_YET = 5
-"""Exit code if answers are still pending."""
+INTERRUPTED = 130
 LONGEST_SUMMARY = 200
 """Maximum length in characters of a command's first help sentence."""
 
@@ -81,7 +78,7 @@ class Commands(Group):
                 show_error(str(error))
                 raise typer.Exit(error.exit_code) from error
             show_error(_unreadable(error, words))
-            raise typer.Exit(INPUT) from error
+            raise typer.Exit(UNUSABLE_INPUT) from error
 
 
 def _unreadable(error: Exception, words: list[str]) -> str:

@@ -76,7 +76,6 @@ class _WritingOptions:
     seed: Annotated[int, typer.Option(help="Seed of the split, the examples and the drafts.")] = 0
 
     def settings(self, columns: "Columns", server: ServerOptions) -> "InduceSettings":
-        """The options as settings. Raises `ConfigError`."""
         from promptmii.config import InduceSettings
 
         names = "n generator follower mode calibration shortlist best_of budget evaluate test seed"

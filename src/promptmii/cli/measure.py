@@ -1,4 +1,4 @@
-"""`promptmii score` and `promptmii calibrate`: measure an instruction, and refit its calibration."""
+"""`promptmii score`, `calibrate` and `review`: measure an instruction, refit its calibration, find rows to correct."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,10 +9,11 @@ import typer
 
 from promptmii.calibration_kinds import FixedCalibration
 from promptmii.cli.blocks import FollowerOptions, RowOptions, blocks
-from promptmii.cli.group import app
+from promptmii.cli.group import CALLS_FAILED, app
 from promptmii.cli.options import Data, File, Force, Json, Output, Prompt, destination, prompt_of
-from promptmii.cli.terminal import dump, notes, out, table
-from promptmii.errors import counted
+from promptmii.cli.terminal import data as write_data
+from promptmii.cli.terminal import dump, notes, out, say, table
+from promptmii.errors import OutputError, counted
 from promptmii.files import quoted
 
 if TYPE_CHECKING:
@@ -155,3 +156,51 @@ def calibrate(
     out.write_line(f"Calibration {summary}. Saved to {path}.")
     command = f"promptmii score {quoted(path)} OTHER_DATA{answers.server.repeated}"
     out.write_line(f"Measure it with: {command}")
+
+
+@app.command()
+@blocks
+def review(
+    instruction: Prompt,
+    data: Data,
+    rows: RowOptions,
+    answers: FollowerOptions,
+    most: Annotated[int, typer.Option(min=1, help="Maximum number of rows to write.")] = 100,
+    output: Output = None,
+    json: Json = False,
+    force: Force = False,
+) -> None:
+    """Find rows worth checking: suspected label errors, wrong predictions, and the least certain, labelled or not.
+
+    Writes the table's columns and the reasons as CSV to standard output, or to -o. Correct the label column, and use
+    the file as data.
+    """
+    from promptmii.data.texts import csv_style
+    from promptmii.files import check_writable, write_text
+    from promptmii.workbench.review import review as find_suspects
+
+    if output:
+        check_writable(output, force=force)
+    prompt = prompt_of(instruction)
+    with answers.followers(quiet=json) as followers:
+        result = find_suspects(prompt, data, followers, rows.columns, most=most)
+    try:
+        if output:
+            write_text(output, result.csv(csv_style(data)), force=force)
+    except OutputError:  # a result whose file cannot be written was paid for too
+        write_data(result.csv())
+        raise
+    if json:
+        suspects = [row._asdict() for row in result.rows]
+        counts = {"looked_at": result.n, "failed": result.n_failed, "counts": result.counts}
+        dump({"rows": suspects, **counts, "notes": result.notes})
+    else:
+        if not output:
+            write_data(result.csv())
+        for note in result.notes:
+            say(f"· {note}")
+        counts = ", ".join(f"{count} {reason}" for reason, count in result.counts.items()) or "nothing to look at"
+        first = f" The first {most} are written; a higher --most writes more." if result.counts.total() > most else ""
+        say(f"{counted(result.n, 'row')}: {counts}.{first}" + (f" Saved to {output}." if output else ""))
+    if result.n_failed:
+        raise typer.Exit(CALLS_FAILED)

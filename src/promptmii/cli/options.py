@@ -113,7 +113,10 @@ def settings_of(assignments: list[str] | None) -> dict[str, Any]:
         name, equals, value = assignment.partition("=")
         if not (name.strip() and equals):
             raise ConfigError(f"--set is {assignment!r}; expected NAME=VALUE, such as endpoint.patience=60.")
-        tables = _value(value.strip())
+        try:
+            tables: Any = tomllib.loads(f"value = {value.strip()}")["value"]
+        except (ValueError, RecursionError):
+            tables = value.strip()
         for key in reversed(name.strip().split(".")):
             tables = {key: tables}
         settings = merged(settings, tables)
@@ -164,13 +167,6 @@ def whole_numbers(text: str | None) -> tuple[int, ...] | None:
         return None if text is None else tuple(int(part) for part in comma_separated(text) or ())
     except ValueError as error:
         raise ConfigError(f"-n is {text!r}; expected whole numbers, comma-separated, such as 5,20,50.") from error
-
-
-def _value(text: str) -> Any:
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except (ValueError, RecursionError):
-        return text
 
 
 def label_list(text: str | None) -> tuple[str, ...] | None:

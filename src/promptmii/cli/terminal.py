@@ -8,8 +8,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Generator, Iterable, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -18,7 +17,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from promptmii.errors import WARNING, OutputError
+from promptmii.errors import WARNING
 
 # C0 except tab and newline, C1, bidirectional marks, line separators, and lone surrogates.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2028\u2029\u2066-\u2069\ud800-\udfff]")
@@ -94,16 +93,6 @@ def say(line: str) -> None:
     """Print one line of information."""
     if not PROCESS:
         err.write_line(line)
-
-
-@contextmanager
-def shown_if_unsaved(show: Callable[[], object]) -> Generator[None]:
-    """Show a result whose file cannot be written, because it was paid for."""
-    try:
-        yield
-    except OutputError:
-        show()
-        raise
 
 
 def warn(message: str, *, word: str = "Warning:") -> None:

@@ -30,7 +30,6 @@ class Train(TyperCommand):
     """Shows the defaults of its settings in its help. They are imported only for that, because the import is slow."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write the options with the defaults of their settings."""
         from promptmii.train.settings import TrainSettings
 
         show_defaults(self, TrainSettings)

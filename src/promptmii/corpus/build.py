@@ -17,7 +17,7 @@ from promptmii.corpus.journal import Entry, Journal, write_table
 from promptmii.corpus.listing import Candidate, distinct, list_local
 from promptmii.corpus.overlap import LeakageReport, check_corpus, sign_texts
 from promptmii.corpus.settings import CorpusSettings
-from promptmii.corpus.split import Assignment, TaskName, TextRemover, assign
+from promptmii.corpus.split import TaskName, TextRemover, assign
 from promptmii.corpus.workers import fetch_here, fetch_on_ray
 from promptmii.data.columns import ChosenColumns, with_fields
 from promptmii.data.corpus_files import SPLITS, Split, Tasks, write_split, write_tasks
@@ -56,8 +56,6 @@ _OPTION = re.compile(r"--(text|label)\b")
 
 @dataclass(frozen=True)
 class Built:
-    """The result of a build."""
-
     folder: Path
     stages: dict[Stage, list[Entry]]
     """The journal entries of each stage that ran."""
@@ -160,10 +158,8 @@ class _Build:
             workers = min(self._settings.workers, len(jobs))
             self._progress.step(STEPS["fetch"], len(jobs), "datasets")
             with closing(fetch_on_ray(jobs, settings, ray) if ray else fetch_here(jobs, settings, workers)) as results:
-                for candidate, fetched in results:
-                    detail = {**fetched.detail, "candidate": candidate.model_dump(mode="json")}
-                    outcome: dict[str, Any] = vars(fetched) | {"detail": detail}
-                    self._report(journal.add(Entry(key=keys[candidate.name], name=candidate.name, **outcome)))
+                for entry in results:
+                    self._report(journal.add(entry.model_copy(update={"key": keys[entry.name]})))
         return [entry for key in keys.values() if (entry := journal.get(key))]
 
     def _sample(self, key: str, name: str) -> Table:
@@ -230,9 +226,14 @@ class _Build:
                     f"The split {split} is empty: its share is {share} of {tasks}, and groups of tasks stay together. "
                     f"Add datasets, or raise split.{split} in a TOML file."
                 )
-        entries = [_split_entry(entry, number, assignment, sizes) for number, entry in enumerate(cleaned)]
-        for entry in entries:
-            self._report(entry)
+        entries: list[Entry] = []
+        for number, entry in enumerate(cleaned):
+            assigned = assignment.split.get(number)
+            reason = assignment.dropped.get(number) or "; ".join(assignment.notes.get(number, ()))
+            detail = {"split": assigned or "", "group": assignment.groups[number], **sizes.get(number, {})}
+            kept = assigned is not None
+            entries.append(Entry(key=entry.key, name=entry.name, kept=kept, reason=reason, detail=detail))
+            self._report(entries[-1])
         return entries
 
     def _task(self, entry: Entry) -> Task:
@@ -283,11 +284,3 @@ class _Build:
 
 def _sizes(task: Task) -> dict[str, int]:
     return {"labels": len(task.labels), "train": len(task.train), "test": len(task.test)}
-
-
-def _split_entry(entry: Entry, number: int, assignment: Assignment, sizes: Mapping[int, dict[str, int]]) -> Entry:
-    """The journal entry of a task in the stage `split`."""
-    split = assignment.split.get(number)
-    reason = assignment.dropped.get(number) or "; ".join(assignment.notes.get(number, ()))
-    detail = {"split": split or "", "group": assignment.groups[number], **sizes.get(number, {})}
-    return Entry(key=entry.key, name=entry.name, kept=split is not None, reason=reason, detail=detail)

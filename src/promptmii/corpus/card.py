@@ -54,7 +54,8 @@ def write_card(folder: Path, leakage: LeakageReport | None = None) -> Path:
         "Lengths (median characters)": lengths,
     }
     files = {split: split_file(folder, split) for split in SPLITS}
-    text = _template().render(
+    source = resources.files("promptmii.corpus").joinpath("card.md").read_text("utf-8")
+    text = Template(source, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True).render(
         tasks=counted(len(tasks), "text-classification task"),
         files={split: file.relative_to(folder).as_posix() for split, file in files.items() if file.exists()},
         splits=_splits(tasks),
@@ -114,11 +115,6 @@ def _splits(tasks: pd.DataFrame) -> str:
 def _first_rows(counts: Any) -> list[tuple[Any, Any]]:
     others = [(f"{len(counts) - LISTED} others", "")] if len(counts) > LISTED else []
     return [*counts.head(LISTED).items(), *others]
-
-
-def _template() -> Template:
-    text = resources.files("promptmii.corpus").joinpath("card.md").read_text("utf-8")
-    return Template(text, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
 
 
 def _draw(path: Path, title: str, counts: Any) -> None:

@@ -18,7 +18,7 @@ from promptmii.data.columns import PAIRS, ChosenColumns, cell_text, choose_colum
 from promptmii.data.load import assemble
 from promptmii.data.sample import stratified_sample
 from promptmii.data.table import Table
-from promptmii.errors import DataError, EndpointError, MissingDependencyError, counted
+from promptmii.errors import DataError, EndpointError, counted, required_by
 from promptmii.models.base import Failure, LanguageModel, Sampling
 from promptmii.prompts import bundled, quote
 from promptmii.task import Task
@@ -198,10 +198,8 @@ def _is_broken(text: str) -> bool:
 
 def may_be_in(text: str, languages: Iterable[str]) -> bool:
     """True if the text may be in one of these languages, given by two letters. Doubtful and unknown ones pass."""
-    try:
+    with required_by("The language filter", "corpus"):
         import py3langid
-    except ImportError as error:
-        raise MissingDependencyError("The language filter", "corpus") from error
     scores: dict[str, float] = dict(py3langid.rank(text))
     best_wanted = max(scores.get(language[:2].lower(), float("inf")) for language in languages)
     return max(scores.values()) - best_wanted < LANGUAGE_MARGIN

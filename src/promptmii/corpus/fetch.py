@@ -94,7 +94,6 @@ class Sample:
         """Number of rows rejected because the sample had `SAME_TEXT` rows with the same text."""
 
     def add(self, row: Row) -> None:
-        """Offer a row."""
         self.seen += 1
         key = _text_hash(row)
         rows = self._rows.get(key)
@@ -132,11 +131,9 @@ def _write_sample(path: Path, header: dict[str, Any], rows: Iterable[tuple[str, 
         gzip.GzipFile("", "wb", compresslevel=1, fileobj=file, mtime=0) as compressed,
     ):
         for value in (header, *rows):
-            compressed.write((json.dumps(value, default=_plain, separators=(",", ":")) + "\n").encode())
-
-
-def _plain(value: Any) -> int | str:
-    return int(value) if is_whole(value) else str(value)  # a decimal that numbers a label
+            # A whole decimal may number a label.
+            line = json.dumps(value, default=lambda v: int(v) if is_whole(v) else str(v), separators=(",", ":"))
+            compressed.write(f"{line}\n".encode())
 
 
 def read_sample(path: Path, name: str) -> Table:

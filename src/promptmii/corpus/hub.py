@@ -9,7 +9,7 @@ from promptmii.corpus.journal import Entry
 from promptmii.corpus.listing import Candidate, configurations, licence_and_languages, rejection
 from promptmii.corpus.settings import ListSettings
 from promptmii.data.columnar import hub_parts
-from promptmii.errors import EndpointError, MissingDependencyError, first_line
+from promptmii.errors import EndpointError, first_line, required_by
 from promptmii.models.http.refusals import retry_after
 
 Result = TypeVar("Result")
@@ -38,10 +38,8 @@ def list_hub(settings: ListSettings, listed: Collection[str]) -> Iterator[Entry]
 
 
 def _api() -> Any:
-    try:
+    with required_by("--hub", "corpus"):
         from huggingface_hub import HfApi
-    except ImportError as error:
-        raise MissingDependencyError("--hub", "corpus") from error
     return HfApi()
 
 
@@ -54,7 +52,7 @@ def _named(address: str, settings: ListSettings) -> Iterator[Entry]:
         return
     name = address.partition("@")[0]
     missing = Candidate(name=name, repository=repository, config=config or None, revision=commit)
-    yield missing.entry(reason).model_copy(update={"temporary": True})
+    yield missing.entry(reason, temporary=True)
 
 
 def _entries(info: Any, settings: ListSettings, only: str | None = None) -> Iterator[Entry]:

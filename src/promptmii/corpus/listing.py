@@ -11,7 +11,7 @@ from promptmii.corpus.settings import ListSettings
 from promptmii.data.decoding import path_name
 from promptmii.data.readers import SUFFIXES
 from promptmii.data.sources import is_data_file, is_hidden, read_index, task_name
-from promptmii.errors import DataError, MissingDependencyError
+from promptmii.errors import DataError, required_by
 from promptmii.schema import Frozen
 from promptmii.task import content_key
 
@@ -40,10 +40,10 @@ class Candidate(Frozen):
         """True for a single local file, which can be read without `datasets`."""
         return self.path is not None and self.config is None and Path(self.path).is_file()
 
-    def entry(self, reason: str | None) -> Entry:
+    def entry(self, reason: str | None, *, temporary: bool = False) -> Entry:
         """The journal entry of the first stage. A `reason` means that the dataset is dropped."""
-        detail = self.model_dump(mode="json")
-        return Entry(key=self.key, name=self.name, kept=reason is None, reason=reason or "", detail=detail)
+        reason, detail = reason or "", self.model_dump(mode="json")
+        return Entry(key=self.key, name=self.name, kept=not reason, reason=reason, temporary=temporary, detail=detail)
 
 
 def list_local(settings: ListSettings) -> Iterator[Entry]:
@@ -64,7 +64,7 @@ def distinct(entries: Iterable[Entry]) -> Iterator[Entry]:
         uses[entry.name] += 1
         if uses[entry.name] > 1:
             candidate = Candidate.model_validate(entry.detail | {"name": f"{entry.name}#{uses[entry.name]}"})
-            entry = candidate.entry(entry.reason or None)
+            entry = candidate.entry(entry.reason)
         yield entry
 
 
@@ -130,10 +130,8 @@ def _dataset_folder(path: Path) -> Iterator[Candidate]:
 
 def _read_card(path: Path) -> Any:
     """The metadata of a card, or {} if it is missing or broken. The next stage reports a broken card."""
-    try:
+    with required_by("Folders of datasets", "corpus"):
         import yaml
-    except ImportError as error:
-        raise MissingDependencyError("Folders of datasets", "corpus") from error
     try:
         text = path.read_text("utf-8")
         return yaml.safe_load(text.split("---", 2)[1]) if text.startswith("---") else {}

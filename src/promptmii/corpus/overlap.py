@@ -18,7 +18,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from promptmii.data.corpus_files import SPLITS, Split, corpus_splits, read_corpus
-from promptmii.errors import MissingDependencyError
+from promptmii.errors import required_by
 from promptmii.task import Task, normalise_text, row_key
 
 Ints = npt.NDArray[np.int64]
@@ -38,10 +38,8 @@ _POWERS = np.array([1_000_003**i % (1 << 32) for i in reversed(range(SHINGLE))],
 
 def sign(texts: Iterable[str]) -> Signatures:
     """The MinHash of each text."""
-    try:
+    with required_by("Near-duplicate search", "corpus"):
         from datasketch import MinHash
-    except ImportError as error:
-        raise MissingDependencyError("Near-duplicate search", "corpus") from error
 
     minhash: Any = MinHash(PERMUTATIONS, hashfunc=int)  # reused, because creating one costs more than using it
     rows: list[Any] = []
@@ -109,7 +107,6 @@ class SignedTexts:
 
 
 def sign_texts(tasks: Iterable[Task], similarity: float) -> SignedTexts:
-    """Sign and cluster the texts of all tasks."""
     signatures = [sign(())]
     telling: list[bool] = []
     sizes: list[int] = []

@@ -13,7 +13,7 @@ from promptmii.data.decoding import check_is_data, check_is_text, encoding_of
 from promptmii.data.delimited import csv_rows
 from promptmii.data.json_tables import json_line_rows
 from promptmii.data.table import Row
-from promptmii.errors import DataError, MissingDependencyError
+from promptmii.errors import DataError, required_by
 from promptmii.table_formats import LINES
 
 READABLE = (".parquet", *LINES, *(f"{suffix}.gz" for suffix in LINES))
@@ -47,10 +47,8 @@ class Reading:
 
 def read_rows(urls: Sequence[str], reading: Reading) -> Iterator[Row]:
     """Rows from the files of one split: paths or `hf://` addresses with a suffix in `READABLE`. Raises `DataError`."""
-    try:
+    with required_by("promptmii corpus", "corpus"):
         from fsspec.core import url_to_fs
-    except ImportError as error:
-        raise MissingDependencyError("promptmii corpus", "corpus") from error
 
     locations = [url_to_fs(url) for url in urls]
     sizes = [int(fs.size(path) or 0) for fs, path in locations]

@@ -28,8 +28,6 @@ LARGEST_GROUP = 0.25
 
 @dataclass(frozen=True)
 class TaskName:
-    """The name and repository of a task."""
-
     name: str
     repository: str
 

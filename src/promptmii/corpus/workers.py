@@ -3,7 +3,7 @@
 A process reads one dataset at a time, under time and memory limits. If a dataset is huge, corrupt or endless, its
 process is killed and a new process reads the next one. Processes exit when the build that started them is gone.
 
-Errors from a dataset, the hub's libraries or the operating system are returned in a `Fetched`; bugs are raised.
+Errors from a dataset, the hub's libraries or the operating system are returned in an `Entry`; bugs are raised.
 """
 
 import multiprocessing
@@ -17,7 +17,6 @@ import traceback
 from collections.abc import Generator, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import cache, partial
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -26,6 +25,7 @@ from typing import Any
 from promptmii.config import RayOptions
 from promptmii.corpus.fetch import UnreadableError, fetch
 from promptmii.corpus.hub import Wait, rate_limit_reset, unavailability, with_patience
+from promptmii.corpus.journal import Entry
 from promptmii.corpus.listing import Candidate
 from promptmii.corpus.settings import FetchSettings
 from promptmii.errors import (
@@ -36,6 +36,7 @@ from promptmii.errors import (
     OutputError,
     PromptMIIError,
     first_line,
+    required_by,
 )
 from promptmii.files import atomic_file, refuse_full_disk
 from promptmii.ray_cluster import RayActors, unwrapped
@@ -46,17 +47,6 @@ STARTUP = 120.0
 """Seconds that a process may take to start."""
 GRACE = 5.0
 """Seconds that an idle process may take to exit before it is killed."""
-
-
-@dataclass(frozen=True)
-class Fetched:
-    """The outcome of fetching one dataset."""
-
-    kept: bool
-    reason: str = ""
-    temporary: bool = False
-    """The failure may be temporary."""
-    detail: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
 class BugError(RuntimeError):
@@ -72,7 +62,7 @@ class Reader:
         self._connection: Connection | None = None
         self._busy = self._closed = False
 
-    def fetch(self, candidate: Candidate, path: Path) -> Fetched:
+    def fetch(self, candidate: Candidate, path: Path) -> Entry:
         """Sample a dataset into `path`. Raises `EndpointError` if the hub is down, `OutputError`, and `BugError`."""
         if self._connection is not None and not self._process.is_alive():
             self._kill()  # it was ended while it was idle, for instance by a system short of memory
@@ -124,13 +114,13 @@ class Reader:
             self._connection.close()
         self._connection = None
 
-    def _wait_for(self, connection: Connection) -> Fetched | Exception | str:
+    def _wait_for(self, connection: Connection) -> Entry | Exception | str:
         """The answer of the process, or the reason why there is none, as the end of a sentence."""
         deadline = time.monotonic() + self._settings.seconds
         while True:
             try:
                 while connection.poll(POLL):
-                    message: Fetched | Exception | float = connection.recv()
+                    message: Entry | Exception | float = connection.recv()
                     if not isinstance(message, float | int):
                         return message
                     deadline += message  # a wait for the hub, which does not count
@@ -153,14 +143,20 @@ def _memory_mib(process: int) -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / (1 << 20)
 
 
+def _outcome(candidate: Candidate, reason: str = "", *, temporary: bool = False, **detail: Any) -> Entry:
+    """The entry of a dataset; a `reason` means that it is dropped."""
+    detail["candidate"] = candidate.model_dump(mode="json")
+    return candidate.entry(reason, temporary=temporary).model_copy(update={"detail": detail})
+
+
 def _dropped(
     candidate: Candidate, settings: FetchSettings, reason: str, *, temporary: bool, on_wait: Wait = lambda _: None
-) -> Fetched:
+) -> Entry:
     """The outcome of a failed read, after asking the hub if the dataset is available. Raises `EndpointError`."""
     unavailable = None
     if candidate.path is None:
         unavailable = unavailability(candidate.repository, candidate.revision, settings.patience, on_wait)
-    return Fetched(False, unavailable or reason, temporary or unavailable is not None)
+    return _outcome(candidate, unavailable or reason, temporary=temporary or unavailable is not None)
 
 
 def _serve(connection: Connection, settings: FetchSettings) -> None:
@@ -183,17 +179,17 @@ def _serve(connection: Connection, settings: FetchSettings) -> None:
                 connection.send(BugError(f"An error of promptmii while reading {candidate.name}:\n{trace}"))
 
 
-def _read(candidate: Candidate, path: Path, settings: FetchSettings, on_wait: Wait) -> Fetched:
+def _read(candidate: Candidate, path: Path, settings: FetchSettings, on_wait: Wait) -> Entry:
     try:
         detail = with_patience(lambda: fetch(candidate, settings, path), settings.patience, on_wait)
     except DataError as error:
-        return Fetched(False, str(error))
+        return _outcome(candidate, str(error))
     except (EndpointError, OutputError):  # both are OSErrors too
         raise
     except (UnreadableError, OSError) as error:
         refuse_full_disk(error, candidate.name)
         return _dropped(candidate, settings, _described(error.__cause__ or error), temporary=False, on_wait=on_wait)
-    return Fetched(True, detail=detail)
+    return _outcome(candidate, **detail)
 
 
 def _described(error: BaseException) -> str:
@@ -210,12 +206,10 @@ def _exit_with(parent: int) -> None:
 def _prepare(on_wait: Wait) -> None:
     """Import the libraries, and make `huggingface_hub` report the waits that the hub asks for."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    try:
+    with required_by("Folders and repositories of datasets", "corpus"):
         import datasets
         import huggingface_hub
         from huggingface_hub.utils import logging
-    except ImportError as error:
-        raise MissingDependencyError("Folders and repositories of datasets", "corpus") from error
     import datasets.config
 
     datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False
@@ -241,7 +235,7 @@ def _prepare(on_wait: Wait) -> None:
     huggingface_hub.set_client_factory(client)
 
 
-def fetch_here(jobs: Jobs, settings: FetchSettings, workers: int) -> Generator[tuple[Candidate, Fetched]]:
+def fetch_here(jobs: Jobs, settings: FetchSettings, workers: int) -> Generator[Entry]:
     """Fetch with `workers` processes on this machine, and yield each outcome as soon as it is ready.
 
     Raises `EndpointError` if the hub is down, `OutputError` if the disk is full.
@@ -251,10 +245,10 @@ def fetch_here(jobs: Jobs, settings: FetchSettings, workers: int) -> Generator[t
     for reader in readers:
         idle.put(reader)
 
-    def run(candidate: Candidate, path: Path) -> tuple[Candidate, Fetched]:
+    def run(candidate: Candidate, path: Path) -> Entry:
         reader = idle.get()
         try:
-            return candidate, reader.fetch(candidate, path)
+            return reader.fetch(candidate, path)
         finally:
             idle.put(reader)
 
@@ -274,18 +268,18 @@ class RemoteReader:
     def __init__(self, settings: FetchSettings) -> None:
         self._reader = Reader(settings)
 
-    def fetch(self, candidate: Candidate, name: str) -> tuple[Candidate, Fetched, bytes] | PromptMIIError:
+    def fetch(self, candidate: Candidate, name: str) -> tuple[Entry, bytes] | PromptMIIError:
         """The outcome, and the sample if the dataset was kept."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / name
             try:
-                fetched = self._reader.fetch(candidate, path)
+                entry = self._reader.fetch(candidate, path)
             except PromptMIIError as error:  # returned, because Ray buries a raised one in a long traceback
                 return error
-            return candidate, fetched, path.read_bytes() if fetched.kept else b""
+            return entry, path.read_bytes() if entry.kept else b""
 
 
-def fetch_on_ray(jobs: Jobs, settings: FetchSettings, options: RayOptions) -> Generator[tuple[Candidate, Fetched]]:
+def fetch_on_ray(jobs: Jobs, settings: FetchSettings, options: RayOptions) -> Generator[Entry]:
     """Fetch on a Ray cluster. Every machine must see the local data; samples come back over the network."""
     memory = settings.memory_mib << 20
     cluster = RayActors(options, RemoteReader, settings, memory=memory, max_restarts=3, max_task_retries=1)
@@ -296,18 +290,18 @@ def fetch_on_ray(jobs: Jobs, settings: FetchSettings, options: RayOptions) -> Ge
             pool.submit(_fetch, (candidate, path.name))
         while pool.has_next():
             try:
-                result: tuple[Candidate, Fetched, bytes] | PromptMIIError = pool.get_next_unordered()
+                result: tuple[Entry, bytes] | PromptMIIError = pool.get_next_unordered()
             except cluster.ray.exceptions.RayActorError:
                 continue  # its dataset stays in `pending`
-            candidate, fetched, sample = unwrapped(result)
-            path = pending.pop(candidate.name)
-            if fetched.kept:
+            entry, sample = unwrapped(result)
+            path = pending.pop(entry.name)
+            if entry.kept:
                 with atomic_file(path) as temporary:
                     temporary.write_bytes(sample)
-            yield candidate, fetched
+            yield entry
         for candidate, _ in jobs:
             if candidate.name in pending:
-                yield candidate, Fetched(False, "the worker that read it was lost", temporary=True)
+                yield _outcome(candidate, "the worker that read it was lost", temporary=True)
     finally:
         cluster.close()
 

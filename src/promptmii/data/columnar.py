@@ -8,7 +8,7 @@ from typing import Any
 
 from promptmii.data.decoding import path_name
 from promptmii.data.table import Table, decode_classes, join_splits, make_table
-from promptmii.errors import DataError, MissingDependencyError, first_line
+from promptmii.errors import DataError, first_line, required_by
 from promptmii.files import refuse_full_disk
 
 BATCH = 1024
@@ -94,10 +94,8 @@ def read_saved_dataset(folder: Path) -> Table:
         raise DataError(
             f"{folder} is a folder without dataset_info.json; expected a file, or a folder saved by datasets."
         )
-    try:
+    with required_by("A folder saved by datasets", "hub"):
         import datasets
-    except ImportError as error:
-        raise MissingDependencyError("A folder saved by datasets", "hub") from error
     try:
         loaded = datasets.load_from_disk(str(folder))
         return datasets_table(loaded if isinstance(loaded, dict) else {"": loaded}, str(folder))
@@ -116,12 +114,10 @@ def hub_parts(address: str) -> tuple[str, str, str]:
 
 def read_hub(reference: str) -> Table:
     """Read `hub:owner/name[:config][@revision]`. Raises `DataError`, and `OutputError` if the disk is full."""
-    try:
+    with required_by("hub: references", "hub"):
         import datasets
         from datasets.exceptions import DatasetsError
         from huggingface_hub.errors import HfHubHTTPError
-    except ImportError as error:
-        raise MissingDependencyError("hub: references", "hub") from error
     expected = "Expected hub:owner/name[:config][@revision] and a network."
     repository, config, revision = hub_parts(reference.removeprefix("hub:"))
     if not repository:

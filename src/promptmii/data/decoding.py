@@ -2,9 +2,10 @@
 
 import codecs
 import os
+import re
 from pathlib import Path
 
-from promptmii.errors import DataError
+from promptmii.errors import DataError, counted
 
 _BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -14,6 +15,8 @@ _BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 """UTF-32 precedes UTF-16, because its little-endian mark starts with the UTF-16 mark."""
+_ISO_2022_JP = re.compile(rb"\x1b(?:\$[@B]|\$\(D|\([IJ])")
+"""Where ISO-2022-JP, as in Japanese mail, switches to another character set."""
 _BINARY_FORMATS = {
     b"PK\x03\x04": "a zip archive or a workbook (.xlsx)",
     b"\x1f\x8b": "compressed with gzip (.gz)",
@@ -37,26 +40,34 @@ def decode(content: bytes, origin: str) -> str:
     try:
         return content.decode(encoding)
     except UnicodeDecodeError as error:
-        content, bad = error.object, error.start  # without the byte order mark
-        line = content.count(b"\n", 0, bad) + 1
         if encoding not in ("utf-8", "utf-8-sig"):
-            raise DataError(f"{origin} is broken {encoding.upper()}: {error}. Save it again.") from error
-        first = max(content.rfind(b"\n", 0, bad) + 1, bad - 30)
-        excerpt = content[first : bad + 30].split(b"\n")[0].decode("cp1252", "replace").strip()
-        read = content.decode("utf-8", "replace")
-        n_bad = read.count("\ufffd")
-        n_good = sum(not character.isascii() for character in read) - n_bad
-        if n_good > n_bad:
-            raise DataError(
-                f"{origin} is mostly UTF-8, but byte {bad} (line {line}) cannot be decoded. As Windows-1252, it reads "
-                f"{excerpt!r}. Correct such lines in a text editor, or leave out the bytes that cannot be decoded "
-                f"({n_bad}) with: iconv -c -f UTF-8 -t UTF-8 OLD > NEW"
-            ) from error
-        raise DataError(
-            f"{origin} is not UTF-8: byte {bad} (line {line}) cannot be decoded. If it is Windows-1252, as Excel often "
-            f'writes, it reads {excerpt!r}. Save it as UTF-8 in a text editor, as "CSV UTF-8" in Excel, or with: '
-            "iconv -f WINDOWS-1252 -t UTF-8 OLD > NEW (or WINDOWS-1251, SHIFT_JIS, GB18030, ... if it is that)."
-        ) from error
+            raise DataError(f"{origin} is broken {encoding.upper()}: {error}. Save it as UTF-8.") from error
+        # The error holds the content without the byte order mark.
+        raise DataError(f"{origin} is {_not_utf8(error.object, error.start)}") from error
+
+
+def _not_utf8(content: bytes, bad: int) -> str:
+    """What to do about the byte at position `bad`, after "FILE is"."""
+    line = content.count(b"\n", 0, bad) + 1
+    first = max(content.rfind(b"\n", 0, bad) + 1, bad - 30)
+    excerpt = content[first : bad + 30].split(b"\n")[0].decode("cp1252", "replace").strip()
+    text = content.decode("utf-8", "replace")
+    n_bad = text.count("\ufffd")
+    n_good = sum(not character.isascii() for character in text) - n_bad
+    if n_good > n_bad:
+        return (
+            f"mostly UTF-8, but byte {bad} (line {line}) cannot be decoded. As Windows-1252, it reads {excerpt!r}. "
+            "Correct such lines in a text editor, or leave out the bytes that cannot be decoded "
+            f"({n_bad}) with: iconv -c -f UTF-8 -t UTF-8 OLD > NEW"
+        )
+    advice = (
+        f"not UTF-8: byte {bad} (line {line}) cannot be decoded. If it is Windows-1252, as Excel often writes, it "
+        f'reads {excerpt!r}. Save it as UTF-8 in a text editor, as "CSV UTF-8" in Excel, or with: '
+        "iconv -f WINDOWS-1252 -t UTF-8 OLD > NEW (or WINDOWS-1251, SHIFT_JIS, GB18030, ... if it is that)."
+    )
+    if n_good:
+        advice += f" But {counted(n_good, 'character')} may be UTF-8: if they are, correct only the other lines."
+    return advice
 
 
 def check_is_data(start: bytes, origin: str) -> None:
@@ -74,10 +85,15 @@ def check_is_text(start: bytes, origin: str) -> None:
 
 
 def encoding_of(start: bytes) -> str:
-    """Detect UTF-16 and UTF-32 by byte order mark, and UTF-16 also by its zero bytes; anything else is UTF-8."""
+    """Detect UTF-16 and UTF-32 by byte order mark, UTF-16 also by its zero bytes, and ISO-2022-JP by its escapes.
+
+    Anything else is UTF-8.
+    """
     for mark, encoding in _BYTE_ORDER_MARKS:
         if start.startswith(mark):
             return encoding
+    if start.isascii() and _ISO_2022_JP.search(start):
+        return "iso2022_jp_ext"
     return _encoding_without_mark(start[:2000])
 
 

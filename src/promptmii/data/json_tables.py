@@ -17,7 +17,7 @@ from promptmii.data.table import (
     TRAIN_NAMES,
     Row,
     Table,
-    clean_row,
+    clean_cell,
     decode_classes,
     join_splits,
     make_table,
@@ -121,14 +121,11 @@ def _is_lines(text: str) -> bool:
         return False
 
 
-def _is_text_or_missing(value: Any) -> bool:
-    return isinstance(value, str) or clean_row({"": value})[""] is None
-
-
 def _list_rows(items: Sequence[Any], origin: str) -> list[Mapping[Any, Any]]:
     if all(isinstance(item, Mapping) for item in items):
         return list(items)
-    if any(isinstance(item, str) for item in items) and all(map(_is_text_or_missing, items)):
+    others = [item for item in items if not isinstance(item, str)]
+    if len(others) < len(items) and all(clean_cell(item) is None for item in others):  # missing texts
         return [{"text": text} for text in items]
     if all(isinstance(item, Example) for item in items):
         return [{"text": item.text, "label": item.label} for item in items]

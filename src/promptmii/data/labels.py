@@ -5,7 +5,7 @@ import math
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import takewhile
@@ -121,17 +121,16 @@ def variant_notes(cells: Iterable[str], spelling: Spelling) -> tuple[str, ...]:
     merged: list[str] = []
     for label, variants in sorted(cells_by_label.items()):
         if len(variants | ({label} & spelling.known)) > 1:
-            others = [_distinguishable(cell, label) for cell in sorted(variants - {label})]
+            # With escapes where a cell would otherwise look like the label.
+            others = [
+                repr(cell) if one_line(cell) != label or cell.isascii() else ascii(cell)
+                for cell in sorted(variants - {label})
+            ]
             merged.append(f"{label!r} (also {listed(others, _EXAMPLES_PER_NOTE)})")
     if not merged:
         return ()
     rule = "labels that differ in case, spaces, Unicode form or invisible marks alone are one"
     return (f"{rule}: {listed(merged, _EXAMPLES_PER_NOTE)}",)
-
-
-def _distinguishable(cell: str, label: str) -> str:
-    """The cell in quotes, with escapes if it would otherwise look like the label."""
-    return repr(cell) if one_line(cell) != label or cell.isascii() else ascii(cell)
 
 
 def doubtful_notes(labels: Sequence[str]) -> tuple[str, ...]:
@@ -158,17 +157,16 @@ def _outer_row_notes(labels: Sequence[str]) -> tuple[str, ...]:
     )
 
 
-def _placeholder_notes(labels: Sequence[str]) -> tuple[str, ...]:
+def _placeholder_notes(labels: Sequence[str]) -> Iterator[str]:
     counts = Counter(label for label in labels if label.casefold() in _PLACEHOLDERS)
-    if not counts:
-        return ()
-    return (
-        f"{counted(counts.total(), 'row')} with {_examples(counts)} as the label. If that means "
-        "a missing one, give the others with --labels",
-    )
+    if counts:
+        yield (
+            f"{counted(counts.total(), 'row')} with {_examples(counts)} as the label. If that means "
+            "a missing one, give the others with --labels"
+        )
 
 
-def _punctuation_notes(labels: Sequence[str]) -> tuple[str, ...]:
+def _punctuation_notes(labels: Sequence[str]) -> Iterator[str]:
     """A note that names labels which differ in punctuation, accents or the form of a number alone."""
     groups: dict[str, list[str]] = defaultdict(list)
     for label in sorted(set(labels)):
@@ -176,34 +174,28 @@ def _punctuation_notes(labels: Sequence[str]) -> tuple[str, ...]:
         key = _ACCENTS.sub("", unicodedata.normalize("NFD", _LEADING_ZEROS.sub("", key.strip(_OUTER_PUNCTUATION))))
         groups[_BOOLEANS.get(key, key)].append(label)
     similar = [" and ".join(map(repr, group)) for key, group in groups.items() if key and len(group) > 1]
-    if not similar:
-        return ()
-    rule = "labels that differ in punctuation, accents or the form of a number alone are taken as different"
-    return (f"{rule}: {listed(similar, _EXAMPLES_PER_NOTE)}",)
+    if similar:
+        rule = "labels that differ in punctuation, accents or the form of a number alone are taken as different"
+        yield f"{rule}: {listed(similar, _EXAMPLES_PER_NOTE)}"
 
 
-def _combination_notes(labels: Sequence[str]) -> tuple[str, ...]:
+def _combination_notes(labels: Sequence[str]) -> Iterator[str]:
     """A note that names labels which look like several other labels in one cell."""
     counts = Counter(labels)
-    keys = {label_key(_without_brackets(label)) for label in counts}
-    combinations = [label for label in counts if _is_combination(label, keys)]
-    if not combinations:
-        return ()
-    n_rows = sum(counts[label] for label in combinations)
-    return (
-        f"{counted(n_rows, 'row')} with what looks like several labels ({_examples(combinations)}). Each is taken as "
-        "a label of its own; to drop these rows, give the single labels with --labels",
-    )
+    parts = {label: list(map(_list_item_key, _LIST_SEPARATOR.split(label))) for label in counts}
+    keys = set(map(_list_item_key, counts))
+    combinations = [label for label, items in parts.items() if len(items) > 1 and keys.issuperset(items)]
+    if combinations:
+        n_rows = sum(counts[label] for label in combinations)
+        yield (
+            f"{counted(n_rows, 'row')} with what looks like several labels ({_examples(combinations)}). Each is taken "
+            "as a label of its own; to drop these rows, give the single labels with --labels"
+        )
 
 
-def _is_combination(label: str, keys: set[str]) -> bool:
-    parts = [label_key(_without_brackets(part)) for part in _LIST_SEPARATOR.split(label)]
-    return len(parts) > 1 and all(part in keys for part in parts)
-
-
-def _without_brackets(label: str) -> str:
-    """The label without the brackets and quotes of a list written as text, such as "['a', 'b']"."""
-    return label.strip(" []'\"")
+def _list_item_key(item: str) -> str:
+    """The key of a label without the brackets and quotes of a list written as text, such as "['a', 'b']"."""
+    return label_key(item.strip(" []'\""))
 
 
 def _examples(labels: Iterable[str]) -> str:

@@ -2,15 +2,13 @@
 
 import random
 import string
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from promptmii.task import Example, Task
 
 SUFFIX = ":nameless"
 """Appended to the name of a task with hidden label names."""
-NameFamily = Callable[[int, random.Random], list[str]]
-"""Draws k names of one style, such as A, B, C or class 1, class 2."""
 
 
 def _letters(k: int, rng: random.Random) -> list[str]:
@@ -22,29 +20,22 @@ def _numbers(k: int, rng: random.Random) -> list[str]:
     return [str(first + i) for i in range(k)]
 
 
-def _numbered(prefix: str) -> NameFamily:
-    return lambda k, rng: [f"{prefix}{number}" for number in _numbers(k, rng)]
-
-
-def _lettered(prefix: str) -> NameFamily:
-    return lambda k, rng: [f"{prefix}{letter}" for letter in _letters(k, rng)]
-
-
-FAMILIES: tuple[NameFamily, ...] = (
-    *(_letters, _letters, _letters, _numbers, _numbers),
-    *map(_numbered, ("class ", "label_", "LABEL_", "C")),
-    *map(_lettered, ("class ", "option ")),
-    _numbered("category "),
+SCHEMES = (
+    *(("", _letters),) * 3,
+    *(("", _numbers),) * 2,
+    *((prefix, _numbers) for prefix in ("class ", "label_", "LABEL_", "C")),
+    *((prefix, _letters) for prefix in ("class ", "option ")),
+    ("category ", _numbers),
 )
-"""Repeated families are likelier."""
-_NUMBERED = (_numbers, _numbered("class "), _numbered("label_"), _numbered("C"))
-"""Families for more labels than the alphabet has letters."""
+"""A prefix and what follows it: A, B, C or class 1, class 2. Repeated schemes are likelier."""
+_NUMBERED_SCHEMES = tuple((prefix, _numbers) for prefix in ("", "class ", "label_", "C"))
+"""Schemes for more labels than the alphabet has letters."""
 
 
 def hide_names(labels: Sequence[str], rng: random.Random) -> dict[str, str]:
     """Draw a meaningless name for each label, in random order."""
-    families = FAMILIES if len(labels) <= len(string.ascii_uppercase) else _NUMBERED
-    names = rng.choice(families)(len(labels), rng)
+    prefix, draw = rng.choice(SCHEMES if len(labels) <= len(string.ascii_uppercase) else _NUMBERED_SCHEMES)
+    names = [prefix + name for name in draw(len(labels), rng)]
     rng.shuffle(names)
     return dict(zip(labels, names, strict=True))
 
@@ -68,12 +59,8 @@ def rename_labels(task: Task, new_names: Mapping[str, str]) -> Task:
 
 def nameless(task: Task) -> Task:
     """The task with all label names hidden, in the order of the new names. Every call gives the same names."""
-    return replace(rename_labels(task, hidden_names(task)), name=task.name + SUFFIX)
-
-
-def hidden_names(task: Task) -> dict[str, str]:
-    """The new label names in `nameless(task)`, by old name."""
-    return sort_by_name(hide_names(task.labels, random.Random(task.name)))
+    new_names = sort_by_name(hide_names(task.labels, random.Random(task.name)))
+    return replace(rename_labels(task, new_names), name=task.name + SUFFIX)
 
 
 def is_nameless(task: str) -> bool:

@@ -31,17 +31,13 @@ Source: TypeAlias = Any
 or texts."""
 
 
-def _read_lines(text: str, origin: str) -> Table:
-    return make_table([{"text": line} for line in split_lines(text)], origin)
-
-
 TEXT_READERS: Mapping[str, Callable[[str, str], Table]] = {
     ".csv": read_delimited,
     ".tsv": lambda text, origin: read_delimited(text, origin, "\t"),
     ".json": read_json,
     ".jsonl": read_json_lines,
     ".ndjson": read_json_lines,
-    ".txt": _read_lines,
+    ".txt": lambda text, origin: make_table([{"text": line} for line in split_lines(text)], origin),
 }
 """Readers of text formats by file ending; each takes the text and its origin."""
 BINARY_READERS: Mapping[str, Callable[[bytes, str], Table]] = {".parquet": read_parquet, ".xlsx": read_workbook}

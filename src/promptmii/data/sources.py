@@ -47,7 +47,6 @@ def bundled_folder(name: str) -> Path:
 
 
 def bundled_names() -> set[str]:
-    """The names of all bundled tasks."""
     return {task_name(path) for folder in (SUITE, WRITTEN) for path in task_files(bundled_folder(folder))}
 
 

@@ -10,7 +10,7 @@ from xml.etree.ElementTree import ParseError
 
 from promptmii.data.delimited import PREAMBLE, find_header, header_names, named_cells
 from promptmii.data.table import Table, make_table
-from promptmii.errors import DataError, MissingDependencyError, counted
+from promptmii.errors import DataError, counted, required_by
 
 OPEN_ERRORS = (
     *(OSError, EOFError, zipfile.BadZipFile, zlib.error, ParseError),
@@ -26,12 +26,10 @@ def read_workbook(content: bytes, origin: str) -> Table:
 
     Hidden sheets, which hold the lists of forms, count only if all are hidden. Raises `DataError`.
     """
-    try:
+    with required_by("An Excel workbook", "xlsx"):
         from openpyxl.reader.excel import ExcelReader
         from openpyxl.utils.escape import unescape
         from openpyxl.utils.exceptions import InvalidFileException
-    except ImportError as error:
-        raise MissingDependencyError("An Excel workbook", "xlsx") from error
     sheets: dict[str, list[list[Any]]] = {}
     try:
         with warnings.catch_warnings():

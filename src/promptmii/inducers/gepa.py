@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import Field
 
-from promptmii.errors import MissingDependencyError
+from promptmii.errors import required_by
 from promptmii.follower import Follower, Prediction
 from promptmii.inducers.method import Expected, Kit, Method, WrittenBy
 from promptmii.inducers.search import Search, held_back
@@ -42,10 +42,8 @@ class GEPA:
         Raises `EndpointError`, `ScoreRefusedError`, `SpendingLimitError`, and `ConfigError` if the support is too small
         to split.
         """
-        try:
+        with required_by("GEPA", "gepa"):
             from gepa.api import optimize
-        except ImportError as error:
-            raise MissingDependencyError("GEPA", "gepa") from error
         search = Search(replace(self.writer, style=Style()), self.follower, support)
         adapter: Any = _Adapter(search)
         reflection = _Reflection(search, seed)

@@ -15,7 +15,7 @@ from time import perf_counter
 from pydantic import Field
 
 from promptmii.config import LoraSettings
-from promptmii.errors import MissingDependencyError, UnsupportedError
+from promptmii.errors import UnsupportedError, required_by
 from promptmii.files import atomic_folder
 from promptmii.inducers.method import Expected, Kit, Method
 from promptmii.instruction import Cost, Instruction, Provenance
@@ -82,13 +82,11 @@ class FineTuning:
         saved_count = adapter / TOKENS_FILE
         if saved_count.exists():
             return int(saved_count.read_text("utf-8"))
-        try:
+        with required_by("Fine-tuning", "hf"):
             import torch
             from transformers import Trainer, TrainingArguments
 
             from promptmii.tuning import TrainableModel
-        except ImportError as error:
-            raise MissingDependencyError("Fine-tuning", "hf") from error
         if weights_of(self.follower) is None:
             raise UnsupportedError(
                 f"Fine-tuning needs a model on this machine (smol or hf:...), and the follower is {self.follower}."

@@ -13,7 +13,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from importlib import resources
 from pathlib import Path
 
@@ -73,11 +73,8 @@ def grouped_examples(labels: Sequence[str], examples: Iterable[Example]) -> str:
     return "\n\n".join("\n".join([f"{defuse(label)}:", *lines]) for label, lines in by_label.items() if lines)
 
 
-def _line_layout(line: str) -> Callable[[Sequence[str], Iterable[Example]], str]:
-    def format_lines(_: Sequence[str], examples: Iterable[Example]) -> str:
-        return "".join(line.format(defuse(example.text), defuse(example.label)) for example in examples)
-
-    return format_lines
+def _in_order(layout: str, _labels: Sequence[str], examples: Iterable[Example]) -> str:
+    return "".join(layout.format(defuse(example.text), defuse(example.label)) for example in examples)
 
 
 _LABELS: dict[str, Callable[[Sequence[str]], str]] = {
@@ -86,8 +83,8 @@ _LABELS: dict[str, Callable[[Sequence[str]], str]] = {
 }
 _EXAMPLES: dict[str, Callable[[Sequence[str], Iterable[Example]], str]] = {
     "": grouped_examples,
-    "input": _line_layout("Input: {}\nLabel: {}\n"),
-    "text": _line_layout('Text: "{}"\nLabel: {}\n\n'),
+    "input": partial(_in_order, "Input: {}\nLabel: {}\n"),
+    "text": partial(_in_order, 'Text: "{}"\nLabel: {}\n\n'),
 }
 _TEXT: dict[str, Callable[[str], str]] = {"": quote, "raw": defuse}
 _LAYOUTS = {"labels": _LABELS, "examples": _EXAMPLES, "text": _TEXT}
@@ -135,11 +132,9 @@ class Template:
         return next((layout for name, layout in _SLOT.findall(self.text) if name == slot), "")
 
     def format_text(self, text: str) -> str:
-        """A text in the layout of this template."""
         return _TEXT[self.layout("text")](text)
 
     def format_labels(self, labels: Sequence[str]) -> str:
-        """A label list in the layout of this template."""
         return _LABELS[self.layout("labels")](labels)
 
     @cached_property

@@ -71,7 +71,6 @@ class LocalServers:
         self._watcher.start()
 
     def close(self) -> None:
-        """End the servers."""
         self._closing.set()
         self._watcher.join()
         self._stop()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from promptmii.configs import FOLDER
-from promptmii.errors import ConfigError, MissingDependencyError, ModelError, counted
+from promptmii.errors import ConfigError, ModelError, counted, required_by
 from promptmii.serving import model_to_serve
 from promptmii.train.settings import TrainSettings
 
@@ -96,14 +96,12 @@ def _killed(name: str, rank: int) -> ModelError:
 
 
 def _torchrun(arguments: Sequence[str]) -> int:
-    try:
+    with required_by("promptmii launch", "train"):
         import torch
         from torch.distributed.elastic.multiprocessing import SignalException
         from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
         from torch.distributed.run import parse_args
         from torch.distributed.run import run as torchrun
-    except ImportError as error:
-        raise MissingDependencyError("promptmii launch", "train") from error
     options = parse_args(list(arguments))
     local, gpus = int(options.nproc_per_node), torch.cuda.device_count()
     if gpus and gpus < local:

@@ -7,19 +7,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 from promptmii.config import LoraSettings
-from promptmii.errors import ConfigError, MissingDependencyError
+from promptmii.errors import ConfigError, required_by
 from promptmii.models import Weights, weights_of
 from promptmii.models.base import Chat
 
-try:
+with required_by("Fine-tuning", "hf"):
     import torch
     from transformers import DataCollatorForSeq2Seq
 
     from promptmii.models.chat import ChatFormat
     from promptmii.models.hf.model import HfTokenizer, TransformersModel, read_weights
     from promptmii.tuning.lora import add_adapter, continue_adapter, save_adapter
-except ImportError as error:
-    raise MissingDependencyError("Fine-tuning", "hf") from error
 
 IGNORED = -100
 """The label of tokens excluded from the loss."""

@@ -9,7 +9,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from promptmii.errors import MissingDependencyError
+from promptmii.errors import required_by
 from promptmii.files import atomic_folder, cache_folder, locked
 from promptmii.models.embedded import embedded, embedded_file
 from promptmii.models.hf import quiet
@@ -40,13 +40,11 @@ def _folder(name: str) -> Path:
 
 
 def _convert(gguf: Path, folder: Path) -> None:
-    try:
+    with required_by("An embedded model under transformers", "hf"):
         import torch
         from safetensors.torch import save_file
         from tokenizers import pre_tokenizers
         from transformers import AutoModelForCausalLM, AutoTokenizer
-    except ImportError as error:
-        raise MissingDependencyError("An embedded model under transformers", "hf") from error
     source = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
     with quiet(), redirect_stderr(StringIO()):  # hides the progress bar of the dequantisation
         model: Any = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from promptmii.errors import MissingDependencyError, UnknownModelError, first_line
+from promptmii.errors import UnknownModelError, first_line, required_by
 from promptmii.files import refuse_full_disk
 from promptmii.models.base import ModelCard
 from promptmii.models.chat import ChatFormat, Tokenizer
@@ -19,13 +19,11 @@ from promptmii.models.local import LocalModel
 from promptmii.models.references import Weights, is_missing_folder
 from promptmii.models.threads import in_calling_thread
 
-try:
+with required_by("Models of transformers (hf:)", "hf"):
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     from promptmii.models.hf.engines import engine_for
-except ImportError as error:
-    raise MissingDependencyError("Models of transformers (hf:)", "hf") from error
 
 SAMPLES = 1024
 """Values per tensor in the revision's hash: enough to tell any fine-tuned model apart, few enough to be quick."""

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, deserialize
 
-from promptmii.errors import MissingDependencyError, UnknownModelError, first_line
+from promptmii.errors import UnknownModelError, first_line, required_by
 from promptmii.files import atomic_file, cache_folder, private_folder, refuse_full_disk
 from promptmii.models.embedded import EMBEDDED, embedded_file
 from promptmii.models.references import is_path
@@ -39,10 +39,8 @@ def model_file(source: str) -> Path:
     repository, _, name = source.rpartition("/")
     if repository.count("/") != 1 or is_path(repository):
         raise UnknownModelError(f"There is no file {source}. Expected a GGUF file, or owner/name/file.gguf on the hub.")
-    try:
+    with required_by("A model of the hub", "hub"):
         from huggingface_hub import hf_hub_download
-    except ImportError as error:
-        raise MissingDependencyError("A model of the hub", "hub") from error
     try:
         return Path(hf_hub_download(repository, name))
     except (OSError, ValueError, LookupError) as error:

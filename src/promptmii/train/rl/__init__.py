@@ -2,10 +2,8 @@
 
 from importlib import import_module
 
-from promptmii.errors import MissingDependencyError
+from promptmii.errors import required_by
 
-try:  # once for all modules in this folder
+with required_by("Training", "train"):  # once for all modules in this folder
     for _name in ("accelerate", "peft", "torch", "trl"):  # these also install datasets and psutil
         import_module(_name)
-except ImportError as error:
-    raise MissingDependencyError("Training", "train") from error

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from promptmii.data.sources import find_tasks, read_tasks
-from promptmii.errors import MissingDependencyError
+from promptmii.errors import required_by
 from promptmii.inducers import Writer
 from promptmii.progress import QUIET, Progress
 from promptmii.prompts import meta_prompt
@@ -24,15 +24,13 @@ from promptmii.train.settings import SftSettings
 from promptmii.train.tasks import TRAINING_SPLITS, applicable
 from promptmii.train.warmup.pairs import SHIPPED, Pair, PairStream, read_bank, read_pairs
 
-try:
+with required_by("Training", "train"):
     import torch
     from torch.utils.data import Dataset
     from transformers import Trainer, TrainerCallback, TrainingArguments
 
     from promptmii.train.loop import BEST, Best, Safeguards, run_loop
     from promptmii.tuning import IGNORED, TrainableModel
-except ImportError as error:
-    raise MissingDependencyError("Training", "train") from error
 
 CHANGEABLE = ("steps", "tasks", "bank", "check_every", "save_every")
 """Settings that a resumed run may change."""
