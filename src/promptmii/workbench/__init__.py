@@ -10,7 +10,7 @@ from promptmii.workbench.compare import Comparison, compare
 from promptmii.workbench.edit import Extended, edit, extend
 from promptmii.workbench.followers import FollowerLike, Followers, calibration_notes
 from promptmii.workbench.growing_table import check_output
-from promptmii.workbench.measure import Measured, recalibrate, score
+from promptmii.workbench.measure import recalibrate, score
 from promptmii.workbench.predict import Labelled, predict
 
 __all__ = [
@@ -20,7 +20,6 @@ __all__ = [
     "FollowerLike",
     "Followers",
     "Labelled",
-    "Measured",
     "Pending",
     "Threshold",
     "batch_followers",
