@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -43,12 +43,11 @@ BASELINES_NOTE = (
 )
 
 
-def write_markdown(folders: Sequence[Path], path: Path) -> Path:
+def write_markdown(results: Results, path: Path) -> Path:
     """Write the page, and its figures into a folder of the same name. Both replace those of an earlier report.
 
-    Folders are runs of `promptmii evaluate`, finished or not, and training runs for their curves. Raises
-    `ArtefactError` if there is no cell, `ScoreRefusedError` if none has a score, `OutputError` if the page cannot
-    be written or was made by something else.
+    Raises `ArtefactError` if there is no cell, `ScoreRefusedError` if none has a score, `OutputError` if the page
+    cannot be written or was made by something else.
     """
     if path.is_dir() or not path.suffix:
         raise OutputError(
@@ -60,7 +59,7 @@ def write_markdown(folders: Sequence[Path], path: Path) -> Path:
         raise OutputError(f"{path} cannot be read: {error.strerror}. Name another file.") from error
     if MADE_BY not in old_text:
         raise OutputError(f"{path} exists and was not made by promptmii report. Name another file.")
-    results = Results.read(folders)
+    results.require_cells()
     if results.nothing_scored:
         raise ScoreRefusedError(f"All cells failed, so there is nothing to show; first: {results.run.failed[0].error}.")
     page = _Page(results, path)

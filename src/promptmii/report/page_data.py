@@ -51,7 +51,7 @@ def numbers(results: Results) -> dict[str, Any]:
             {"name": task, "labels": int(sizes["labels"][task]), "rows": int(sizes["rows"][task])}
             for task in results.tasks
         ],
-        "scores": [_scores(results, scores) for scores in results.by_scope],
+        "scores": [_by_series(results, scores) for scores in results.by_scope],
         "outcome": _outcome(results),
     }
 
@@ -67,7 +67,7 @@ def _outcome(results: Results) -> dict[str, int] | None:
     }
 
 
-def _scores(results: Results, scores: Scores) -> list[Any]:
+def _by_series(results: Results, scores: Scores) -> list[Any]:
     """By series, n and task: macro-F1 or None, and the number of failed cells. None for a series not in the scope."""
 
     def value(series: Series, n: int, task: str) -> tuple[float | None, int]:
