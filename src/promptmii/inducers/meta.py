@@ -26,7 +26,10 @@ class MetaInducer:
     writer: Writer
     name: str = "mii"
     keeps_first: bool = False
-    """If the second call fails, use the first draft, which is paid for. An evaluation raises: the cell has failed."""
+    """If the request for a shorter draft fails, use the first one, which is paid for.
+
+    An evaluation raises instead: a cell's text must not depend on a failure, and a rerun finds the draft in the cache.
+    """
 
     def induce(self, support: Support, *, seed: int = 0) -> Instruction:
         """Generate greedily, and once more if the first draft is over its budget.

@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from promptmii.data import Source
-from promptmii.data.readers import read_table
+from promptmii.data import Source, read_table
 from promptmii.errors import ConfigError, DataError, UnsupportedError, counted
 from promptmii.follower import Follower
 from promptmii.instruction import Instruction
