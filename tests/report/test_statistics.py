@@ -374,7 +374,7 @@ def test_text_of_servers_stays_in_its_cell(tmp_path: Path) -> None:
 
 def test_costs_are_means_over_tasks_and_unknown_money_stays_unknown(cells: pd.DataFrame) -> None:
     scope = Scope("smol", "generate", "smol")
-    priced = costs.costs(cells, scope).set_index(["series", "n"])
+    priced = costs.mean_costs(cells, scope).set_index(["series", "n"])
     assert priced.loc[("mii · smol", 20), "calls"] == 1
     assert priced.loc[("icl", 5), "calls"] == 0
     assert priced.loc[("icl", 5), "money"] == 0
@@ -382,7 +382,7 @@ def test_costs_are_means_over_tasks_and_unknown_money_stays_unknown(cells: pd.Da
     without_prices = cells.copy()
     without_prices.loc[without_prices.index[without_prices["method"] == "icl"][0], "mode"] = "generate"
     without_prices.loc[without_prices["method"] == "icl", "label_money"] = None
-    label_money = costs.costs(without_prices, scope).set_index(["series", "n"])["label_money"]
+    label_money = costs.mean_costs(without_prices, scope).set_index(["series", "n"])["label_money"]
     assert np.isnan(label_money["icl", 5])
     assert not np.isnan(label_money["mii · smol", 5])
 

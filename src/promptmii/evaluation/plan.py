@@ -26,7 +26,7 @@ from promptmii.styles import split_style, style_for
 from promptmii.task import Task, content_key
 
 
-def default_methods() -> tuple[str, ...]:
+def _default_methods() -> tuple[str, ...]:
     """The methods of a grid that does not name any."""
     return tuple(name for name, method in METHODS.items() if method.by_default)
 
@@ -38,7 +38,7 @@ class EvaluateSettings(Settings):
     """Task files, folders of them, `hub:...`, `suite`, or a corpus (held-out split, or `FOLDER:validation`)."""
     only: tuple[str, ...] = ()
     """Names of the tasks to take from the sources; empty for all."""
-    methods: tuple[str, ...] = Field(default_factory=default_methods, min_length=1)
+    methods: tuple[str, ...] = Field(default_factory=_default_methods, min_length=1)
     n: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(5, 10, 20, 50, 100), min_length=1)
     seeds: int = Field(default=3, ge=1, le=1000)
     """Number of draws of the examples, with seeds from 0. All are measured on the same rows."""
@@ -81,7 +81,7 @@ class EvaluateSettings(Settings):
         for number, part in enumerate(self.also, 1):
             if shared := sorted(SHARED & set(part)):
                 raise ConfigError(f"also, number {number}: {shared[0]} is the same for all grids; leave it out.")
-        _ = self.parts
+        _ = self.parts  # raises for a setting of `also` that is unknown or refused
         return self
 
     @property

@@ -18,7 +18,7 @@ from promptmii.markup import markdown_line, markdown_table
 from promptmii.metrics import holm
 from promptmii.records import Record
 from promptmii.report import figures, headline, tables
-from promptmii.report.costs import costs
+from promptmii.report.costs import mean_costs
 from promptmii.report.drawing import Drawn, svg
 from promptmii.report.methods import baselines, summary
 from promptmii.report.output import make_folder, replace_page
@@ -228,7 +228,7 @@ def _baseline_table(scores: Scores, cells: pd.DataFrame, n: int) -> ReportTable:
             if name != rival and (rival, name) not in pairs and not np.isnan(scores.at(rival, n)).all():
                 pairs[name, rival] = paired(scores, name, rival, n)
     adjusted = dict(zip(pairs, holm([pair.p for pair in pairs.values()]), strict=True))
-    calls: Any = costs(cells, scores.scope).set_index(["series", "n"])["calls"]
+    calls: Any = mean_costs(cells, scores.scope).set_index(["series", "n"])["calls"]
     rows: list[dict[str, Any]] = []
     for mean in best_first:
         name = mean.series.name

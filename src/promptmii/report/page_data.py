@@ -32,7 +32,7 @@ TEXT_LENGTH = 600
 ANSWER_LENGTH = 200
 """Characters kept of an answer that is not a label."""
 COMPRESSION_LEVEL = 6
-MEASURED = {"macro_f1", "low", "high", "uncalibrated_macro_f1", "accuracy", "n_unparsed", "n_truncated"}
+SCORE_FIELDS = {"macro_f1", "low", "high", "uncalibrated_macro_f1", "accuracy", "n_unparsed", "n_truncated"}
 
 
 def numbers(results: Results) -> dict[str, Any]:
@@ -135,7 +135,7 @@ class _Details:
         cost, measured = instruction.cost, instruction.measured
         self._cells.append(
             coordinates
-            | measured.model_dump(include=MEASURED)
+            | measured.model_dump(include=SCORE_FIELDS)
             | {
                 "rows": measured.n,
                 "tokens": measured.prompt_tokens_per_query,
