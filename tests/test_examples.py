@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from promptmii.data import bundled_folder
+from promptmii.data.sources import bundled_folder
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SCRIPTS = sorted(EXAMPLES.glob("*.py"))

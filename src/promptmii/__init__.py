@@ -11,22 +11,24 @@ if TYPE_CHECKING:
     from promptmii.follower import Follower, Prediction
     from promptmii.inducers import BestOf, InContext, Inducer, MetaInducer, Naive, Writer
     from promptmii.instruction import Instruction
+    from promptmii.measured import Measured
     from promptmii.models import LanguageModel, ScriptedModel, load_model
     from promptmii.pipeline import Induced, induce
     from promptmii.scoring import Scored
     from promptmii.task import Episode, Example, Support, Task
-    from promptmii.workbench import Comparison, Extended, Measured, compare, edit, extend, predict, score
+    from promptmii.workbench import Comparison, Extended, compare, edit, extend, predict, score
 
 _MODULES = {
     "estimator": ("PromptClassifier",),
     "follower": ("Follower", "Prediction"),
     "inducers": ("BestOf", "InContext", "Inducer", "MetaInducer", "Naive", "Writer"),
     "instruction": ("Instruction",),
+    "measured": ("Measured",),
     "models": ("LanguageModel", "ScriptedModel", "load_model"),
     "pipeline": ("Induced", "induce"),
     "scoring": ("Scored",),
     "task": ("Episode", "Example", "Support", "Task"),
-    "workbench": ("Comparison", "Extended", "Measured", "compare", "edit", "extend", "predict", "score"),
+    "workbench": ("Comparison", "Extended", "compare", "edit", "extend", "predict", "score"),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 

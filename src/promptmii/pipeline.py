@@ -28,9 +28,11 @@ from promptmii.inducers import (
     Writer,
     marked_lines,
 )
+from promptmii.inputs import prompt_text, with_test_rows
 from promptmii.instruction import Instruction
+from promptmii.measured import Measured, differences, measure, measured_html
 from promptmii.models import check_reference
-from promptmii.models.base import LanguageModel
+from promptmii.models.base import LanguageModel, Models
 from promptmii.models.references import default_follower
 from promptmii.models.wrappers import watched
 from promptmii.progress import QUIET, Progress
@@ -38,10 +40,6 @@ from promptmii.scoring import caveats
 from promptmii.styles import split_style, style_for
 from promptmii.task import Episode
 from promptmii.version import VERSION
-from promptmii.workbench.compare import differences
-from promptmii.workbench.followers import Models
-from promptmii.workbench.inputs import prompt_text, with_test_rows
-from promptmii.workbench.measure import Measured, measure, measured_html
 
 
 @dataclass(frozen=True)
@@ -271,7 +269,7 @@ class _Run:
         query, follower = self.episode.query, self.follower
         self.progress.step(f"Scoring {instruction.method}", len(query))
         row = measure(instruction.method, follower, instruction, query, follower.model.card.price)
-        row.scored.refuse_failures()
+        row.refuse_failures()
         return row
 
 

@@ -59,6 +59,11 @@ class Cell(Frozen):
         writer = f" by {self.generator}" if self.generator else ""
         return f"{self.task} / {self.method}{writer} / n={self.n} / seed {self.seed} / {self.follower}"
 
+    @property
+    def without_draw(self) -> tuple[str | None, ...]:
+        """The cell without its n and seed."""
+        return self.task, self.method, self.generator, self.follower, self.mode
+
 
 class Query(Frozen):
     """A set of labelled rows. Cells with the same rows share one query."""
@@ -261,11 +266,11 @@ class Run:
         """
         by_time = sorted(self.records.values(), key=lambda record: record.finished)
         latest = {record.cell: record.key for record in by_time}
-        at_n_0 = {_without_n(record.cell): record.cell.n == 0 for record in by_time}
+        at_n_0 = {record.cell.without_draw: record.cell.n == 0 for record in by_time}
         return frozenset(
             record.key
             for record in by_time
-            if latest[record.cell] != record.key or at_n_0[_without_n(record.cell)] != (record.cell.n == 0)
+            if latest[record.cell] != record.key or at_n_0[record.cell.without_draw] != (record.cell.n == 0)
         )
 
     @property
@@ -273,10 +278,6 @@ class Run:
         """The records of failed cells, without superseded ones."""
         records = self.records.values()
         return tuple(record for record in records if record.status == "failed" and record.key not in self.superseded)
-
-
-def _without_n(cell: Cell) -> tuple[str | None, ...]:
-    return cell.task, cell.method, cell.generator, cell.follower, cell.mode
 
 
 def _rank(record: Record) -> tuple[bool, str]:

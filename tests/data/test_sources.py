@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 
 from promptmii import Example, Task
-from promptmii.data import bundled_folder, find_tasks, read_tasks
 from promptmii.data.corpus_files import JOURNALS, write_split
-from promptmii.data.sources import task_name
+from promptmii.data.sources import bundled_folder, find_tasks, read_tasks, task_name
 from promptmii.errors import DataError
 
 ROWS = "text,label\n" + "".join(f"text {i},{'ab'[i % 2]}\n" for i in range(12))

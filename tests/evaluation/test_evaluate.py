@@ -171,6 +171,22 @@ def test_a_further_grid_cannot_select_a_task_that_does_not_exist(tmp_path) -> No
         grid_tasks(grid)
 
 
+@pytest.mark.parametrize(
+    ("changes", "also", "named"),
+    [
+        ({"methods": ("mii",)}, {"budget": 30}, "mii .*(budget)"),
+        ({"methods": ("icl",)}, {"methods": ["naive"], "evaluate": 9}, "naive .*(evaluate)"),
+        ({"methods": ("naive",), "calibration": "none"}, {"calibration": "support"}, "naive .*(calibration)"),
+    ],
+    ids=["the same cell", "other rows", "at n = 0 and at each n"],
+)
+def test_grids_of_which_a_report_would_show_only_one_are_refused(server, changes, also, named, tmp_path) -> None:
+    grid = settings(server, [write_task(tmp_path, "shop")], **changes, also=(also,))
+    with pytest.raises(ConfigError, match=rf"two grids measure shop / {named}"):
+        evaluate(grid, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_record_names_the_machine_and_the_revisions_of_its_models(server, tmp_path) -> None:
     run = evaluate(settings(server, [write_task(tmp_path, "shop")], methods=("naive", "zero")), tmp_path / "run")
     for record in run.records.values():
@@ -404,20 +420,19 @@ def test_a_dry_run_says_what_it_does_not_know_without_its_servers(server, tmp_pa
 @pytest.mark.smol
 @pytest.mark.slow
 def test_an_estimate_counts_training_and_calibration(tmp_path) -> None:
-    grid = EvaluateSettings.of(
-        tasks=(write_task(tmp_path, "shop"),),
-        methods=("naive", "sft"),
-        followers=("smol",),
-        n=(6,),
-        seeds=1,
-        evaluate=4,
-        calibration="support",
-        also=({"calibration": "contextual"},),
-    )
-    calls = {line.method: line.cost.calls for line in estimate(grid, tmp_path / "run")}
     # Four rows are labelled. Fine-tuning reads six examples five times, so these do not calibrate it.
-    naive, sft = (4 + 6) + (4 + 4), (4 + 30) + (4 + 30 + 4)
-    assert calls == {"naive": naive, "sft": sft, "all": naive + sft}
+    for calibration, naive, sft in (("support", 4 + 6, 4 + 30), ("contextual", 4 + 4, 4 + 30 + 4)):
+        grid = EvaluateSettings.of(
+            tasks=(write_task(tmp_path, "shop"),),
+            methods=("naive", "sft"),
+            followers=("smol",),
+            n=(6,),
+            seeds=1,
+            evaluate=4,
+            calibration=calibration,
+        )
+        calls = {line.method: line.cost.calls for line in estimate(grid, tmp_path / "run")}
+        assert calls == {"naive": naive, "sft": sft, "all": naive + sft}
 
 
 def test_settings_refused_late_leave_no_folder(server, tmp_path) -> None:

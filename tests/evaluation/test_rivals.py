@@ -23,6 +23,7 @@ from promptmii.inducers.controls import permute_labels
 from promptmii.models import sentences
 from promptmii.records import Record
 from promptmii.report.page import write_report
+from promptmii.report.results import Results
 from promptmii.scoring import Scored, score
 
 SUPPORT = Support(
@@ -224,7 +225,7 @@ def test_the_estimate_includes_rivals_and_the_report_names_the_winner(server: La
     assert sum(spent) == 186
     lines = (tmp_path / "run" / "records.jsonl").read_text().splitlines()
     assert {Record.model_validate_json(line).cell.method for line in lines} == set(grid.methods)
-    write_report([tmp_path / "run"], tmp_path / "report")
+    write_report(Results.read([tmp_path / "run"]), tmp_path / "report")
     finding = " ".join(re.findall(r'<p class="finding">(.*)</p>', (tmp_path / "report" / "index.html").read_text()))
     # The server labels by the text alone, so every prompt is as good as the instruction.
     assert "mii does not beat rivals that write no instruction: " in finding

@@ -9,8 +9,9 @@ import pytest
 
 from promptmii import BestOf, Example, Follower, InContext, MetaInducer, Naive, ScriptedModel, Support, Writer
 from promptmii.errors import ConfigError, EndpointError, SpendingLimitError
-from promptmii.inducers import APE, GEPA, copied_runs
-from promptmii.inducers.gepa import SEED_INSTRUCTION
+from promptmii.inducers import copied_runs
+from promptmii.inducers.ape import APE
+from promptmii.inducers.gepa import GEPA, SEED_INSTRUCTION
 from promptmii.inducers.search import inner_split
 from promptmii.instruction import CalibrationKind
 from promptmii.models.base import Chat, Failure, FailureKind, Sampling, Usage

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig  # noqa: E402
 
 from promptmii import Example, Follower, Support, load_model  # noqa: E402
 from promptmii.errors import UnsupportedError  # noqa: E402
-from promptmii.inducers import FineTuning, SFTMethod  # noqa: E402
+from promptmii.inducers.sft import FineTuning, SFTMethod  # noqa: E402
 from promptmii.scoring import score  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # transformers uses its own deprecated API

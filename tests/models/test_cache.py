@@ -286,12 +286,12 @@ class TestBrokenCache:
     def test_the_error_for_an_invalid_file_names_the_file_and_a_remedy(self, tmp_path: Path) -> None:
         (tmp_path / "answers.sqlite").write_bytes(b"this is no database " * 100)
         with pytest.raises(OutputError, match=r"answers\.sqlite cannot be used.*Delete the file"):
-            Cached(ScriptedModel(), tmp_path)
+            Cached(ScriptedModel(), tmp_path).generate([chat("a")], GREEDY)
 
     def test_a_file_in_place_of_the_folder_is_refused(self, tmp_path: Path) -> None:
         (tmp_path / "cache").write_text("a file")
         with pytest.raises(OutputError, match="--cache"):
-            Cached(ScriptedModel(), tmp_path / "cache")
+            Cached(ScriptedModel(), tmp_path / "cache").generate([chat("a")], GREEDY)
 
     def test_damage_after_the_header_is_reported_when_it_is_read(self, tmp_path: Path) -> None:
         chats = [chat(str(i)) for i in range(200)]

@@ -13,9 +13,8 @@ from tests.report.synthetic import write_run
 from promptmii.errors import ArtefactError
 from promptmii.records import Run
 from promptmii.report import costs, drawing, figures, statistics, transfer
-from promptmii.report import scores as scores_module
 from promptmii.report.results import Results
-from promptmii.report.scores import Scores, all_cells
+from promptmii.report.scores import Scores, all_cells, scopes
 from promptmii.train.run_folder import VALIDATION, Curves, RunFolder, read_curves
 
 METHODS = ("naive", "icl", "zero", "mii", "my-own")
@@ -76,9 +75,9 @@ def test_figures_of_prompt_length_name_every_series(by_scope: list[Scores]) -> N
 def test_a_method_without_a_prompt_is_a_horizontal_line(folder: Path) -> None:
     cells = all_cells(Run.read(folder))
     cells.loc[cells["series"] == "my-own", "tokens_per_query"] = 0.0
-    scope = scores_module.scopes(cells)[0]
+    scope = scopes(cells)[0]
     assert scope.name == "a"
-    scores = scores_module.scores(cells, scope)
+    scores = Scores.of(cells, scope)
     height = statistics.comparable(scores).at("my-own", 20).mean()
     for drawn in (figures.length_figure(scores), figures.pareto_figure([scores])):
         (axes,) = drawn.figure.axes
@@ -190,5 +189,5 @@ def test_nearly_empty_runs_can_be_drawn(tmp_path: Path) -> None:
     ):
         ElementTree.fromstring(drawing.svg(drawn.figure))
     unscored = cells.assign(macro_f1=float("nan"))
-    ElementTree.fromstring(drawing.svg(figures.pareto_figure([scores_module.scores(unscored, scores.scope)]).figure))
+    ElementTree.fromstring(drawing.svg(figures.pareto_figure([Scores.of(unscored, scores.scope)]).figure))
     ElementTree.fromstring(drawing.svg(costs.cost_figure(unscored, scores, 5).figure))

@@ -41,7 +41,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def page(runs: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_markdown(runs, tmp_path_factory.mktemp("docs") / "results.md")
+    return write_markdown(Results.read(runs), tmp_path_factory.mktemp("docs") / "results.md")
 
 
 def table(page: Path, title: str) -> list[dict[str, str]]:
@@ -134,7 +134,7 @@ def test_the_command_prints_the_results_of_the_page(runs: list[Path], tmp_path: 
 
 
 def test_a_new_page_and_its_figures_replace_the_old_ones(runs: list[Path], tmp_path: Path) -> None:
-    path = write_markdown(runs, tmp_path / "page.md")
+    path = write_markdown(Results.read(runs), tmp_path / "page.md")
     (tmp_path / "page" / "mine.svg").write_text("<svg/>")
     result = promptmii("report", runs[0], "--markdown", path)
     assert result.exit_code == 0, result.output
@@ -148,7 +148,7 @@ def test_a_new_page_and_its_figures_replace_the_old_ones(runs: list[Path], tmp_p
 def test_the_name_of_a_page_may_have_spaces_and_brackets(tmp_path: Path) -> None:
     run = write_run(tmp_path / "my run", 1, ("naive", "mii"), (5,), 1, rows=10)
     for _ in range(2):
-        text = write_markdown([run], tmp_path / "page (1).md").read_text("utf-8")
+        text = write_markdown(Results.read([run]), tmp_path / "page (1).md").read_text("utf-8")
     names = re.findall(r"\]\(page%20%281%29/([\w-]+\.svg)\)", text)
     assert len(names) == 2
     assert {file.name for file in (tmp_path / "page (1)").iterdir()} == set(names)
@@ -160,7 +160,7 @@ def test_instructions_side_by_side_have_one_seed(tmp_path: Path) -> None:
     lines = (run / "records.jsonl").read_text("utf-8").splitlines(keepends=True)
     kept = [line for line in lines if not ('"method":"zero"' in line and '"seed":0' in line)]
     (run / "records.jsonl").write_text("".join(kept), "utf-8")
-    text = write_markdown([run], tmp_path / "page.md").read_text("utf-8")
+    text = write_markdown(Results.read([run]), tmp_path / "page.md").read_text("utf-8")
     shown = next(
         record for record in Run.read(run).records.values() if record.cell.method == "mii" and record.cell.seed
     )
@@ -173,13 +173,13 @@ def test_a_page_from_elsewhere_is_not_overwritten(runs: list[Path], tmp_path: Pa
     readme = tmp_path / "README.md"
     readme.write_text("# Mine\n\n![logo](docs/logo.svg)\n")
     with pytest.raises(OutputError, match="was not made by promptmii report"):
-        write_markdown(runs, readme)
+        write_markdown(Results.read(runs), readme)
     assert readme.read_text().startswith("# Mine")
 
 
 def test_a_humans_instruction_is_not_said_to_come_from_examples(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", 1, ("human", "mii"), (5,), 1, rows=10)
-    text = write_markdown([run], tmp_path / "results.md").read_text("utf-8")
+    text = write_markdown(Results.read([run]), tmp_path / "results.md").read_text("utf-8")
     assert re.search(r"The instructions by human and mii for `\w+`, smol follower", text)
 
 
@@ -187,18 +187,18 @@ def test_a_humans_instruction_is_not_said_to_come_from_examples(tmp_path: Path) 
 def test_a_page_needs_the_name_of_a_file_with_an_ending(tmp_path: Path, name: str) -> None:
     (tmp_path / "folder.md").mkdir()
     with pytest.raises(OutputError, match=r"a Markdown page, such as results\.md"):
-        write_markdown([], tmp_path / name)
+        write_markdown(Results.read([]), tmp_path / name)
     assert [path.name for path in tmp_path.iterdir()] == ["folder.md"]
 
 
 def test_a_folder_without_scores_is_refused(runs: list[Path], tmp_path: Path) -> None:
     with pytest.raises(ArtefactError, match=r"No finished cell in .*training"):
-        write_markdown([runs[-1]], tmp_path / "none.md")
+        write_markdown(Results.read([runs[-1]]), tmp_path / "none.md")
     with pytest.raises(ArtefactError, match="not a run folder"):
-        write_markdown([tmp_path], tmp_path / "page.md")
+        write_markdown(Results.read([tmp_path]), tmp_path / "page.md")
     failed = write_run(tmp_path / "failed", 1, ("naive",), (5,), 1, rows=10, failures=1)
     with pytest.raises(ScoreRefusedError, match="All cells failed"):
-        write_markdown([failed], tmp_path / "page.md")
+        write_markdown(Results.read([failed]), tmp_path / "page.md")
     assert not (tmp_path / "page.md").exists()
 
 
@@ -207,7 +207,7 @@ def test_the_html_page_keeps_hidden_names_apart_too(tmp_path: Path) -> None:
         write_run(tmp_path / str(nameless), 2, ("naive", "mii"), (5,), 1, rows=8, nameless=nameless)
         for nameless in (False, True)
     ]
-    page = write_report(folders, tmp_path / "report").read_text("utf-8")
+    page = write_report(Results.read(folders), tmp_path / "report").read_text("utf-8")
     data = json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.S)[1])
     assert data["scopes"] == ["smol follower, mode choose", "smol follower, mode choose, names hidden"]
     hidden = [":nameless" in task["name"] for task in data["tasks"]]

@@ -61,7 +61,7 @@ def training(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def page(run: Path, training: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_report([run, training], tmp_path_factory.mktemp("report") / "out")
+    return write_report(Results.read([run, training]), tmp_path_factory.mktemp("report") / "out")
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +106,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
             writer.add(record, query)
         failed_cell = cell.model_copy(update={"seed": 1})
         writer.add(Record(key="failed", cell=failed_cell, status="failed", error=EVIL, finished="2026-01-01"))
-    return write_report([folder / "run"], folder / "out")
+    return write_report(Results.read([folder / "run"]), folder / "out")
 
 
 def task_details(text: str) -> list[dict[str, Any]]:
@@ -315,7 +315,7 @@ def test_hostile_text_stays_text(hostile: Path) -> None:
 @pytest.mark.parametrize("methods", [["naive"], ["my-own", "mii"]])
 def test_a_nearly_empty_run_has_a_page(tmp_path: Path, methods: list[str]) -> None:
     run = write_run(tmp_path / "run", 1, methods, [5], 1, rows=10)
-    text = write_report([run], tmp_path / "deep" / "out").read_text("utf-8")
+    text = write_report(Results.read([run]), tmp_path / "deep" / "out").read_text("utf-8")
     assert ("With 5 examples, mii scores" if "mii" in methods else "naive leads at n=0") in text
     assert ('id="outcome"' in text) == ("naive" not in methods)
 
@@ -329,14 +329,14 @@ def test_the_page_of_a_run_whose_cells_all_failed_says_so(tmp_path: Path) -> Non
     ]
     (run / "records.jsonl").write_text("".join(json.dumps(line) + "\n" for line in failed))
     with pytest.raises(ScoreRefusedError, match=r"All cells failed .*the server is away"):
-        write_report([run], tmp_path / "out")
+        write_report(Results.read([run]), tmp_path / "out")
     text = (tmp_path / "out" / "index.html").read_text("utf-8")
     assert "mii has no score at n=5." in text
     assert text.count("the server is away") >= 4
 
 
 def test_a_training_run_alone_has_a_page(training: Path, tmp_path: Path) -> None:
-    text = write_report([training], tmp_path / "out").read_text("utf-8")
+    text = write_report(Results.read([training]), tmp_path / "out").read_text("utf-8")
     assert f"{training.name}: validation reward" in text
     assert 'id="training"' in text
     assert (tmp_path / "out" / "figures" / "training-reward.svg").exists()
@@ -358,15 +358,15 @@ def test_every_file_beside_the_page_has_a_link(page: Path) -> None:
 
 def test_a_report_replaces_an_earlier_one_and_nothing_else(training: Path, tmp_path: Path) -> None:
     out, other = tmp_path / "out", tmp_path / "other"
-    write_report([training], out)
+    write_report(Results.read([training]), out)
     (out / "figures" / "mine.svg").write_text("mine")
     before = sorted(out.rglob("*"))
     with pytest.raises(ArtefactError):
-        write_report([tmp_path / "mistyped"], out)
+        write_report(Results.read([tmp_path / "mistyped"]), out)
     assert sorted(out.rglob("*")) == before
     other.mkdir()
     (other / "metrics.jsonl").write_text('{"step": 0, "entropy": 2.0}\n{"step": 1, "entropy": 1.0}\n')
-    write_report([other], out)
+    write_report(Results.read([other]), out)
     assert {path.name for path in (out / "figures").iterdir()} == {
         "mine.svg",
         "training.svg",
@@ -378,10 +378,10 @@ def test_a_report_replaces_an_earlier_one_and_nothing_else(training: Path, tmp_p
 
 def test_unreadable_runs_and_unwritable_folders_are_reported(tmp_path: Path, run: Path) -> None:
     with pytest.raises(ArtefactError, match="not a run folder"):
-        write_report([run, tmp_path], tmp_path / "out")
+        write_report(Results.read([run, tmp_path]), tmp_path / "out")
     (tmp_path / "file").write_text("mine")
     with pytest.raises(OutputError, match="cannot be made"):
-        write_report([run], tmp_path / "file")
+        write_report(Results.read([run]), tmp_path / "file")
     assert (tmp_path / "file").read_text() == "mine"
     with pytest.raises(OutputError, match=r"^The folder .* does not exist\. Create it first\.$"):
         Files(tmp_path / "gone").page("")
@@ -499,7 +499,7 @@ def test_a_task_of_another_scope_opens_with_its_own_cells(browser: Any, tmp_path
     runs = [
         write_run(tmp_path / str(hidden), 1, METHODS, (5,), 1, rows=10, nameless=hidden) for hidden in (False, True)
     ]
-    tab = Tab(browser, write_report(runs, tmp_path / "out"))
+    tab = Tab(browser, write_report(Results.read(runs), tmp_path / "out"))
     assert tab.page.input_value("#task-controls select >> nth=0") == "0", "names kept"
     tab.page.click("#task-table tr[data-name*=nameless] .open")
     tab.page.wait_for_selector(".task h4")
@@ -594,7 +594,7 @@ def test_unknown_costs_stay_unknown_and_uncalibrated_scores_are_shown(tmp_path: 
             )
             update = {"instruction": instruction, "spent": record.spent.model_copy(update=no_usage)}
             writer.add(record.model_copy(update=update), run.queries[str(record.query)])
-    page = write_report([tmp_path / "silent"], tmp_path / "out").read_text()
+    page = write_report(Results.read([tmp_path / "silent"]), tmp_path / "out").read_text()
     assert "an unknown number of prompt tokens per query" in page
     tables = {path.name: path.read_text() for path in (tmp_path / "out" / "tables").glob("*.md")}
     methods = next(text for name, text in tables.items() if name.startswith("methods"))

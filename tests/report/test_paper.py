@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from promptmii.follower import Prediction
 from promptmii.metrics import macro_f1, released_f1
 from promptmii.models.base import Failure, FailureKind
-from promptmii.report.paper import analysis_f1, answers
+from promptmii.report.paper import analysis_f1, answer_texts
 
 BALANCED = ["neg"] * 10 + ["pos"] * 10
 SKEWED = ["neg"] * 90 + ["pos"] * 10
@@ -71,4 +71,4 @@ def test_all_three_scorers_agree_if_every_answer_is_a_label(pairs) -> None:
 def test_answers_are_the_texts_that_the_authors_scorers_read() -> None:
     failed = Prediction(None, failure=Failure(FailureKind.TIMEOUT, "no answer"))
     predictions = [Prediction("a", answer="A."), Prediction("b"), Prediction(None, answer="hm"), failed]
-    assert answers(predictions) == ["A.", "b", "hm", ""]
+    assert answer_texts(predictions) == ["A.", "b", "hm", ""]

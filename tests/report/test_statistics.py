@@ -18,10 +18,9 @@ from tests.report.synthetic import recording, write_run
 
 from promptmii.records import Record, Run, pack_predictions
 from promptmii.report import costs, headline, statistics, tables, transfer
-from promptmii.report import scores as scores_module
 from promptmii.report.paper import paper_scale_tables, published_tables
 from promptmii.report.results import Results
-from promptmii.report.scores import Scope, Scores, Series, all_cells, short_name, short_names, slug
+from promptmii.report.scores import Scope, Scores, Series, all_cells, scopes, short_name, short_names, slug
 from promptmii.report.statistics import Mean
 from promptmii.report.tables import ReportTable
 
@@ -50,7 +49,7 @@ def cells(grid: Run) -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def scores(cells: pd.DataFrame) -> Scores:
-    return scores_module.scores(cells, Scope("smol", "generate", "smol"))
+    return Scores.of(cells, Scope("smol", "generate", "smol"))
 
 
 def scores_from(values: np.ndarray) -> Scores:
@@ -115,7 +114,7 @@ def test_scores_match_the_raw_predictions(grid: Run, scores: Scores) -> None:
 
 
 def test_modes_are_never_mixed(cells: pd.DataFrame) -> None:
-    by_mode = [scores_module.scores(cells, scope) for scope in scores_module.scopes(cells)]
+    by_mode = [Scores.of(cells, scope) for scope in scopes(cells)]
     assert [own.scope.mode for own in by_mode] == ["choose", "generate"]
     assert not np.allclose(by_mode[0].at("icl", 20), by_mode[1].at("icl", 20), equal_nan=True)
 
@@ -156,9 +155,7 @@ def test_methods_that_score_the_same_tie_and_a_lead_within_noise_is_called_that(
 
 
 def test_failed_cells_are_counted_and_named(cells: pd.DataFrame, grid: Run) -> None:
-    means = [
-        mean for scope in scores_module.scopes(cells) for mean in statistics.means(scores_module.scores(cells, scope))
-    ]
+    means = [mean for scope in scopes(cells) for mean in statistics.means(Scores.of(cells, scope))]
     failed = sum(mean.failed for mean in means if mean.n)
     failed += sum(mean.failed for mean in means if not mean.n) / 2  # listed once for each of the two n
     assert failed == len(grid.failed) == 12
@@ -183,7 +180,7 @@ def test_the_interval_of_a_mean_has_its_nominal_coverage(tasks: int, shape: tupl
 
 def test_a_single_task_has_the_interval_over_its_rows(tmp_path: Path) -> None:
     grid = Run.read(write_run(tmp_path / "run", 1, ["icl"], [20], 1, rows=60))
-    (mean,) = statistics.means(scores_module.scores(all_cells(grid), Scope("smol", "choose", "smol")))
+    (mean,) = statistics.means(Scores.of(all_cells(grid), Scope("smol", "choose", "smol")))
     (record,) = grid.records.values()
     assert record.instruction is not None
     assert record.instruction.measured is not None
@@ -312,7 +309,7 @@ def test_failures_with_names_kept_and_hidden_are_counted_apart(tmp_path: Path) -
 def test_the_costs_of_a_follower_without_a_score_are_no_nan(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", 1, ("naive",), [5], 1, rows=10)
     cells = all_cells(Run.read(run)).assign(macro_f1=np.nan)
-    assert "nan" not in costs.cost_table(cells, scores_module.scopes(cells)[0]).markdown
+    assert "nan" not in costs.cost_table(cells, scopes(cells)[0]).markdown
 
 
 def test_a_finished_record_takes_precedence_over_a_failed_one(run: Path, tmp_path: Path) -> None:
@@ -339,7 +336,7 @@ def test_only_the_later_of_two_measurements_of_a_cell_counts(run: Path, cells: p
     both = all_cells(Run.read(tmp_path / "again", run))
     assert both.loc[both["stale"], "key"].tolist() == [old.key]
     scope = Scope("smol", "choose", "smol")
-    before, after = (scores_module.scores(frame, scope).at("icl", old.cell.n) for frame in (cells, both))
+    before, after = (Scores.of(frame, scope).at("icl", old.cell.n) for frame in (cells, both))
     changed_tasks = np.flatnonzero(~np.isclose(before, after, equal_nan=True))
     assert len(changed_tasks) == 1
     assert after[changed_tasks[0]] < before[changed_tasks[0]]
@@ -377,7 +374,7 @@ def test_text_of_servers_stays_in_its_cell(tmp_path: Path) -> None:
 
 def test_costs_are_means_over_tasks_and_unknown_money_stays_unknown(cells: pd.DataFrame) -> None:
     scope = Scope("smol", "generate", "smol")
-    priced = costs.costs(cells, scope).set_index(["series", "n"])
+    priced = costs.mean_costs(cells, scope).set_index(["series", "n"])
     assert priced.loc[("mii · smol", 20), "calls"] == 1
     assert priced.loc[("icl", 5), "calls"] == 0
     assert priced.loc[("icl", 5), "money"] == 0
@@ -385,7 +382,7 @@ def test_costs_are_means_over_tasks_and_unknown_money_stays_unknown(cells: pd.Da
     without_prices = cells.copy()
     without_prices.loc[without_prices.index[without_prices["method"] == "icl"][0], "mode"] = "generate"
     without_prices.loc[without_prices["method"] == "icl", "label_money"] = None
-    label_money = costs.costs(without_prices, scope).set_index(["series", "n"])["label_money"]
+    label_money = costs.mean_costs(without_prices, scope).set_index(["series", "n"])["label_money"]
     assert np.isnan(label_money["icl", 5])
     assert not np.isnan(label_money["mii · smol", 5])
 
@@ -443,7 +440,7 @@ def test_a_run_with_failed_cells_and_damaged_lines_is_still_reported(tmp_path: P
 
 
 def test_the_authors_scale_matches_their_scorer_and_needs_generated_answers(grid: Run, cells: pd.DataFrame) -> None:
-    by_scope = [scores_module.scores(cells, scope) for scope in scores_module.scopes(cells)]
+    by_scope = [Scores.of(cells, scope) for scope in scopes(cells)]
     (table,) = paper_scale_tables(grid, cells, by_scope)  # for one of the two modes
     assert "generate" in table.title
     row = table.data[(table.data["series"] == "icl") & (table.data["n"] == 20)].iloc[0]
@@ -489,9 +486,9 @@ def test_followers_that_differ_only_in_folder_or_address_stay_distinct(tmp_path:
     served = ("openai:a@http://localhost:8000/v1", "openai:b@http://localhost:8001/v1")
     alike = ("smol+runs/x/best", "hf:runs/y/best", "openai:c@http://one/v1", "openai:c@http://two/v1")
     folder = write_run(tmp_path / "run", 1, ("naive", "icl"), [5], 1, rows=10, followers=(*served, *alike))
-    scopes = scores_module.scopes(all_cells(Run.read(folder)))
-    assert [scope.name for scope in scopes] == ["a", "b", *alike]
-    assert len({scope.slug for scope in scopes}) == len({scope.title for scope in scopes}) == 6
+    found = scopes(all_cells(Run.read(folder)))
+    assert [scope.name for scope in found] == ["a", "b", *alike]
+    assert len({scope.slug for scope in found}) == len({scope.title for scope in found}) == 6
     same_slug = short_names(["hf:/data/模型甲", "hf:/data/模型乙", "hf:me/Llama", "hf:me/llama"])
     assert len(set(map(slug, same_slug.values()))) == 4
     assert short_name(r"hf:C:\models\llama") == "llama"

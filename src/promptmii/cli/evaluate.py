@@ -226,20 +226,18 @@ def report(
     """Report on runs: one self-contained page, figures (SVG, PNG, PDF, LaTeX), tables (CSV, Markdown, LaTeX)."""
     from promptmii.report.markdown import write_markdown
     from promptmii.report.page import write_report
-    from promptmii.report.results import Results, split_folders
+    from promptmii.report.results import Results
 
     with listening(quiet=json) as progress:
         progress.step("Writing the report")
-        markdown_page = write_markdown(runs, markdown) if markdown else None
-        page = write_report(runs, output or Path("report")) if output or not markdown else None
-    evaluations, _ = split_folders(runs)
-    results = Results.read(evaluations) if evaluations else None
+        results = Results.read(runs)
+        markdown_page = write_markdown(results, markdown) if markdown else None
+        page = write_report(results, output or Path("report")) if output or not markdown else None
     if json:
-        rows = [row for summary in results.summaries for row in summary.rows] if results else []
+        rows = [row for summary in results.summaries for row in summary.rows]
         dump({"markdown": markdown_page, "page": page, "results": rows})
         return
-    if results:
-        _show_results(results)
+    _show_results(results)
     if markdown_page:
         say(f"Wrote {markdown_page}.")
     if page:

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from promptmii.config import Columns, InduceSettings
     from promptmii.data import LoadedTask
+    from promptmii.measured import Measured
     from promptmii.pipeline import Induced
-    from promptmii.workbench import Measured
 
 MOST_LABELS = 20
 """Maximum number of labels listed before the first model call."""

@@ -17,7 +17,7 @@ from promptmii.errors import OutputError, counted
 from promptmii.files import quoted
 
 if TYPE_CHECKING:
-    from promptmii.workbench import Measured
+    from promptmii.measured import Measured
 
 MOST_LABELS = 12
 """Maximum number of labels for a confusion matrix."""

@@ -136,7 +136,7 @@ def _source(argument: str, form: str) -> Generator[str | Path | list[str]]:
     Rows are read twice, first to find unreadable ones before anything is sent. So standard input is copied to a
     temporary file, not held in memory.
     """
-    from promptmii.workbench.inputs import is_path
+    from promptmii.inputs import is_path
 
     if argument != "-":
         yield argument if argument.startswith("hub:") or is_path(argument) else [argument]

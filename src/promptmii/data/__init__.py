@@ -5,7 +5,6 @@ from pathlib import Path
 from promptmii.data.load import LoadedTask, load_task
 from promptmii.data.readers import Source, read_table
 from promptmii.data.sample import draw_notes, draw_query, draw_support, sample
-from promptmii.data.sources import bundled_folder, find_tasks, read_tasks
 from promptmii.data.table import Table
 from promptmii.data.texts import Texts, read_texts
 
@@ -14,15 +13,12 @@ __all__ = [
     "Source",
     "Table",
     "Texts",
-    "bundled_folder",
     "demo_path",
     "draw_notes",
     "draw_query",
     "draw_support",
-    "find_tasks",
     "load_task",
     "read_table",
-    "read_tasks",
     "read_texts",
     "sample",
 ]

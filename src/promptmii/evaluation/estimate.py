@@ -4,15 +4,17 @@ Methods state their number of calls. Each model's tokenizer counts a sample of e
 assumed to have `ASSUMED_TOKENS`. A few calls to each model measure how fast it reads and writes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from math import nan
 from pathlib import Path
 from time import perf_counter
+from typing import Self
 
 from promptmii.calibrate import CONTENT_FREE
 from promptmii.calibration_kinds import READS, Reads
+from promptmii.config import Endpoint
 from promptmii.data import draw_query, draw_support
 from promptmii.errors import DataError, EndpointError
 from promptmii.evaluation.plan import EvaluateSettings, PlannedCell, grid_tasks, plan, references
@@ -20,11 +22,9 @@ from promptmii.evaluation.run import is_open
 from promptmii.evaluation.runner import CellRunner
 from promptmii.inducers.method import Expected, WrittenBy
 from promptmii.instruction import Cost
-from promptmii.models.base import OUTAGES, Chat, LanguageModel, Sampling, Usage
+from promptmii.models.base import OUTAGES, Chat, LanguageModel, ModelCard, Sampling, Usage
 from promptmii.models.http.client import ASSUMED_CONTEXT
 from promptmii.models.http.tokens import estimate as estimate_tokens
-from promptmii.models.scripted import ScriptedModel
-from promptmii.models.wrappers import Priced
 from promptmii.progress import QUIET, Progress
 from promptmii.prompts import example_lines, follower_frame, frame_prompt, induction_prompt, quote
 from promptmii.records import RECORDS, Run
@@ -69,6 +69,28 @@ class _Sizes:
     answer: float
 
 
+@dataclass(frozen=True)
+class _Model:
+    """What the estimate knows of a model; by default, of one that cannot be asked now."""
+
+    card: ModelCard
+    count_tokens: Callable[[Sequence[str]], list[int]] = lambda texts: [estimate_tokens(text) for text in texts]
+    read_rate: float = nan
+    """Seconds per prompt token."""
+    write_rate: float = nan
+    """Seconds per written token."""
+
+    @classmethod
+    def timed(cls, model: LanguageModel, mode: str) -> Self:
+        """Calls the model a few times."""
+        return cls(model.card, model.count_tokens, *_rates(model, mode))
+
+    def cost(self, usage: Usage) -> Cost:
+        """The cost of calls, with their time."""
+        seconds = (usage.prompt_tokens or 0) * self.read_rate + (usage.completion_tokens or 0) * self.write_rate
+        return Cost.of(replace(usage, seconds=seconds), self.card.price)
+
+
 def estimate(
     settings: EvaluateSettings, folder: Path, *, retry_failed: bool = False, progress: Progress = QUIET
 ) -> list[MethodEstimate]:
@@ -79,20 +101,20 @@ def estimate(
     """
     tasks = grid_tasks(settings)
     with closing(CellRunner(settings, None)) as runner:
-        models: dict[str, LanguageModel] = {}
+        cards: dict[str, ModelCard] = {}
         absent: dict[str, str] = {}
         for reference in references(settings):
             progress.step(f"Loading {reference}")
             if reason := _absence(runner, settings, reference):
                 absent[reference] = reason
-            models[reference] = _stand_in(reference, settings) if reason else runner.model(reference)
+            cards[reference] = _assumed_card(reference, settings.endpoint) if reason else runner.card(reference)
         if absent:
             progress.note(f"{' '.join(dict.fromkeys(absent.values()))} {UNKNOWN}")
-        jobs = plan(settings, tasks, {reference: model.card for reference, model in models.items()})
+        jobs = plan(settings, tasks, cards)
         records = Run.read(folder).records if (folder / RECORDS).exists() else {}
-        rates = {
-            reference: (nan, nan) if reference in absent else _rates(model, settings.mode)
-            for reference, model in models.items()
+        models = {
+            reference: _Model(card) if reference in absent else _Model.timed(runner.model(reference), settings.mode)
+            for reference, card in cards.items()
         }
         pairs = dict.fromkeys((job.cell.task, job.cell.follower) for job in jobs)
         sizes = {(task, follower): _sizes(tasks[task], models[follower]) for task, follower in pairs}
@@ -100,9 +122,7 @@ def estimate(
         for method in dict.fromkeys(job.cell.method for job in jobs):
             method_jobs = [job for job in jobs if job.cell.method == method]
             todo = [job for job in method_jobs if is_open(records.get(job.key), retry_failed)]
-            costs = [
-                _cost(job, tasks[job.cell.task], sizes[job.cell.task, job.cell.follower], models, rates) for job in todo
-            ]
+            costs = [_cost(job, tasks[job.cell.task], sizes[job.cell.task, job.cell.follower], models) for job in todo]
             done = len(method_jobs) - len(todo)
             estimates.append(MethodEstimate(method, len(method_jobs), done, sum(costs, Cost())))
     cells, done = sum(e.cells for e in estimates), sum(e.done for e in estimates)
@@ -122,20 +142,14 @@ def _absence(runner: CellRunner, settings: EvaluateSettings, reference: str) -> 
     return None
 
 
-def _stand_in(reference: str, settings: EvaluateSettings) -> LanguageModel:
-    """A model that only has a card and counts tokens."""
-    endpoint = settings.endpoint
-    model = _Estimating(score=lambda _chat, _option: 0.0, context_length=endpoint.context_length or ASSUMED_CONTEXT)
-    price = endpoint.price(split_style(reference)[0])
-    return Priced(model, price) if price else model
+def _assumed_card(reference: str, endpoint: Endpoint) -> ModelCard:
+    """The card of a model that cannot be asked now."""
+    reference, _ = split_style(reference)
+    context, price = endpoint.context_length or ASSUMED_CONTEXT, endpoint.price(reference)
+    return ModelCard(reference, revision="unknown", context_length=context, gives_scores=True, price=price)
 
 
-class _Estimating(ScriptedModel):
-    def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        return [estimate_tokens(text) for text in texts]
-
-
-def _sizes(task: Task, model: LanguageModel) -> _Sizes:
+def _sizes(task: Task, model: _Model) -> _Sizes:
     rows = task.test[:SAMPLED_ROWS] or task.train[:SAMPLED_ROWS]
     frame, *counts = model.count_tokens(
         [
@@ -149,11 +163,8 @@ def _sizes(task: Task, model: LanguageModel) -> _Sizes:
     return _Sizes(frame, sum(counts[:n]) / n, sum(counts[n:]) / n, sum(answers) / len(answers))
 
 
-Rates = tuple[float, float]
-"""Seconds per prompt token and per written token."""
-
-
-def _rates(model: LanguageModel, mode: str) -> Rates:
+def _rates(model: LanguageModel, mode: str) -> tuple[float, float]:
+    """Seconds per prompt token and per written token."""
     started = perf_counter()
     answer = model.generate([QUESTION], Sampling(max_tokens=TIMED_TOKENS))[0]
     write_rate = (perf_counter() - started) / max(answer.usage.completion_tokens or TIMED_TOKENS, 1)
@@ -167,9 +178,7 @@ def _rates(model: LanguageModel, mode: str) -> Rates:
     return seconds / sum(model.count_tokens([chat[0]["content"] for chat in chats])), write_rate
 
 
-def _cost(
-    job: PlannedCell, task: Task, sizes: _Sizes, models: Mapping[str, LanguageModel], rates: Mapping[str, Rates]
-) -> Cost:
+def _cost(job: PlannedCell, task: Task, sizes: _Sizes, models: Mapping[str, _Model]) -> Cost:
     cell, settings = job.cell, job.settings
     method = settings.method(cell.method)
     try:
@@ -186,7 +195,7 @@ def _cost(
     body = min(bodies[method.prompt], models[cell.follower].card.context_length * MAX_PROMPT_SHARE)
     answer = sizes.answer if cell.mode == "generate" else 0.0
     labelling = Usage(calls, round(calls * (sizes.frame + body + sizes.row)), round(calls * answer))
-    total = _priced(labelling, models[cell.follower], rates[cell.follower])
+    total = models[cell.follower].cost(labelling)
     if cell.generator and expected.written:
         writer, style = models[cell.generator], style_for(cell.generator, settings.template)
         frame = writer.count_tokens([induction_prompt(style.template, task.labels, ())])[0]
@@ -195,7 +204,7 @@ def _cost(
         prompt = (2 if contrasts else 1) * (frame + expected.shown * sizes.example)
         prompt = min(prompt, writer.card.context_length * MAX_PROMPT_SHARE)
         writing = Usage(expected.written, round(expected.written * prompt), round(expected.written * length))
-        total += _priced(writing, writer, rates[cell.generator])
+        total += writer.cost(writing)
     return total
 
 
@@ -208,9 +217,3 @@ def _calibration_calls(job: PlannedCell, n: int, expected: Expected) -> int:
             return len(CONTENT_FREE) * (1 + candidates)
         case _:
             return 0
-
-
-def _priced(usage: Usage, model: LanguageModel, rates: Rates) -> Cost:
-    read_rate, write_rate = rates
-    seconds = (usage.prompt_tokens or 0) * read_rate + (usage.completion_tokens or 0) * write_rate
-    return Cost.of(replace(usage, seconds=seconds), model.card.price)

@@ -1,6 +1,6 @@
 """Plan a grid: its settings, and its cells. A cell's key hashes everything that its result depends on."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
@@ -26,7 +26,7 @@ from promptmii.styles import split_style, style_for
 from promptmii.task import Task, content_key
 
 
-def default_methods() -> tuple[str, ...]:
+def _default_methods() -> tuple[str, ...]:
     """The methods of a grid that does not name any."""
     return tuple(name for name, method in METHODS.items() if method.by_default)
 
@@ -38,7 +38,7 @@ class EvaluateSettings(Settings):
     """Task files, folders of them, `hub:...`, `suite`, or a corpus (held-out split, or `FOLDER:validation`)."""
     only: tuple[str, ...] = ()
     """Names of the tasks to take from the sources; empty for all."""
-    methods: tuple[str, ...] = Field(default_factory=default_methods, min_length=1)
+    methods: tuple[str, ...] = Field(default_factory=_default_methods, min_length=1)
     n: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(5, 10, 20, 50, 100), min_length=1)
     seeds: int = Field(default=3, ge=1, le=1000)
     """Number of draws of the examples, with seeds from 0. All are measured on the same rows."""
@@ -81,7 +81,7 @@ class EvaluateSettings(Settings):
         for number, part in enumerate(self.also, 1):
             if shared := sorted(SHARED & set(part)):
                 raise ConfigError(f"also, number {number}: {shared[0]} is the same for all grids; leave it out.")
-        _ = self.parts
+        _ = self.parts  # raises for a setting of `also` that is unknown or refused
         return self
 
     @property
@@ -95,6 +95,8 @@ class EvaluateSettings(Settings):
         return method_named(name, self.options.get(name))
 
 
+KEYED = ("budget", "calibration", "evaluate", "options", "template")
+"""Settings that are part of a cell's key, but not of the cell."""
 SHARED = {"also", "columns", "endpoint", "ray", "serve", "tasks", "workers"}
 """Settings that a grid of `also` cannot change, because all grids share the sources and models."""
 
@@ -147,14 +149,37 @@ def _all_writers(settings: EvaluateSettings) -> list[str]:
 def plan(settings: EvaluateSettings, tasks: Mapping[str, Task], cards: Mapping[str, ModelCard]) -> list[PlannedCell]:
     """Every cell once, grid by grid. In each grid, cells that write come first: writing is fastest in one batch.
 
-    Raises `ConfigError` for a method that fits no task.
+    Raises `ConfigError` for a method that fits no task, and for grids that cannot be in one run.
     """
     jobs: dict[str, PlannedCell] = {}
     for part in settings.parts:
         part_tasks = [task for task in _selected(part, tasks) if is_nameless(task.name) == part.nameless]
         for job in _plan_part(part, part_tasks, cards):
             jobs.setdefault(job.key, job)
+    _check_grids(jobs.values())
     return list(jobs.values())
+
+
+def _check_grids(jobs: Iterable[PlannedCell]) -> None:
+    """Raise `ConfigError` if a report could not show all cells, because grids measure the same with other settings.
+
+    It shows the latest of equal cells, of a method at n = 0 and at others (`Run.superseded`), and of a task's rows.
+    """
+    first: dict[Any, tuple[Any, PlannedCell]] = {}
+    for job in jobs:
+        cell = job.cell
+        for subject, value in (
+            (cell, job.key),
+            (cell.without_draw, cell.n == 0),
+            (cell.task, job.settings.evaluate),
+        ):
+            other_value, other = first.setdefault(subject, (value, job))
+            if value != other_value:
+                differing = [name for name in KEYED if getattr(job.settings, name) != getattr(other.settings, name)]
+                raise ConfigError(
+                    f"also: two grids measure {cell.name} with different settings ({', '.join(differing)}), so a "
+                    "report could show only one of them. Run them one by one, each in a folder of its own (-o)."
+                )
 
 
 def _plan_part(settings: EvaluateSettings, tasks: Sequence[Task], cards: Mapping[str, ModelCard]) -> list[PlannedCell]:

@@ -136,7 +136,9 @@ class RayExecutor:
         self._runners = RayActors(
             options,
             RemoteRunner,
-            *(resolved, str(folder.absolute()), options.cpus),
+            resolved,
+            str(folder.absolute()),
+            options.cpus,
             max_concurrency=settings.workers + 1,
             max_restarts=MAX_RESTARTS,
             max_task_retries=MAX_RESTARTS,

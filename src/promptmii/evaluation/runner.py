@@ -41,17 +41,20 @@ class CellRunner:
         self._settings = settings
         self._folder = folder
         self._models: dict[str, LanguageModel] = {}
-        self._cached: dict[str, LanguageModel] = {}
         self._load = settings.endpoint.loader()
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()
 
     def model(self, reference: str) -> LanguageModel:
         """The model, loaded at its first use. Raises `ModelError`."""
         reference, _ = split_style(reference)
         with self._lock:
             if reference not in self._models:
-                self._models[reference] = for_threads(self._load(reference))
+                self._models[reference] = self._open(reference)
             return self._models[reference]
+
+    def _open(self, reference: str) -> LanguageModel:
+        model = for_threads(self._load(reference))
+        return Cached(model, self._folder) if self._folder else model
 
     def card(self, reference: str) -> ModelCard:
         """The card of a model. Loads the model, and raises `ModelError`."""
@@ -59,7 +62,7 @@ class CellRunner:
 
     def close(self) -> None:
         """Close the models."""
-        for model in (self._models | self._cached).values():
+        for model in self._models.values():
             model.close()
 
     def run(self, jobs: Sequence[PlannedCell], tasks: Mapping[str, Task]) -> Generator[FinishedCell]:
@@ -88,7 +91,7 @@ class CellRunner:
             cell=job.cell,
             status="done",
             instruction=instruction,
-            spent=Cost.of(scored.usage, self._cached_model(job.cell.follower).card.price),
+            spent=Cost.of(scored.usage, self.card(job.cell.follower).price),
             query=query.key,
             answers=pack_predictions(scored.predictions, instruction.labels),
             machine=_machine(),
@@ -103,7 +106,7 @@ class CellRunner:
         support = Support(task.labels, task.train if method.reads_all else ())
         if cell.n:
             support = draw_support(task, cell.n, cell.seed)
-        kit = self._kit(job, task, Follower(self._cached_model(cell.follower), cell.mode, job.calibration))
+        kit = self._kit(job, task, Follower(self.model(cell.follower), cell.mode, job.calibration))
         instruction = method.inducer(kit).induce(support, seed=cell.seed)
         with self._follower_of(instruction, kit.follower) as follower:
             predictor = method.predictor(replace(kit, follower=follower), support, cell.seed)
@@ -114,7 +117,7 @@ class CellRunner:
 
     def _kit(self, job: PlannedCell, task: Task, follower: Follower) -> Kit:
         settings = job.settings
-        model = self._cached_model(job.cell.generator) if job.cell.generator else follower.model
+        model = self.model(job.cell.generator) if job.cell.generator else follower.model
         style = style_for(job.cell.generator, settings.template) if job.cell.generator else Style()
         return Kit(
             writer=Writer(model, style, settings.budget),
@@ -129,21 +132,10 @@ class CellRunner:
         if instruction.follower is None:
             yield default
             return
-        model = for_threads(self._load(instruction.follower))
-        with closing(Cached(model, self._folder) if self._folder else model) as model:
+        with closing(self._open(instruction.follower)) as model:
             # It was trained on the support, so the support cannot calibrate it.
             kind = "none" if READS[default.calibration] is Reads.SUPPORT else default.calibration
             yield Follower(model, default.mode, kind)
-
-    def _cached_model(self, reference: str) -> LanguageModel:
-        """The model with a cache of its answers. The cache file is created when the first cell runs."""
-        if self._folder is None:
-            return self.model(reference)
-        reference, _ = split_style(reference)
-        with self._lock:
-            if reference not in self._cached:
-                self._cached[reference] = Cached(self.model(reference), self._folder)
-            return self._cached[reference]
 
 
 def _now() -> str:

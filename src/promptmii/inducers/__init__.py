@@ -7,27 +7,24 @@ from collections.abc import Mapping
 from typing import Any
 
 from promptmii.errors import ConfigError, nearest
-from promptmii.inducers.ape import APE, APEMethod
+from promptmii.inducers.ape import APEMethod
 from promptmii.inducers.classifiers import EmbedMethod, SetFitMethod, TfidfAllMethod, TfidfMethod
 from promptmii.inducers.controls import KeywordsMethod, OtherTaskMethod, ShuffledMethod
 from promptmii.inducers.drafts import copied_runs
 from promptmii.inducers.fixed import FixedInstruction, HumanMethod, Naive, NaiveMethod
-from promptmii.inducers.gepa import GEPA, GEPAMethod
+from promptmii.inducers.gepa import GEPAMethod
 from promptmii.inducers.icl import ICLMethod, InContext
 from promptmii.inducers.keeping import Keeping, marked_lines
 from promptmii.inducers.meta import BestOf, BestOfMethod, MetaInducer, MIIMethod, ZeroMethod
 from promptmii.inducers.method import Expected, Inducer, Kit, Method, Role, WrittenBy
 from promptmii.inducers.neighbours import NearestMethod
-from promptmii.inducers.sft import FineTuning, SFTMethod
+from promptmii.inducers.sft import SFTMethod
 from promptmii.inducers.writing import Writer
 
 __all__ = [
-    "APE",
-    "GEPA",
     "METHODS",
     "BestOf",
     "Expected",
-    "FineTuning",
     "FixedInstruction",
     "InContext",
     "Inducer",

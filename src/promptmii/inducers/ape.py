@@ -40,7 +40,7 @@ class APE:
     """Maximum instructions written plus rows labelled; each round writes at least one instruction."""
     rounds: int = 3
     """Rounds of variations. They share half of the calls; the proposals use the rest."""
-    name: str = "ape"
+    name = "ape"
 
     def induce(self, support: Support, *, seed: int = 0) -> Instruction:
         """The best instruction.

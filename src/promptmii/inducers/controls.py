@@ -32,7 +32,7 @@ class Keywords:
 
     words: int
     """Maximum words per label."""
-    name: str = "keywords"
+    name = "keywords"
 
     def induce(self, support: Support, *, seed: int = 0) -> Instruction:
         """One line per label. Never raises."""
@@ -87,7 +87,7 @@ class Shuffled:
     """A generated instruction in which each label's line is given to another label."""
 
     inducer: MetaInducer
-    name: str = "shuffled"
+    name = "shuffled"
 
     def induce(self, support: Support, *, seed: int = 0) -> Instruction:
         """Raises like `MetaInducer`, and `UnsupportedError` if fewer than two labels begin a line."""
@@ -128,7 +128,7 @@ class OtherTask:
     """An instruction written for another task, from the bundled suite."""
 
     inducer: MetaInducer
-    name: str = "other-task"
+    name = "other-task"
 
     def induce(self, support: Support, *, seed: int = 0) -> Instruction:
         """Uses as many examples of the other task as the support has. Raises like `MetaInducer`."""

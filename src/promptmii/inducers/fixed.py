@@ -13,7 +13,7 @@ class Naive:
     """The label list alone. Calls no model and ignores the examples."""
 
     style: Style = field(default_factory=Style)
-    name: str = "naive"
+    name = "naive"
 
     def induce(self, support: Support, *, seed: int = 0) -> Instruction:
         """An empty instruction. Never fails."""

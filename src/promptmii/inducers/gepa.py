@@ -34,7 +34,7 @@ class GEPA:
     follower: Follower
     calls: int = 150
     """Maximum metric calls: rows labelled to score candidates."""
-    name: str = "gepa"
+    name = "gepa"
 
     def induce(self, support: Support, *, seed: int = 0) -> Instruction:
         """The best instruction.

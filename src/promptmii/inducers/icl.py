@@ -21,7 +21,7 @@ class InContext:
 
     follower: LanguageModel
     style: Style = field(default_factory=Style)
-    name: str = "icl"
+    name = "icl"
 
     def induce(self, support: Support, *, seed: int = 0) -> Instruction:
         """Show the examples that fit, in the order of the support; `provenance.n` is their number. Calls no model."""

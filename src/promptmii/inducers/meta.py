@@ -26,7 +26,10 @@ class MetaInducer:
     writer: Writer
     name: str = "mii"
     keeps_first: bool = False
-    """If the second call fails, use the first draft, which is paid for. An evaluation raises: the cell has failed."""
+    """If the request for a shorter draft fails, use the first one, which is paid for.
+
+    An evaluation raises instead: a cell's text must not depend on a failure, and a rerun finds the draft in the cache.
+    """
 
     def induce(self, support: Support, *, seed: int = 0) -> Instruction:
         """Generate greedily, and once more if the first draft is over its budget.
@@ -85,8 +88,7 @@ class BestOf:
     writer: Writer
     follower: Follower
     k: int
-    temperature: float = 1.0
-    name: str = "best-of-k"
+    name = "best-of-k"
 
     def induce(self, support: Support, *, seed: int = 0) -> Instruction:
         """Raises like `MetaInducer`, `ConfigError` if the support is too small to split, and `ScoreRefusedError`."""
@@ -94,7 +96,7 @@ class BestOf:
         examples, notes = search.writer.fit(search.shown)
         chat = [search.writer.request(search.shown, examples)]
         contrast = search.writer.contrast(search.shown, examples)
-        sampling = search.writer.sampling(support.labels, seed, self.temperature, contrast)
+        sampling = search.writer.sampling(support.labels, seed, 1.0, contrast)
         drafts = sorted(set(search.write([chat] * self.k, sampling)), key=lambda text: (len(text), text))
         best = max(drafts, key=search.macro_f1)
         note = f"best of {self.k} drafts ({len(drafts)} different) on {len(search.held.examples)} held-back examples"

@@ -56,7 +56,7 @@ class FineTuning:
     folder: Path
     """The folder with one adapter folder per support, seed and recipe."""
     recipe: SFTMethod = field(default_factory=SFTMethod)
-    name: str = "sft"
+    name = "sft"
 
     def induce(self, support: Support, *, seed: int = 0) -> Instruction:
         """The naive prompt with a tuned follower. Raises `UnsupportedError` if the model is not on this machine."""

@@ -5,7 +5,7 @@ A model answers a batch of chats in two ways. `generate` writes text. `choose` c
 fails, its place holds a `Failure`; an exception means that no chat of the batch could have worked.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Literal, NamedTuple, Protocol, TypeAlias, TypedDict, TypeVar, runtime_checkable
@@ -246,3 +246,7 @@ class LanguageModel(Protocol):
     def close(self) -> None:
         """Release connections and files. May be called twice."""
         ...
+
+
+Models = Callable[[str], LanguageModel]
+"""Opens the model with the given reference. The caller closes it."""

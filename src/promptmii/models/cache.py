@@ -33,24 +33,31 @@ class Cached(Wrapper):
     earlier runs. The key consists of the model's reference and revision, the whole chat, the options or all sampling
     parameters, and the position of a sample among those of equal chats of a batch, so that k samples of one chat
     remain distinct. Other equal chats of a batch are asked once.
+
+    The first call opens the file, or raises `OutputError` if it cannot be used.
     """
 
     def __init__(self, model: LanguageModel, folder: Path) -> None:
-        """Raises `OutputError` if the folder or the file in it cannot be used."""
         super().__init__(model)
         self._lock = threading.Lock()
+        """Held while the file is used: SQLite must not be closed meanwhile."""
         self._turn = threading.Lock()
         self._path = folder / ANSWERS
-        try:
-            private_folder(folder)
-            self._db = _open(private_file(self._path))
-        except (OSError, sqlite3.Error) as error:
-            raise self._unusable(error) from error
+        self._opened: sqlite3.Connection | None = None
+
+    @property
+    def _db(self) -> sqlite3.Connection:
+        """The open file. The caller holds the lock."""
+        if self._opened is None:
+            private_folder(self._path.parent)
+            self._opened = _open(private_file(self._path))
+        return self._opened
 
     def close(self) -> None:
         super().close()
-        with self._lock:  # SQLite must not be closed while a thread uses it
-            self._db.close()
+        with self._lock:
+            if self._opened:
+                self._opened.close()
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Completion | Failure]:
         request: list[object] = ["generate", *(value for value in sampling if value is not None)]
@@ -124,7 +131,7 @@ class Cached(Wrapper):
         try:
             with self._lock:
                 rows = {key: self._db.execute(query, (key,)).fetchone() for key in keys}
-        except sqlite3.Error as error:
+        except (OSError, sqlite3.Error) as error:
             raise self._unusable(error) from error
         answers = {key: _parse(row[0], kind) for key, row in rows.items() if row}
         return {key: answer for key, answer in answers.items() if answer}

@@ -22,10 +22,10 @@ COSTS = {
     "label_seconds": "seconds to label",
     "label_money": "money to label",
 }
-"""Columns of `costs`, which averages those of `scores.MEASURED`, and their headings."""
+"""Columns of `mean_costs`, which averages those of `scores.MEASURED`, and their headings."""
 
 
-def costs(cells: pd.DataFrame, scope: Scope) -> pd.DataFrame:
+def mean_costs(cells: pd.DataFrame, scope: Scope) -> pd.DataFrame:
     """The mean cost of a task: a row per series and n. Seeds are averaged within tasks first.
 
     A mean is NaN if any value in it is unknown.
@@ -43,7 +43,7 @@ def costs(cells: pd.DataFrame, scope: Scope) -> pd.DataFrame:
 
 def cost_table(cells: pd.DataFrame, scope: Scope) -> ReportTable:
     """The cost of each method per task: making the instruction once, and labelling the query rows."""
-    data: Any = costs(cells, scope)
+    data: Any = mean_costs(cells, scope)
     digits = {"money": 4, "label_money": 4, "seconds": 1, "label_seconds": 1}
     shown = pd.DataFrame({"method": data["series"], "n": data["n"]})
     for column, heading in COSTS.items():
@@ -63,7 +63,7 @@ def cost_figure(cells: pd.DataFrame, scores: Scores, n: int) -> Drawn:
     """The cost of a task with each method at one n: calls, tokens, seconds."""
     from matplotlib.ticker import EngFormatter, NullLocator
 
-    data = costs(cells, scores.scope)
+    data = mean_costs(cells, scores.scope)
     at_n = data.loc[data["n"].isin([0, n]), :].iloc[::-1]
     series = [Series(name, method, None) for name, method in zip(at_n["series"], at_n["method"], strict=True)]
     styles = looks(series)

@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from promptmii.markup import markdown_line, markdown_table
 from promptmii.metrics import holm
 from promptmii.records import Record
 from promptmii.report import figures, headline, tables
-from promptmii.report.costs import costs
+from promptmii.report.costs import mean_costs
 from promptmii.report.drawing import Drawn, svg
 from promptmii.report.methods import baselines, summary
 from promptmii.report.output import make_folder, replace_page
@@ -43,12 +43,11 @@ BASELINES_NOTE = (
 )
 
 
-def write_markdown(folders: Sequence[Path], path: Path) -> Path:
+def write_markdown(results: Results, path: Path) -> Path:
     """Write the page, and its figures into a folder of the same name. Both replace those of an earlier report.
 
-    Folders are runs of `promptmii evaluate`, finished or not, and training runs for their curves. Raises
-    `ArtefactError` if there is no cell, `ScoreRefusedError` if none has a score, `OutputError` if the page cannot
-    be written or was made by something else.
+    Raises `ArtefactError` if there is no cell, `ScoreRefusedError` if none has a score, `OutputError` if the page
+    cannot be written or was made by something else.
     """
     if path.is_dir() or not path.suffix:
         raise OutputError(
@@ -60,7 +59,7 @@ def write_markdown(folders: Sequence[Path], path: Path) -> Path:
         raise OutputError(f"{path} cannot be read: {error.strerror}. Name another file.") from error
     if MADE_BY not in old_text:
         raise OutputError(f"{path} exists and was not made by promptmii report. Name another file.")
-    results = Results.read(folders)
+    results.require_cells()
     if results.nothing_scored:
         raise ScoreRefusedError(f"All cells failed, so there is nothing to show; first: {results.run.failed[0].error}.")
     page = _Page(results, path)
@@ -229,7 +228,7 @@ def _baseline_table(scores: Scores, cells: pd.DataFrame, n: int) -> ReportTable:
             if name != rival and (rival, name) not in pairs and not np.isnan(scores.at(rival, n)).all():
                 pairs[name, rival] = paired(scores, name, rival, n)
     adjusted = dict(zip(pairs, holm([pair.p for pair in pairs.values()]), strict=True))
-    calls: Any = costs(cells, scores.scope).set_index(["series", "n"])["calls"]
+    calls: Any = mean_costs(cells, scores.scope).set_index(["series", "n"])["calls"]
     rows: list[dict[str, Any]] = []
     for mean in best_first:
         name = mean.series.name

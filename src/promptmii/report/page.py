@@ -23,12 +23,12 @@ from promptmii.report.methods import summary
 from promptmii.report.output import FIGURES, TABLES, Files, ShownFigure, ShownTable, Tip
 from promptmii.report.page_data import numbers, task_details
 from promptmii.report.paper import paper_scale_tables, published_tables
-from promptmii.report.results import Results, split_folders
+from promptmii.report.results import Results
 from promptmii.report.scores import Scores, nearest_n
 from promptmii.report.statistics import points
 from promptmii.report.tables import prompt_length, with_interval
 from promptmii.schema import storable
-from promptmii.train.run_folder import VALIDATION, Curves, read_curves
+from promptmii.train.run_folder import VALIDATION, Curves
 from promptmii.version import VERSION
 
 FAILED_ROWS = 200
@@ -40,22 +40,20 @@ MODES = {
 COST_UNITS = ("calls to make the instruction", "tokens to make it and to label", "seconds to make it and to label")
 
 
-def write_report(folders: Sequence[Path], out: Path) -> Path:
+def write_report(results: Results, out: Path) -> Path:
     """Write `index.html`, `figures/` and `tables/` into `out`, and return the page's path.
 
-    Folders are runs of `promptmii evaluate`, and training runs, which add their curves or make a page of curves alone.
-    An earlier report in `out` is replaced once everything is read and drawn; other files stay. Raises
-    `ScoreRefusedError` if every cell failed, after the page is written; `ArtefactError` if an evaluation has no cells;
+    Training runs add their curves, or make a page of curves alone. An earlier report in `out` is replaced once
+    everything is drawn; other files stay. Raises `ScoreRefusedError` if every cell failed, after the page is written;
     `OutputError` if `out` cannot be written.
     """
-    evaluations, training_folders = split_folders(folders)
-    if not evaluations:
-        files, runs = Files.at(out), read_curves(training_folders)
+    files = Files.at(out)
+    if not results.run.records:
+        runs = results.curves
         names = ", ".join(run.name for run in runs)
         progress = [("", headline.progress(run)) for run in runs]
         return files.page(_page(title=f"Training of {names}", winners=progress, training=training(runs, files)))
-    results = Results.read(folders)
-    files, claims = Files.at(out), results.claims
+    claims = results.claims
     page = files.page(
         _page(
             title=headline.title(results.cells),

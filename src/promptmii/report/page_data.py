@@ -32,7 +32,7 @@ TEXT_LENGTH = 600
 ANSWER_LENGTH = 200
 """Characters kept of an answer that is not a label."""
 COMPRESSION_LEVEL = 6
-MEASURED = {"macro_f1", "low", "high", "uncalibrated_macro_f1", "accuracy", "n_unparsed", "n_truncated"}
+SCORE_FIELDS = {"macro_f1", "low", "high", "uncalibrated_macro_f1", "accuracy", "n_unparsed", "n_truncated"}
 
 
 def numbers(results: Results) -> dict[str, Any]:
@@ -51,7 +51,7 @@ def numbers(results: Results) -> dict[str, Any]:
             {"name": task, "labels": int(sizes["labels"][task]), "rows": int(sizes["rows"][task])}
             for task in results.tasks
         ],
-        "scores": [_scores(results, scores) for scores in results.by_scope],
+        "scores": [_by_series(results, scores) for scores in results.by_scope],
         "outcome": _outcome(results),
     }
 
@@ -67,7 +67,7 @@ def _outcome(results: Results) -> dict[str, int] | None:
     }
 
 
-def _scores(results: Results, scores: Scores) -> list[Any]:
+def _by_series(results: Results, scores: Scores) -> list[Any]:
     """By series, n and task: macro-F1 or None, and the number of failed cells. None for a series not in the scope."""
 
     def value(series: Series, n: int, task: str) -> tuple[float | None, int]:
@@ -135,7 +135,7 @@ class _Details:
         cost, measured = instruction.cost, instruction.measured
         self._cells.append(
             coordinates
-            | measured.model_dump(include=MEASURED)
+            | measured.model_dump(include=SCORE_FIELDS)
             | {
                 "rows": measured.n,
                 "tokens": measured.prompt_tokens_per_query,

@@ -14,7 +14,7 @@ from promptmii.report.statistics import means
 from promptmii.report.tables import NOTHING, ReportTable, number
 
 
-def answers(predictions: Iterable[Prediction]) -> list[str]:
+def answer_texts(predictions: Iterable[Prediction]) -> list[str]:
     """Answers as the authors' scorers would read them: the written text, the chosen label, or an empty string."""
     return [
         prediction.answer if prediction.answer is not None else prediction.label or "" for prediction in predictions
@@ -118,6 +118,6 @@ def _authors_scores(run: Run, key: str) -> tuple[float, float | None]:
     """`reward_f1` and `analysis_f1` of one record."""
     record = run.records[key]
     gold, _ = record.scored(run.queries)
-    texts = answers(record.predictions)
+    texts = answer_texts(record.predictions)
     labels = record.instruction.labels if record.instruction else ()
     return released_f1(gold, texts, labels), analysis_f1(gold, texts)

@@ -14,7 +14,7 @@ from promptmii.files import quoted
 from promptmii.records import RECORDS, Run
 from promptmii.report.headline import Claim, claims
 from promptmii.report.methods import side_by_side, single_call
-from promptmii.report.scores import Scores, Series, all_cells, chosen_n, in_order, nearest_n, scopes, scores
+from promptmii.report.scores import Scores, Series, all_cells, chosen_n, in_order, nearest_n, scopes
 from promptmii.report.tables import ReportTable, summary_table
 from promptmii.train.run_folder import Curves, is_training_run, read_curves
 
@@ -38,18 +38,23 @@ class Results:
 
     @classmethod
     def read(cls, folders: Sequence[Path]) -> Self:
-        """Read runs of `promptmii evaluate`, and the curves of training runs.
+        """Read runs of `promptmii evaluate`, and the curves of training runs, which may be alone.
 
-        Raises `ArtefactError` if the evaluations hold no cell.
+        Raises `ArtefactError` if there are evaluations without a cell, or a folder is neither.
         """
-        evaluations, training = split_folders(folders)
-        run = Run.read(*evaluations)
-        if not run.records:
-            folder = evaluations[0] if evaluations else "runs/first"
+        training = [folder for folder in folders if is_training_run(folder) and not (folder / RECORDS).exists()]
+        evaluations = [folder for folder in folders if folder not in training]
+        results = cls(Run.read(*evaluations), read_curves(training), folders)
+        if evaluations:
+            results.require_cells(evaluations[0])
+        return results
+
+    def require_cells(self, folder: str | Path = "runs/first") -> None:
+        """Raise an `ArtefactError` if there is no cell. It advises to evaluate into `folder`."""
+        if not self.run.records:
             raise ArtefactError(
-                f"No finished cell in {', '.join(map(str, folders))}. Run: promptmii evaluate -o {quoted(folder)}"
+                f"No finished cell in {', '.join(map(str, self.folders))}. Run: promptmii evaluate -o {quoted(folder)}"
             )
-        return cls(run, read_curves(training), folders)
 
     @cached_property
     def cells(self) -> pd.DataFrame:
@@ -58,8 +63,8 @@ class Results:
 
     @cached_property
     def by_scope(self) -> list[Scores]:
-        """The scores of each scope."""
-        return [scores(self.cells, scope) for scope in scopes(self.cells)]
+        """The scores of each scope; empty if there are training runs alone."""
+        return [Scores.of(self.cells, scope) for scope in scopes(self.cells)] if self.run.records else []
 
     @cached_property
     def series(self) -> list[Series]:
@@ -122,7 +127,7 @@ class Results:
         if not with_both:
             return SideBySide(self.by_scope[0], self.tasks[0], left, right)
         # Prefer hidden label names: there, only the instruction tells what a label means.
-        scores = max(with_both, key=lambda scores: scores.scope.hidden)
+        scores = max(with_both, key=lambda one: one.scope.hidden)
         # Series of several followers may share a name: each `zero` is written by the follower itself.
         left, right = (scores.series[scores.names.index(name)] for name in names)
         differences = scores.at(right.name, self.n) - scores.at(left.name, self.n)
@@ -134,12 +139,6 @@ class Results:
     def claims(self) -> list[Claim]:
         """The planned comparisons."""
         return claims(self.at_n)
-
-
-def split_folders(folders: Sequence[Path]) -> tuple[list[Path], list[Path]]:
-    """Split folders into evaluations and training runs."""
-    training = [folder for folder in folders if is_training_run(folder) and not (folder / RECORDS).exists()]
-    return [folder for folder in folders if folder not in training], training
 
 
 def _first(series: Sequence[Series], methods: Sequence[str]) -> Series | None:

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import pandas as pd
@@ -196,6 +196,43 @@ class Scores:
     constant: tuple[bool, ...]
     """Per series: it reads no examples, so its one score is repeated for every n."""
 
+    @classmethod
+    def of(cls, cells: pd.DataFrame, scope: Scope) -> Self:
+        """The scores of a scope. `cells` comes from `all_cells`."""
+        live = within(cells, scope)
+        columns = zip(live["series"], live["method"], live["generator"].fillna(""), strict=True)
+        series = sorted({Series(name, method, generator or None) for name, method, generator in columns}, key=in_order)
+        names, tasks = [s.name for s in series], sorted(set(live["task"]))
+        most: Any = live.groupby("series")["n"].max()
+        constant = tuple(bool(most[name] == 0) for name in names)
+        reads_none = live["series"].isin([name for name in names if most[name] == 0])
+        ns = sorted(set(live.loc[~reads_none, "n"].tolist())) or [0]
+        # A series that reads no examples has its one score at every n.
+        repeated: Any = pd.concat([live.loc[~reads_none, :], *(live.loc[reads_none, :].assign(n=n) for n in ns)])
+        repeated["error"] = (repeated["high"] - repeated["low"]) / (2 * 1.96)
+        point = ["series", "n", "task"]
+        done, failed = (repeated.loc[repeated["status"] == status, :].groupby(point) for status in ("done", "failed"))
+        means = known_means(done, ["macro_f1", "error", "uncalibrated_macro_f1", "tokens_per_query"])
+        every_point = pd.MultiIndex.from_product([names, ns, tasks])
+
+        def array(values: Any, missing: float) -> NDArray[Any]:
+            by_point = values.reindex(every_point, fill_value=missing)
+            return by_point.to_numpy().reshape(len(names), len(ns), len(tasks))
+
+        return cls(
+            scope,
+            tuple(series),
+            tuple(ns),
+            tuple(tasks),
+            macro_f1=array(means["macro_f1"], np.nan),
+            error=array(means["error"], np.nan),
+            uncalibrated=array(means["uncalibrated_macro_f1"], np.nan),
+            tokens=array(means["tokens_per_query"], np.nan),
+            seeds=array(done.size(), 0),
+            failed=array(failed.size(), 0),
+            constant=constant,
+        )
+
     @cached_property
     def names(self) -> tuple[str, ...]:
         """Names of the series, in order."""
@@ -235,43 +272,6 @@ def within(cells: pd.DataFrame, scope: Scope) -> pd.DataFrame:
     """The cells of a scope that are not stale. `cells` comes from `all_cells`."""
     same = (cells["follower"] == scope.follower) & (cells["mode"] == scope.mode) & (cells["hidden"] == scope.hidden)
     return cells.loc[same & ~cells["stale"], :]
-
-
-def scores(cells: pd.DataFrame, scope: Scope) -> Scores:
-    """The scores of a scope. `cells` comes from `all_cells`."""
-    live = within(cells, scope)
-    columns = zip(live["series"], live["method"], live["generator"].fillna(""), strict=True)
-    series = sorted({Series(name, method, generator or None) for name, method, generator in columns}, key=in_order)
-    names, tasks = [s.name for s in series], sorted(set(live["task"]))
-    most: Any = live.groupby("series")["n"].max()
-    constant = tuple(bool(most[name] == 0) for name in names)
-    reads_none = live["series"].isin([name for name in names if most[name] == 0])
-    ns = sorted(set(live.loc[~reads_none, "n"].tolist())) or [0]
-    # A series that reads no examples has its one score at every n.
-    repeated: Any = pd.concat([live.loc[~reads_none, :], *(live.loc[reads_none, :].assign(n=n) for n in ns)])
-    repeated["error"] = (repeated["high"] - repeated["low"]) / (2 * 1.96)
-    point = ["series", "n", "task"]
-    done, failed = (repeated.loc[repeated["status"] == status, :].groupby(point) for status in ("done", "failed"))
-    means = known_means(done, ["macro_f1", "error", "uncalibrated_macro_f1", "tokens_per_query"])
-    every_point = pd.MultiIndex.from_product([names, ns, tasks])
-
-    def array(values: Any, missing: float) -> NDArray[Any]:
-        by_point = values.reindex(every_point, fill_value=missing)
-        return by_point.to_numpy().reshape(len(names), len(ns), len(tasks))
-
-    return Scores(
-        scope,
-        tuple(series),
-        tuple(ns),
-        tuple(tasks),
-        macro_f1=array(means["macro_f1"], np.nan),
-        error=array(means["error"], np.nan),
-        uncalibrated=array(means["uncalibrated_macro_f1"], np.nan),
-        tokens=array(means["tokens_per_query"], np.nan),
-        seeds=array(done.size(), 0),
-        failed=array(failed.size(), 0),
-        constant=constant,
-    )
 
 
 def known_means(groups: Any, columns: Sequence[str]) -> Any:

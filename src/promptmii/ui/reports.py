@@ -30,12 +30,13 @@ def _list(context: AppContext, failure: str = "") -> Response:
 async def draw(request: Request) -> Response:
     """Start writing the report of a run."""
     from promptmii.report.page import write_report
+    from promptmii.report.results import Results
 
     context = AppContext.of(request)
     async with request.form() as form:
         run = Path(os.path.expanduser(form_text(form, "run")))  # unlike Path.expanduser, takes an unknown user
     key = hashlib.sha256(str(run.absolute()).encode()).hexdigest()[:16]
-    context.drawings.start(key, key, lambda _: write_report([run], context.store.home / "reports" / key))
+    context.drawings.start(key, key, lambda _: write_report(Results.read([run]), context.store.home / "reports" / key))
     return go(request, f"/reports/{key}?name={quote(run.name)}")
 
 

@@ -7,7 +7,7 @@ from itertools import islice
 from typing import Any, get_args
 
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import FormData, QueryParams, UploadFile
+from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -184,7 +184,7 @@ def _about(name: str, model: Embedded) -> str:
     return f"{name}: {title}" + ("" if model.installed else " (not installed)")
 
 
-def _settings(form: FormData | QueryParams, preview: DataPreview) -> InduceSettings:
+def _settings(form: FormData, preview: DataPreview) -> InduceSettings:
     """The form's settings. Raises `ConfigError`."""
     chosen = tuple(str(name) for name in form.getlist("labels"))
     if len(chosen) < 2:
@@ -209,7 +209,7 @@ def _settings(form: FormData | QueryParams, preview: DataPreview) -> InduceSetti
     )
 
 
-def _model(form: FormData | QueryParams, role: str) -> str:
+def _model(form: FormData, role: str) -> str:
     """The chosen or typed model reference. Raises `ConfigError`."""
     chosen = form_text(form, role)
     if chosen != OTHER:

@@ -6,15 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from promptmii.data import Source
-from promptmii.data.readers import read_table
+from promptmii.data import Source, read_table
 from promptmii.errors import ConfigError, DataError, UnsupportedError, counted
 from promptmii.follower import Follower
 from promptmii.instruction import Instruction
 from promptmii.progress import Progress
 from promptmii.task import content_key
 from promptmii.workbench.formats import DIGITS
-from promptmii.workbench.measure import no_likelihoods, refuse_failures, score
+from promptmii.workbench.measure import no_likelihoods, score
 
 FOLDS = 10
 """Folds for cross-fitting the precision."""
@@ -89,7 +88,9 @@ class Abstain:
             raise UnsupportedError(f"A threshold needs probabilities, and {no_likelihoods(follower)}")
         if self.precision is None:
             return Threshold(self.threshold or 0.0)
-        scored = refuse_failures(score(instruction, self.held_back, follower, progress=progress)).scored
+        held_back = score(instruction, self.held_back, follower, progress=progress)
+        held_back.refuse_failures()
+        scored = held_back.scored
         probabilities = [max(p.probabilities or (0.0,)) for p in scored.predictions]
         correct = [label == gold for label, gold in zip(scored.labels, scored.gold, strict=True)]
         return choose_threshold(probabilities, correct, self.precision)

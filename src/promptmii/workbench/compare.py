@@ -13,13 +13,7 @@ from promptmii.data import Source
 from promptmii.errors import ConfigError, counted, listed, nearest
 from promptmii.follower import Follower, Predictor, resolve_calibration
 from promptmii.inducers import METHODS, Kit, Method, SFTMethod, Writer, WrittenBy, method_named
-from promptmii.instruction import EDITED, Instruction
-from promptmii.progress import QUIET, Progress
-from promptmii.scoring import caveats
-from promptmii.task import Support
-from promptmii.workbench.followers import FollowerLike, open_followers
-from promptmii.workbench.formats import csv_text
-from promptmii.workbench.inputs import (
+from promptmii.inputs import (
     Prompt,
     RowSplit,
     instruction_from_text,
@@ -28,7 +22,14 @@ from promptmii.workbench.inputs import (
     read_prompt,
     split_rows,
 )
-from promptmii.workbench.measure import Measured, bind, fit_calibration, measure, measured_html, refuse_failures
+from promptmii.instruction import EDITED, Instruction
+from promptmii.measured import Measured, differences, measure, measured_html
+from promptmii.progress import QUIET, Progress
+from promptmii.scoring import caveats
+from promptmii.task import Support
+from promptmii.workbench.followers import FollowerLike, open_followers
+from promptmii.workbench.formats import csv_text
+from promptmii.workbench.measure import bind, fit_calibration
 
 COMPARABLE = [
     name
@@ -169,16 +170,10 @@ def compare(
             predictor, prepared = _prepare(entry, instruction, bound, rows)
             followers.progress.step(f"Scoring {name}", len(rows.query))
             result = measure(name, predictor, prepared, rows.query, bound.model.card.price)
-            results.append(refuse_failures(result))
+            result.refuse_failures()
+            results.append(result)
     notes = (*rows.notes, *_notes(results, labels), *caveats({row.name: row.scored for row in results}))
     return Comparison(tuple(results), differences(results), notes)
-
-
-def differences(rows: Sequence[Measured]) -> dict[str, metrics.Difference]:
-    """The first row minus each other row, by its name. The p-values are Holm-adjusted."""
-    first, *others = [row.scored for row in rows]
-    found = metrics.paired_differences(first.gold, first.labels, [other.labels for other in others])
-    return dict(zip([row.name for row in rows[1:]], found, strict=True))
 
 
 _Entry: TypeAlias = Instruction | str | Method

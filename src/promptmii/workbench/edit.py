@@ -15,6 +15,7 @@ from promptmii.data.table import LABEL_NAMES
 from promptmii.errors import ConfigError, DataError, listed
 from promptmii.inducers import Writer
 from promptmii.inducers.drafts import replace_text
+from promptmii.inputs import load_task_for, table_for
 from promptmii.instruction import EDITED, Cost, Instruction
 from promptmii.models.base import Completion, LanguageModel, Message, Sampling, Usage
 from promptmii.progress import QUIET, Progress
@@ -23,7 +24,6 @@ from promptmii.task import Example, Support, row_key
 from promptmii.words import BULLETS, any_of
 from promptmii.workbench.compare import Comparison, compare
 from promptmii.workbench.followers import FollowerLike, open_followers
-from promptmii.workbench.inputs import load_task_for, table_for
 
 BY_HAND = "edited by hand"
 LINE_TOKENS = 120

@@ -9,7 +9,7 @@ from promptmii.errors import ConfigError
 from promptmii.follower import Follower
 from promptmii.instruction import EDITED, Instruction, Mode
 from promptmii.models import DEFAULT, WRITER, LanguageModel
-from promptmii.models.base import Chat, Choice, Completion, Failure, Sampling
+from promptmii.models.base import Chat, Choice, Completion, Failure, Models, Sampling
 from promptmii.models.http.config import addresses
 from promptmii.models.references import ServerReference
 from promptmii.models.wrappers import Wrapper, watched
@@ -18,8 +18,6 @@ from promptmii.progress import QUIET, Progress
 if TYPE_CHECKING:
     from promptmii.models.http.deferred import Deferred
 
-Models = Callable[[str], LanguageModel]
-"""Opens the model with the given reference. The caller closes it."""
 LoadModel = Callable[[Endpoint, str], LanguageModel]
 Confirm = Callable[[str], bool]
 """Asks the user a yes-or-no question."""
@@ -175,7 +173,7 @@ class ModelPool:
         self._load = load
         self._open: dict[tuple[str, str], LanguageModel] = {}
 
-    def at(self, endpoint: Endpoint) -> Callable[[str], LanguageModel]:
+    def at(self, endpoint: Endpoint) -> Models:
         """A function that opens models at the endpoint."""
         return lambda reference: self._get(endpoint, reference)
 

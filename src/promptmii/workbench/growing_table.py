@@ -158,9 +158,8 @@ class GrowingTable:
         if path.stat().st_size < end:
             raise self._changed("its header is gone")
         os.truncate(path, end)
-        self.resumed = len(self._answered)
-        """Rows in the file at the start."""
-        self._turns = Turns[Row](self.resumed)
+        self._resumed = len(self._answered)  # rows in the file at the start
+        self._turns = Turns[Row](self._resumed)
         self._append(self._rows_ahead())
         if self._turns.ahead:
             write_text(self._ahead, self._lines(self._turns.ahead.items()), force=True)
@@ -178,7 +177,7 @@ class GrowingTable:
 
     def write(self, rows: Sequence[tuple[int, Row]]) -> None:
         """Write rows with their positions, in any order."""
-        old = [(position, row) for position, row in rows if position < self.resumed]
+        old = [(position, row) for position, row in rows if position < self._resumed]
         retried = [(position, row) for position, row in old if row["failure"] != FailureKind.UNANSWERED]
         if retried:
             append_line(self._retried, self._lines(retried).encode())
@@ -187,7 +186,7 @@ class GrowingTable:
             self.tally.failed -= 1
             self.tally.rows -= 1
             self.tally.count(row)
-        self._append((position, row) for position, row in rows if position >= self.resumed)
+        self._append((position, row) for position, row in rows if position >= self._resumed)
         waiting = [(position, row) for position, row in rows if position in self._turns.ahead]
         if waiting:
             append_line(self._ahead, self._lines(waiting).encode())
@@ -214,7 +213,7 @@ class GrowingTable:
                 yield from (
                     (position, row)
                     for row, _ in self._rows_in(content)
-                    if position >= self.resumed and not row["failure"]
+                    if position >= self._resumed and not row["failure"]
                 )
 
     def merge_retried(self) -> None:

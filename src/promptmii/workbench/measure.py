@@ -1,24 +1,15 @@
 """Measure an instruction on the rows of a table, or fit its calibration to them."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
 
-from promptmii import metrics
 from promptmii.calibration_kinds import READS, CalibrationKind, Reads
 from promptmii.config import Columns
 from promptmii.data import LoadedTask, Source, read_table
-from promptmii.errors import ScoreRefusedError, UnsupportedError
+from promptmii.errors import UnsupportedError
 from promptmii.follower import Follower, Predictor, resolve_calibration
-from promptmii.instruction import BATCH_NOTE, EDITED, Cost, Instruction
-from promptmii.markup import table_html
-from promptmii.models.base import Price
-from promptmii.progress import QUIET, Progress
-from promptmii.scoring import Scored, caveats
-from promptmii.scoring import score as score_rows
-from promptmii.task import Example, Support
-from promptmii.workbench.followers import FollowerLike, calibration_notes, open_followers
-from promptmii.workbench.inputs import (
+from promptmii.inputs import (
     Prompt,
     fresh_rows,
     instruction_from_text,
@@ -26,85 +17,12 @@ from promptmii.workbench.inputs import (
     prompt_name,
     read_prompt,
 )
-
-
-@dataclass(frozen=True)
-class Measured:
-    """A prompt and its score."""
-
-    name: str
-    """The prompt's name in tables."""
-    instruction: Instruction
-    """Holds its score, unless a call failed."""
-    scored: Scored
-    spent: Cost
-    """The cost of the answers."""
-    notes: tuple[str, ...] = ()
-    """Notes on anything detected, dropped or left out."""
-
-    @property
-    def macro_f1(self) -> float | None:
-        """`None` if any call failed."""
-        return self.scored.macro_f1
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """The labels of the instruction, then those that only the rows have: each of their rows is a miss."""
-        return tuple(dict.fromkeys((*self.instruction.labels, *self.scored.gold)))
-
-    def __repr__(self) -> str:
-        return f"<Measured {self.name}: {self.scored!r}>"
-
-    def _repr_html_(self) -> str:
-        return measured_html([self]) + self.scored._repr_html_()  # pyright: ignore[reportPrivateUsage]
-
-    def as_json(self) -> dict[str, Any]:
-        """The score as JSON values. Raises `ScoreRefusedError` if a call failed."""
-        gold, predicted, labels = self.scored.gold, self.scored.labels, self.labels
-        return {
-            "measured": self.scored.measurement().model_dump(),
-            "labels": [asdict(label) for label in metrics.per_label(gold, predicted, labels)],
-            "confusion": metrics.confusion(gold, predicted, labels),
-            "notes": self.notes,
-        }
-
-
-def measure(
-    name: str, predictor: Predictor, instruction: Instruction, query: Sequence[Example], price: Price | None = None
-) -> Measured:
-    """Score a predictor on the rows. Failed calls do not raise."""
-    scored = score_rows(predictor, instruction, query)
-    if not scored.n_failed:
-        instruction = instruction.measured_as(scored.measurement())
-    return Measured(name, instruction, scored, Cost.of(scored.usage, price))
-
-
-def measured_html(rows: Sequence[Measured], differences: Mapping[str, metrics.Difference] | None = None) -> str:
-    """An HTML table of the prompts and the candidate's lead over each. The candidate has no entry in `differences`."""
-    candidate = next((row.name for row in rows if differences and row.name not in differences), "candidate")
-    cells: list[tuple[object, ...]] = []
-    for row in rows:
-        score, tokens = row.instruction.measured, row.scored.prompt_tokens_per_query
-        difference = (differences or {}).get(row.name)
-        cells.append(
-            (
-                row.name,
-                f"{score.macro_f1:.3f} [{score.low:.3f}, {score.high:.3f}]" if score else "no score",
-                "unknown" if tokens is None else f"{tokens:,.0f}",
-                difference and f"{difference.mean:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]",
-                difference and f"{difference.p:.3f}",
-            )
-        )
-    return table_html(("prompt", "macro-F1 [95 %]", "tokens per query", f"{candidate} minus it", "p"), cells)
-
-
-def refuse_failures(result: Measured) -> Measured:
-    """Return the result, or raise a `ScoreRefusedError` that names the prompt if any call failed."""
-    try:
-        result.scored.refuse_failures()
-    except ScoreRefusedError as error:
-        raise ScoreRefusedError(f"{result.name}: {error}") from error
-    return result
+from promptmii.instruction import BATCH_NOTE, EDITED, Cost, Instruction
+from promptmii.measured import Measured, measure
+from promptmii.progress import QUIET, Progress
+from promptmii.scoring import caveats
+from promptmii.task import Example, Support
+from promptmii.workbench.followers import FollowerLike, calibration_notes, open_followers
 
 
 def score(

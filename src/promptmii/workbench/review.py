@@ -19,12 +19,12 @@ from promptmii.data.table import Row
 from promptmii.data.texts import COMMAS, CsvStyle
 from promptmii.errors import DataError
 from promptmii.follower import Prediction
+from promptmii.inputs import Prompt, fresh_rows, read_prompt, table_for
 from promptmii.instruction import Instruction
 from promptmii.progress import QUIET, Progress
 from promptmii.task import normalise_text
 from promptmii.workbench.followers import FollowerLike, calibration_notes, open_followers
 from promptmii.workbench.formats import DIGITS, csv_text
-from promptmii.workbench.inputs import Prompt, fresh_rows, read_prompt, table_for
 from promptmii.workbench.measure import load_inputs
 
 FOLDS = 5

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from promptmii import Example, Support
-from promptmii.data import read_tasks
+from promptmii.data.sources import read_tasks
 from promptmii.errors import DataError
 from promptmii.train.warmup.pairs import SHIPPED, Pair, pair_line, read_bank, read_pairs
 

@@ -1,4 +1,4 @@
-"""Read the workbench's inputs: prompts, and the rows to measure them on.
+"""Read what users give: prompts, and the rows to measure them on.
 
 A prompt is an instruction, its file, a plain text file, or the text itself. Some rows of a table serve as examples; the
 rest are test rows.

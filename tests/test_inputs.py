@@ -9,7 +9,7 @@ from promptmii import Follower, Naive, ScriptedModel, Support, score
 from promptmii.config import Columns
 from promptmii.data import load_task
 from promptmii.errors import ArtefactError, DataError
-from promptmii.workbench.inputs import instruction_from_text, load_task_for, read_prompt, with_test_rows
+from promptmii.inputs import instruction_from_text, load_task_for, read_prompt, with_test_rows
 from promptmii.workbench.review import review
 
 ROWS = [{"text": f"a {label} {i}", "label": label} for i in range(4) for label in ("delivery", "refund")]
