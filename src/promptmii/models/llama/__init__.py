@@ -38,7 +38,7 @@ class GgufTokenizer(Tokenizer):
 
     def __init__(self, native: Native) -> None:
         self._native = native
-        self.control = native.control_tokens()
+        self.control = native.control_tokens
         self.ends = native.ends()
         self.template = native.metadata("tokenizer.chat_template")
         bos = native.begin()
