@@ -17,7 +17,6 @@ from promptmii.models.hf.packing import (
     IMPLEMENTATION,
     NO_OPTIONS,
     Attention,
-    Packed,
     Sizes,
     pack,
     register,
@@ -121,7 +120,7 @@ class PackedEngine(_TorchEngine):
         for row in _rows(prompts, lambda length: max(length + nodes, lightest), self.sizes.row):
             prefixes = self._prefixes_of([prompts[blocks.members[0]][: blocks.shared] for blocks in row])
             queries = [[prompts[i][blocks.shared :] for i in blocks.members] for blocks in row]
-            packed = self._packed(list(zip(prefixes, queries, strict=True)), trie)
+            packed = pack(list(zip(prefixes, queries, strict=True)), trie, self.model.device, self.sizes)
             logits = self._forward(packed.tokens, packed.positions, packed, packed.readout)
             scores = iter(path_scores(logits.view(-1, nodes + 1, logits.shape[-1]), trie).tolist())
             for blocks in row:
@@ -141,9 +140,6 @@ class PackedEngine(_TorchEngine):
             layers = [_joined(*pair) for pair in zip(base_layers, suffix, strict=True)]
             prefixes[tokens] = Prefix(tokens, *(tuple(layer[side] for layer in layers) for side in (0, 1)))
         return [prefixes[tuple(tokens)] for tokens in sequences]
-
-    def _packed(self, blocks: Sequence[tuple[Prefix, Sequence[Tokens]]], trie: Trie = NO_OPTIONS) -> Packed:
-        return pack(blocks, trie, self.model.device, self.sizes)
 
     @_within_memory
     def write(
@@ -223,7 +219,8 @@ class PackedEngine(_TorchEngine):
     ) -> dict[int, tuple[torch.Tensor, Suffix]]:
         """`_prefill` of `prefix` plus each suffix, in one row; omits keys and values of the first `skip` tokens."""
         layers: list[tuple[torch.Tensor, torch.Tensor]] = []
-        row = replace(self._packed([(prefix, list(suffixes.values()))]), layers=layers)
+        packed = pack([(prefix, list(suffixes.values()))], NO_OPTIONS, self.model.device, self.sizes)
+        row = replace(packed, layers=layers)
         logits = self._forward(row.tokens, row.positions, row, row.readout)
         before = [tuple(part[:, skip:] for part in layer) for layer in zip(prefix.keys, prefix.values, strict=True)]
         before = before or [()] * len(layers)  # an empty prefix has no layers

@@ -203,11 +203,8 @@ def join_stream(text: str) -> Any:
     merged = _merged(events, done="[DONE]" in text)
     if any(choice["message"].get("content") for choice in merged["choices"]):
         return merged
-    return next((event for event in reversed(events) if _is_whole(event)), merged)
-
-
-def _is_whole(event: Mapping[str, Any]) -> bool:
-    return any(choice.get("message") for choice in objects_in(event.get("choices")))
+    whole = [event for event in events if any(choice.get("message") for choice in objects_in(event.get("choices")))]
+    return whole[-1] if whole else merged
 
 
 def _merged(events: Sequence[Mapping[str, Any]], *, done: bool) -> dict[str, Any]:
