@@ -52,7 +52,7 @@ class Watch(TrainerCallback):
     followers: Sequence[Follower]
     cases: Sequence[Case]
     best: Best
-    folder: RunFolder | None
+    run: RunFolder | None
     """None except in the main process."""
     progress: Progress
     _last_unequal: int = 0
@@ -103,8 +103,8 @@ class Watch(TrainerCallback):
             if isinstance(value, int | float) and name not in DROPPED
         } | self.trainer.clock.take()
         values["memory/gib"] = _memory_gib(self.trainer.accelerator.device)
-        if self.folder:
-            self.folder.log_metrics(state.global_step, values)
+        if self.run:
+            self.run.log_metrics(state.global_step, values)
         if "train/reward" in values:
             self.progress.note(
                 f"Step {state.global_step} of {state.max_steps}: reward {values['train/reward']:.3f}, "
@@ -149,9 +149,9 @@ class Watch(TrainerCallback):
                 self._save_best(step, {name: value for name, value in values.items() if name.startswith(VALIDATION)})
         values |= {"seconds/validation": perf_counter() - start}
         self._report(values)
-        if self.folder:
-            self.folder.log_metrics(step, values)
-            self.folder.log_samples([_row(step, outcome) for outcome in outcomes])
+        if self.run:
+            self.run.log_metrics(step, values)
+            self.run.log_samples([_row(step, outcome) for outcome in outcomes])
         self.progress.note(f"Step {step}: validation {result}")
 
     def _report(self, values: Mapping[str, float]) -> None:
@@ -178,7 +178,7 @@ class Watch(TrainerCallback):
         # DeepSpeed gathers the shards, and every process must take part.
         sharded = trainer.is_deepspeed_enabled
         weights: Any = trainer.accelerator.get_state_dict(trainer.model_wrapped) if sharded else None
-        if self.folder:
+        if self.run:
             self.best.save(step, measured, weights)
 
 
