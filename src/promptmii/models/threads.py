@@ -118,10 +118,14 @@ def parallel(work: Callable[[T], R], items: Sequence[T], threads: int) -> Genera
     def loop() -> None:
         _current.set(group)
         while not group.stopped and not refusals and (position := next(positions)) < len(items):
-            outcome = _outcome(lambda: work(items[position]))
-            error = outcome.exception()
-            if isinstance(error, EndpointError) and error.lasting:
-                refusals.append(error)
+            outcome: Future[R] = Future()
+            try:
+                outcome.set_result(work(items[position]))
+            except BaseException as error:
+                outcome.set_exception(error)
+            failure = outcome.exception()
+            if isinstance(failure, EndpointError) and failure.lasting:
+                refusals.append(failure)
             else:
                 group.inbox.put(lambda position=position, outcome=outcome: (position, outcome.result()))
         group.inbox.put(ended)
@@ -147,15 +151,6 @@ def parallel(work: Callable[[T], R], items: Sequence[T], threads: int) -> Genera
                     worker.join(max(0.0, deadline - time.monotonic()))
     if refusals:
         raise refusals[0]
-
-
-def _outcome(work: Callable[[], R]) -> Future[R]:
-    future: Future[R] = Future()
-    try:
-        future.set_result(work())
-    except BaseException as error:
-        future.set_exception(error)
-    return future
 
 
 def _answer(reply: Future[T], work: Callable[[], T]) -> None:
