@@ -15,9 +15,9 @@ from promptmii.models.threads import ending, in_calling_thread, parallel, wait_f
 def test_work_handed_over_runs_in_the_calling_thread() -> None:
     def work(number: int) -> tuple[int, threading.Thread, threading.Thread]:
         return (
-            in_calling_thread(lambda: number * number),
+            in_calling_thread(lambda: number * number)(),
             threading.current_thread(),
-            in_calling_thread(threading.current_thread),
+            in_calling_thread(threading.current_thread)(),
         )
 
     results = dict(parallel(work, range(20), 5))
@@ -27,7 +27,7 @@ def test_work_handed_over_runs_in_the_calling_thread() -> None:
 
 
 def test_without_other_threads_work_runs_at_once() -> None:
-    assert in_calling_thread(lambda: in_calling_thread(threading.current_thread)) is threading.current_thread()
+    assert in_calling_thread(in_calling_thread(threading.current_thread))() is threading.current_thread()
     assert list(parallel(lambda number: number, (), 3)) == []
 
 
@@ -42,7 +42,7 @@ def test_an_error_is_raised_and_ends_the_other_threads(kind: type[BaseException]
 
     def work(number: int) -> None:
         if number == 3:
-            in_calling_thread(lambda: fail(kind))
+            in_calling_thread(fail)(kind)
         time.sleep(0.01)
         done.append(number)
 
@@ -108,7 +108,7 @@ def test_an_ending_thread_starts_no_more_work() -> None:
             started.set()
             while not ending():
                 time.sleep(0.001)
-            for call in (lambda: in_calling_thread(lambda: 1), lambda: wait_for(Future())):
+            for call in (in_calling_thread(lambda: 1), lambda: wait_for(Future())):
                 try:
                     call()
                 except CancelledError as error:

@@ -119,10 +119,8 @@ class SetFitMethod(_ClassifierMethod):
             raise MissingDependencyError("SetFit", "rivals")
         sentences.weights()
 
+    @in_calling_thread
     def _train(self, texts: list[str], labels: list[str], seed: int) -> Any:
-        return _SetFit(in_calling_thread(lambda: self._fine_tune(texts, labels, seed)))
-
-    def _fine_tune(self, texts: list[str], labels: list[str], seed: int) -> Any:
         from datasets import Dataset, disable_progress_bars
         from transformers import PrinterCallback, ProgressCallback
 
@@ -151,7 +149,7 @@ class SetFitMethod(_ClassifierMethod):
             for printer in (PrinterCallback, ProgressCallback):
                 trainer.pop_callback(printer)
             trainer.train()
-        return model
+        return _SetFit(model)
 
 
 @dataclass(frozen=True)
@@ -164,8 +162,9 @@ class _SetFit:
     def classes_(self) -> Sequence[str]:
         return [str(label) for label in self.model.labels]
 
+    @in_calling_thread
     def predict_proba(self, texts: Sequence[str], /) -> NDArray[np.float64]:
-        return in_calling_thread(lambda: self.model.predict_proba(list(texts), as_numpy=True, show_progress_bar=False))
+        return self.model.predict_proba(list(texts), as_numpy=True, show_progress_bar=False)
 
 
 def _fit_regression(features: Any, texts: list[str], labels: list[str]) -> Any:

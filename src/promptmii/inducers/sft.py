@@ -64,7 +64,7 @@ class FineTuning:
         key = content_key([self.follower, support.key, seed, self.recipe.model_dump(), naive.frame])
         adapter = self.folder / key[:16]
         started = perf_counter()
-        tokens = in_calling_thread(lambda: self._train(naive, support.examples, adapter, seed))
+        tokens = self._train(naive, support.examples, adapter, seed)
         cost = Cost(
             calls=len(support.examples) * self.recipe.epochs, prompt_tokens=tokens, seconds=perf_counter() - started
         )
@@ -77,6 +77,7 @@ class FineTuning:
         tuned = {"follower": f"{self.follower}+{adapter}", "cost": cost, "provenance": provenance}
         return naive.model_copy(update=tuned).fitted_on(support)
 
+    @in_calling_thread
     def _train(self, naive: Instruction, examples: Sequence[Example], adapter: Path, seed: int) -> int:
         """Train and save the adapter unless it exists. Return the number of training tokens."""
         saved_count = adapter / TOKENS_FILE

@@ -100,7 +100,10 @@ class Cached(Wrapper):
 
         def answer(batch: Sequence[int]) -> list[Answer | Failure]:
             """Ask and store at once, so that a killed process loses only the requests in flight."""
-            answers = [_divide_time(answer, threads) for answer in ask([chats[i] for i in batch])]
+            answers = [  # requests that run at once share the time
+                replace(answer, usage=replace(answer.usage, seconds=answer.usage.seconds / threads))
+                for answer in ask([chats[i] for i in batch])
+            ]
             pairs = zip((keys[i] for i in batch), answers, strict=True)
             self._store([(key, answer) for key, answer in pairs if _is_final(answer, truncated=sampled)])
             return answers
@@ -181,8 +184,3 @@ def _parse(stored: str, kind: TypeAdapter[Answer]) -> Answer | None:
         return kind.validate_json(stored)
     except ValidationError:
         return None
-
-
-def _divide_time(answer: Answer | Failure, threads: int) -> Answer | Failure:
-    """Divide an answer's time by the number of requests that ran at once."""
-    return replace(answer, usage=replace(answer.usage, seconds=answer.usage.seconds / threads))

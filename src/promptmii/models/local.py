@@ -89,12 +89,10 @@ class LocalModel(LanguageModel):
         with self._lock:
             return self._format.prompts(chats)
 
+    @in_calling_thread
     def choose(self, chats: Sequence[Chat], options: Sequence[str]) -> list[Choice | Failure]:
         """The choices always have scores."""
         check_options(options)
-        return in_calling_thread(lambda: self._choose(chats, options))
-
-    def _choose(self, chats: Sequence[Chat], options: Sequence[str]) -> list[Choice | Failure]:
         with self._lock:
             started = perf_counter()
             prompts = self._format.prompts(chats)
@@ -115,12 +113,10 @@ class LocalModel(LanguageModel):
             results.append(Choice.likeliest(scores, usage))
         return clocked(results, seconds)
 
+    @in_calling_thread
     def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Completion | Failure]:
         if sampling.max_tokens < 1:
             raise ConfigError(f"max_tokens must be at least 1; got {sampling.max_tokens}.")
-        return in_calling_thread(lambda: self._generate(chats, sampling))
-
-    def _generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Completion | Failure]:
         with self._lock:
             started = perf_counter()
             prompts = self._format.prompts(chats)

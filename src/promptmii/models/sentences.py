@@ -50,9 +50,10 @@ def weights() -> Path:
     return MINILM.unpacked
 
 
+@in_calling_thread
 def embed(texts: Sequence[str]) -> NDArray[np.float32]:
     """Embeddings of unit length, shape (n, 384)."""
-    return in_calling_thread(lambda: _model().encode(list(texts), normalize_embeddings=True, show_progress_bar=False))
+    return _model().encode(list(texts), normalize_embeddings=True, show_progress_bar=False)
 
 
 @cache

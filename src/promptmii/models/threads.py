@@ -5,8 +5,8 @@ its threads are waiting for and joins them, so that they do not use anything aft
 to refuse every call, the work in progress is finished first, because its answers are paid.
 
 Each thread that computes with torch on a CPU gets its own pool of helper threads, one per core; with more helpers than
-cores, a batch takes up to three times as long. Workers therefore hand such work to the calling thread
-(`in_calling_thread`).
+cores, a batch takes up to three times as long. A function that is decorated with
+`in_calling_thread` therefore leaves it to the calling thread.
 """
 
 import itertools
@@ -17,12 +17,14 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
-from typing import Any, TypeVar
+from functools import partial, wraps
+from typing import Any, ParamSpec, TypeVar
 
 from promptmii.errors import EndpointError
 
 T = TypeVar("T")
 R = TypeVar("R")
+P = ParamSpec("P")
 GRACE = 1.0
 """Seconds to wait for threads to end. They are daemons, so a stuck one cannot keep the program alive."""
 
@@ -84,14 +86,19 @@ def wait_for(future: Future[T]) -> T:
         raise
 
 
-def in_calling_thread(work: Callable[[], T]) -> T:
-    """Run `work` in the thread that called `parallel`, or in this one if there is no group; return its result."""
-    group = _current.get()
-    if group is None:
-        return work()
-    reply: Future[T] = Future()
-    group.inbox.put(lambda: _answer(reply, work))
-    return wait_for(reply)
+def in_calling_thread(work: Callable[P, R]) -> Callable[P, R]:
+    """Decorate a function to run in the thread that called `parallel`, or in the current one if there is no group."""
+
+    @wraps(work)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        group = _current.get()
+        if group is None:
+            return work(*args, **kwargs)
+        reply: Future[R] = Future()
+        group.inbox.put(lambda: _answer(reply, partial(work, *args, **kwargs)))
+        return wait_for(reply)
+
+    return run
 
 
 def parallel(work: Callable[[T], R], items: Sequence[T], threads: int) -> Generator[tuple[int, R]]:
@@ -111,10 +118,14 @@ def parallel(work: Callable[[T], R], items: Sequence[T], threads: int) -> Genera
     def loop() -> None:
         _current.set(group)
         while not group.stopped and not refusals and (position := next(positions)) < len(items):
-            outcome = _outcome(lambda: work(items[position]))
-            error = outcome.exception()
-            if isinstance(error, EndpointError) and error.lasting:
-                refusals.append(error)
+            outcome: Future[R] = Future()
+            try:
+                outcome.set_result(work(items[position]))
+            except BaseException as error:
+                outcome.set_exception(error)
+            failure = outcome.exception()
+            if isinstance(failure, EndpointError) and failure.lasting:
+                refusals.append(failure)
             else:
                 group.inbox.put(lambda position=position, outcome=outcome: (position, outcome.result()))
         group.inbox.put(ended)
@@ -140,15 +151,6 @@ def parallel(work: Callable[[T], R], items: Sequence[T], threads: int) -> Genera
                     worker.join(max(0.0, deadline - time.monotonic()))
     if refusals:
         raise refusals[0]
-
-
-def _outcome(work: Callable[[], R]) -> Future[R]:
-    future: Future[R] = Future()
-    try:
-        future.set_result(work())
-    except BaseException as error:
-        future.set_exception(error)
-    return future
 
 
 def _answer(reply: Future[T], work: Callable[[], T]) -> None:

@@ -9,9 +9,8 @@ from promptmii.errors import counted
 from promptmii.markup import markdown_table
 from promptmii.models.embedded import EMBEDDED
 from promptmii.models.references import ServerReference
-from promptmii.schema import Settings
 from promptmii.task import Task
-from promptmii.train.settings import TrainSettings
+from promptmii.train.settings import SftSettings, TrainSettings
 from promptmii.version import VERSION
 
 PRIVATE: Mapping[str, Any] = {
@@ -25,17 +24,16 @@ PRIVATE: Mapping[str, Any] = {
 
 
 def model_card(
-    settings: Settings,
+    settings: SftSettings | TrainSettings,
     title: str,
     paragraphs: Sequence[str],
     base: str,
     tasks: Mapping[str, Task],
     step: int,
     measured: Mapping[str, float],
-    *,
-    adapter: bool = True,
 ) -> str:
-    """A model card in Markdown. `paragraphs` introduce the model; `adapter` is False if all weights were trained."""
+    """A model card in Markdown. `paragraphs` introduce the model."""
+    adapter = settings.lora is not None
     name = base.removeprefix("hf:")
     embedded = EMBEDDED.get(name)
     base_note = f" ({embedded.title}, {embedded.licence})" if embedded else ""
@@ -84,5 +82,4 @@ def generator_card(
         "Limits: it guesses the rule behind the examples. It may be wrong, and it may repeat texts it was shown. Check "
         "an instruction before you rely on it. Validation is macro-F1 on tasks from other sources.",
     )
-    adapter = settings.lora is not None
-    return model_card(settings, "An instruction generator", paragraphs, base, tasks, step, measured, adapter=adapter)
+    return model_card(settings, "An instruction generator", paragraphs, base, tasks, step, measured)

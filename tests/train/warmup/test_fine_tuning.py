@@ -20,7 +20,7 @@ from promptmii.errors import ConfigError, DataError, ModelError, OutputError  # 
 from promptmii.inducers import MetaInducer, Writer  # noqa: E402
 from promptmii.train.settings import SftSettings  # noqa: E402
 from promptmii.train.warmup.pairs import pair_line, read_pairs  # noqa: E402
-from promptmii.train.warmup.sft import IGNORED, Features, fine_tune  # noqa: E402
+from promptmii.train.warmup.sft import IGNORED, PairDataset, fine_tune  # noqa: E402
 from promptmii.tuning import TrainableModel  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # transformers warns about its own code
@@ -78,7 +78,7 @@ def test_prompt_equals_the_inducers(world: Path) -> None:
     (pair,) = read_pairs(world / "pairs.jsonl")
     scripted = ScriptedModel(reply=["An instruction."])
     MetaInducer(Writer(scripted)).induce(pair.support)
-    row = Features(policy)(pair)
+    row = PairDataset(lambda _: pair, 1, policy)[0]
     prompt = [token for token, label in zip(row["input_ids"], row["labels"], strict=True) if label == IGNORED]
     assert prompt == model.prompts(scripted.calls)[0]
     answer = row["labels"][len(prompt) :]
@@ -89,8 +89,9 @@ def test_prompt_equals_the_inducers(world: Path) -> None:
 def test_loss_covers_only_the_instruction(world: Path) -> None:
     policy = TrainableModel.load(f"hf:{world / 'tiny'}", LoraSettings(rank=2), 0)
     write_jsonl(world / "pairs.jsonl", [PAIR])
-    row = {name: torch.tensor([ids]) for name, ids in Features(policy)(read_pairs(world / "pairs.jsonl")[0]).items()}
-    expected = policy.model(**row).loss
+    (pair,) = read_pairs(world / "pairs.jsonl")
+    row = PairDataset(lambda _: pair, 1, policy)[0]
+    expected = policy.model(**{name: torch.tensor([ids]) for name, ids in row.items()}).loss
     settings = make_settings(world, pairs=str(world / "pairs.jsonl"), validate_on=(), steps=1)
     fine_tune(settings, world / "run")
     losses = losses_of(world / "run")

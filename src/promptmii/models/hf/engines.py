@@ -1,10 +1,9 @@
 """Two engines for transformers models: packed rows if the model's attention allows them, else plain passes."""
 
-from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from functools import wraps
+from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
@@ -18,7 +17,6 @@ from promptmii.models.hf.packing import (
     IMPLEMENTATION,
     NO_OPTIONS,
     Attention,
-    Packed,
     Sizes,
     pack,
     register,
@@ -33,7 +31,8 @@ SEPARATE = ("nemotron",)
 """Architectures whose layers do not pass the memory of packed rows on to their attention."""
 SMALLEST_ROW = 64
 """A device that lacks the memory for rows of so few tokens cannot run the model."""
-Result = TypeVar("Result")
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def engine_for(model: Any) -> Engine:
@@ -55,47 +54,43 @@ def engine_for(model: Any) -> Engine:
 
 
 class _TorchEngine(Engine):
-    """Computes in smaller batches if the device has too little memory."""
+    """An engine with limits that depend on the memory of the device."""
 
     def __init__(self, model: Any, limits: Sizes) -> None:
-        self._model = model
-        self._sizes = limits
+        self.model = model
+        self.sizes = limits
 
+    def shrink(self) -> None:
+        """Free what can be computed again, and halve the limits."""
+        self.sizes = self.sizes.halved()
+
+
+E = TypeVar("E", bound=_TorchEngine)
+
+
+def _within_memory(compute: Callable[Concatenate[E, P], R]) -> Callable[Concatenate[E, P], R]:
+    """Decorate a method of an engine to start again in smaller batches as long as the memory is too small.
+
+    It then raises `ModelError` if the batches cannot get smaller.
+    """
+
+    @wraps(compute)
     @torch.inference_mode()
-    def score(self, prompts: Sequence[Tokens], options: Sequence[Tokens], end: int) -> list[Likelihoods]:
-        return self._within_memory(partial(self._score, prompts, options, end))
-
-    @torch.inference_mode()
-    def write(
-        self, prompts: Sequence[Tokens], rows: Sequence[int], sampling: Sampling, ends: Tokens, against: Tokens = ()
-    ) -> list[list[int]]:
-        return self._within_memory(partial(self._write, prompts, rows, sampling, ends, against))
-
-    @abstractmethod
-    def _score(self, prompts: Sequence[Tokens], options: Sequence[Tokens], end: int) -> list[Likelihoods]: ...
-
-    @abstractmethod
-    def _write(
-        self, prompts: Sequence[Tokens], rows: Sequence[int], sampling: Sampling, ends: Tokens, against: Tokens
-    ) -> list[list[int]]: ...
-
-    def _within_memory(self, compute: Callable[[], Result]) -> Result:
-        """`compute`, repeated with half the limits as long as the memory is too small. Raises `ModelError`."""
+    def run(engine: E, *args: P.args, **kwargs: P.kwargs) -> R:
         while True:
             try:
-                return compute()
+                return compute(engine, *args, **kwargs)
             except torch.OutOfMemoryError as error:
-                if self._sizes.row <= SMALLEST_ROW:
+                if engine.sizes.row <= SMALLEST_ROW:
                     raise ModelError(
-                        f"The memory of {self._model.device} is too small for this model and these texts. End other "
+                        f"The memory of {engine.model.device} is too small for this model and these texts. End other "
                         "programs that use it, load fewer models, or add @cpu to the model's name: hf:qwen@cpu."
                     ) from error
             # Not in the handler, where the error keeps the tensors of the failed attempt.
-            self._shrink()
+            engine.shrink()
             torch.cuda.empty_cache()
 
-    def _shrink(self) -> None:
-        self._sizes = self._sizes.halved()
+    return run
 
 
 class PackedEngine(_TorchEngine):
@@ -111,20 +106,21 @@ class PackedEngine(_TorchEngine):
         """Memory of a token's keys and values."""
         self._prefixes = Prefixes(model)
 
-    def _shrink(self) -> None:
-        super()._shrink()
-        self._prefixes = Prefixes(self._model)
+    def shrink(self) -> None:
+        super().shrink()
+        self._prefixes = Prefixes(self.model)
 
-    def _score(self, prompts: Sequence[Tokens], options: Sequence[Tokens], end: int) -> list[Likelihoods]:
+    @_within_memory
+    def score(self, prompts: Sequence[Tokens], options: Sequence[Tokens], end: int) -> list[Likelihoods]:
         trie = Trie.build(options, end)
         nodes = len(trie.tokens)
         # Blocks have a minimum weight, so that the logits of a row stay in bounds too.
-        lightest = (nodes + 1) * self._vocabulary * self._sizes.row // self._sizes.logits
+        lightest = (nodes + 1) * self._vocabulary * self.sizes.row // self.sizes.logits
         results = [Likelihoods()] * len(prompts)
-        for row in _rows(prompts, lambda length: max(length + nodes, lightest), self._sizes.row):
+        for row in _rows(prompts, lambda length: max(length + nodes, lightest), self.sizes.row):
             prefixes = self._prefixes_of([prompts[blocks.members[0]][: blocks.shared] for blocks in row])
             queries = [[prompts[i][blocks.shared :] for i in blocks.members] for blocks in row]
-            packed = self._packed(list(zip(prefixes, queries, strict=True)), trie)
+            packed = pack(list(zip(prefixes, queries, strict=True)), trie, self.model.device, self.sizes)
             logits = self._forward(packed.tokens, packed.positions, packed, packed.readout)
             scores = iter(path_scores(logits.view(-1, nodes + 1, logits.shape[-1]), trie).tolist())
             for blocks in row:
@@ -145,18 +141,16 @@ class PackedEngine(_TorchEngine):
             prefixes[tokens] = Prefix(tokens, *(tuple(layer[side] for layer in layers) for side in (0, 1)))
         return [prefixes[tuple(tokens)] for tokens in sequences]
 
-    def _packed(self, blocks: Sequence[tuple[Prefix, Sequence[Tokens]]], trie: Trie = NO_OPTIONS) -> Packed:
-        return pack(blocks, trie, self._model.device, self._sizes)
-
-    def _write(
-        self, prompts: Sequence[Tokens], rows: Sequence[int], sampling: Sampling, ends: Tokens, against: Tokens
+    @_within_memory
+    def write(
+        self, prompts: Sequence[Tokens], rows: Sequence[int], sampling: Sampling, ends: Tokens, against: Tokens = ()
     ) -> list[list[int]]:
         sampler, limit = TorchSampler([prompts[i] for i in rows], sampling, ends), sampling.max_tokens
         contrast_tokens = len(against) + limit if against else 0
         lengths = [len(prompts[i]) + limit + contrast_tokens for i in rows]
         written: list[list[int]] = [[] for _ in rows]
-        budget = self._sizes.decode_memory // self._token_bytes
-        for batch in chunks(lengths, budget, self._sizes.decode_rows):
+        budget = self.sizes.decode_memory // self._token_bytes
+        for batch in chunks(lengths, budget, self.sizes.decode_rows):
             used = sorted({rows[row] for row in batch})
             owners = [used.index(rows[row]) for row in batch]
             texts = self._decode([prompts[i] for i in used], owners, sampler, batch, against)
@@ -176,7 +170,7 @@ class PackedEngine(_TorchEngine):
 
         A contrast doubles the rows: the second half reads `against` and the same text as the first.
         """
-        copies, limit, device = 2 if against else 1, sampler.sampling.max_tokens, self._model.device
+        copies, limit, device = 2 if against else 1, sampler.sampling.max_tokens, self.model.device
         contexts = [*prompts, against] if against else prompts
         context_of = [*owners, *[len(prompts)] * len(owners)] if against else owners
         shared = min(min(map(len, contexts)) - 1, common(contexts))
@@ -212,8 +206,8 @@ class PackedEngine(_TorchEngine):
         for shared, members in prefix_groups(prompts):
             group_prefix = self._prefixes.get(prompts[members[0]][:shared])
             suffixes = {i: prompts[i][shared:] for i in members}
-            short = [i for i in members if len(suffixes[i]) < self._sizes.long_suffix]
-            for chunk in chunks([len(suffixes[i]) for i in short], self._sizes.row):
+            short = [i for i in members if len(suffixes[i]) < self.sizes.long_suffix]
+            for chunk in chunks([len(suffixes[i]) for i in short], self.sizes.row):
                 results |= self._prefill_row({short[at]: suffixes[short[at]] for at in chunk}, group_prefix, skip)
             for i in members:
                 if i not in results:
@@ -225,7 +219,8 @@ class PackedEngine(_TorchEngine):
     ) -> dict[int, tuple[torch.Tensor, Suffix]]:
         """`_prefill` of `prefix` plus each suffix, in one row; omits keys and values of the first `skip` tokens."""
         layers: list[tuple[torch.Tensor, torch.Tensor]] = []
-        row = replace(self._packed([(prefix, list(suffixes.values()))]), layers=layers)
+        packed = pack([(prefix, list(suffixes.values()))], NO_OPTIONS, self.model.device, self.sizes)
+        row = replace(packed, layers=layers)
         logits = self._forward(row.tokens, row.positions, row, row.readout)
         before = [tuple(part[:, skip:] for part in layer) for layer in zip(prefix.keys, prefix.values, strict=True)]
         before = before or [()] * len(layers)  # an empty prefix has no layers
@@ -237,8 +232,8 @@ class PackedEngine(_TorchEngine):
 
     def _prefill_long(self, suffix: Tokens, prefix: Prefix, skip: int) -> tuple[torch.Tensor, Suffix]:
         """`_prefill_row` of one long suffix, with transformers' own attention, which is faster for long blocks."""
-        tokens = torch.tensor([suffix], device=self._model.device)
-        out = self._model(input_ids=tokens, past_key_values=prefix.cache(), use_cache=True, logits_to_keep=1)
+        tokens = torch.tensor([suffix], device=self.model.device)
+        out = self.model(input_ids=tokens, past_key_values=prefix.cache(), use_cache=True, logits_to_keep=1)
         layers = out.past_key_values.layers
         return out.logits[0, -1].float(), [(layer.keys[0, :, skip:], layer.values[0, :, skip:]) for layer in layers]
 
@@ -247,7 +242,7 @@ class PackedEngine(_TorchEngine):
     ) -> torch.Tensor:
         """Logits (N, V) at the positions in `readout`, or at all."""
         keep: Any = 0 if readout is None else readout
-        out = self._model(
+        out = self.model(
             input_ids=tokens,
             position_ids=positions,
             attention_mask=unused_mask(tokens.device),
@@ -297,15 +292,16 @@ class PlainEngine(_TorchEngine):
     def __init__(self, model: Any) -> None:
         super().__init__(model, CPU)  # small on every device, because it holds all logits
 
-    def _score(self, prompts: Sequence[Tokens], options: Sequence[Tokens], end: int) -> list[Likelihoods]:
+    @_within_memory
+    def score(self, prompts: Sequence[Tokens], options: Sequence[Tokens], end: int) -> list[Likelihoods]:
         pairs = [([*prompt, *option], [*option, end]) for prompt in prompts for option in options]
         scores = [0.0] * len(pairs)
-        for chunk in chunks([len(tokens) for tokens, _ in pairs], self._sizes.row):
-            device = self._model.device
+        for chunk in chunks([len(tokens) for tokens, _ in pairs], self.sizes.row):
+            device = self.model.device
             rows = [torch.tensor(pairs[i][0], device=device) for i in chunk]
             ids = pad_sequence(rows, batch_first=True)
             mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
-            logits = self._model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+            logits = self.model(input_ids=ids, attention_mask=mask, use_cache=False).logits
             for row, i in enumerate(chunk):
                 tokens, answer = pairs[i]
                 logps = logits[row, len(tokens) - len(answer) : len(tokens)].float().log_softmax(-1)
@@ -313,8 +309,9 @@ class PlainEngine(_TorchEngine):
         count = len(options)
         return [Likelihoods(tuple(scores[i * count : (i + 1) * count])) for i in range(len(prompts))]
 
-    def _write(
-        self, prompts: Sequence[Tokens], rows: Sequence[int], sampling: Sampling, ends: Tokens, against: Tokens
+    @_within_memory
+    def write(
+        self, prompts: Sequence[Tokens], rows: Sequence[int], sampling: Sampling, ends: Tokens, against: Tokens = ()
     ) -> list[list[int]]:
         sampler = TorchSampler([prompts[i] for i in rows], sampling, ends)
         return [self._write_row(row, prompts[owner], sampler, against) for row, owner in enumerate(rows)]
@@ -326,8 +323,8 @@ class PlainEngine(_TorchEngine):
         while len(written) < sampler.sampling.max_tokens:
             logits: list[torch.Tensor] = []
             for i, tokens in enumerate(inputs):
-                ids = torch.tensor([tokens], device=self._model.device)
-                out = self._model(input_ids=ids, past_key_values=caches[i], use_cache=True, logits_to_keep=1)
+                ids = torch.tensor([tokens], device=self.model.device)
+                out = self.model(input_ids=ids, past_key_values=caches[i], use_cache=True, logits_to_keep=1)
                 caches[i] = out.past_key_values
                 logits.append(out.logits[0, -1].float())
             [token] = sampler(torch.stack(logits), [row])

@@ -70,12 +70,9 @@ class TransformersModel(LocalModel):
         super().__init__(card, form, engine_for(model))
 
     @classmethod
+    @in_calling_thread
     def load(cls, reference: str, weights: Weights) -> "TransformersModel":
         """Load onto the named device, or the best of this machine. Raises `UnknownModelError`."""
-        return in_calling_thread(lambda: cls._load(reference, weights))
-
-    @classmethod
-    def _load(cls, reference: str, weights: Weights) -> "TransformersModel":
         best = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
         device = torch.device(weights.device or best)
         model, tokenizer = read_weights(reference, weights, device)

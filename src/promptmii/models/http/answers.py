@@ -33,7 +33,7 @@ def read_completion(body: Any) -> Completion:
     """The completion in a decoded response. Raises `RefusedError` if there is no complete answer."""
     choice, message = _first_choice(body)
     text = _text(message.get("content"))
-    usage = read_usage(body.get("usage"), text)
+    usage = read_usage(body.get("usage"), wrote=bool(text))
     finish = str(choice.get("finish_reason"))
     if choice.get("error") or BROKEN.search(finish):
         # Other calls may well succeed, so this is not an outage to wait for.
@@ -79,7 +79,7 @@ def read_completions(body: Any, count: int) -> list[Completion | None]:
     if not any(completions):
         read_completion(body)  # raises the specific error
         raise bad_answer(f"no answer in {str(body)[:80]!r}")
-    usage = read_usage(body.get("usage"), "text")
+    usage = read_usage(body.get("usage"), wrote=True)
     shares = iter(_divide(usage, sum(completion is not None for completion in completions)))
     return [replace(completion, usage=next(shares)) if completion else None for completion in completions]
 
@@ -126,14 +126,14 @@ def _text(content: Any, kinds: Sequence[str] = ("text", "output_text"), depth: i
     return ""
 
 
-def read_usage(reported: Any, text: str) -> Usage:
-    """The usage that a server reports. Missing and invalid counts are unknown, that is `None`."""
+def read_usage(reported: Any, *, wrote: bool) -> Usage:
+    """The usage that a server reports, `wrote` if for a text. Missing and invalid counts are unknown: `None`."""
     counts: Mapping[str, Any] = reported if isinstance(reported, dict) else {}
     details = counts.get("prompt_tokens_details")
     prompt, completion = as_count(counts.get("prompt_tokens")), as_count(counts.get("completion_tokens"))
     cached = as_count(details.get("cached_tokens")) if isinstance(details, dict) else None
     # Servers that do not count report zeros, but no prompt and no text has zero tokens.
-    if text and not completion:
+    if wrote and not completion:
         completion = None
     return Usage(1, prompt or None, completion, min(cached or 0, prompt or 0))
 
@@ -203,11 +203,8 @@ def join_stream(text: str) -> Any:
     merged = _merged(events, done="[DONE]" in text)
     if any(choice["message"].get("content") for choice in merged["choices"]):
         return merged
-    return next((event for event in reversed(events) if _is_whole(event)), merged)
-
-
-def _is_whole(event: Mapping[str, Any]) -> bool:
-    return any(choice.get("message") for choice in objects_in(event.get("choices")))
+    whole = [event for event in events if any(choice.get("message") for choice in objects_in(event.get("choices")))]
+    return whole[-1] if whole else merged
 
 
 def _merged(events: Sequence[Mapping[str, Any]], *, done: bool) -> dict[str, Any]:

@@ -74,7 +74,7 @@ async def _answer_tokens(server: Server, chat: Chat, max_tokens: int) -> tuple[l
         return await _answer_tokens(server, chat, max_tokens)
     logprobs = [choice.get("logprobs") for choice in objects_in(body.get("choices"))]
     content = logprobs[0].get("content") if logprobs and isinstance(logprobs[0], dict) else None
-    return objects_in(content), read_usage(body.get("usage"), "")
+    return objects_in(content), read_usage(body.get("usage"), wrote=False)
 
 
 def _listed(entry: dict[str, Any]) -> dict[str, float]:

@@ -13,12 +13,9 @@ from promptmii.models.references import GgufFile
 from promptmii.models.threads import in_calling_thread
 
 
+@in_calling_thread
 def load_gguf(reference: str, gguf: GgufFile, context: int | None) -> LanguageModel:
     """A model and its adapters, with a context of up to `context` tokens. Raises `UnknownModelError`, `ModelError`."""
-    return in_calling_thread(lambda: _load(reference, gguf, context))
-
-
-def _load(reference: str, gguf: GgufFile, context: int | None) -> LanguageModel:
     path = model_file(gguf.source)
     if not is_callable():
         from promptmii.models.llama.server import ServedModel
@@ -41,7 +38,7 @@ class GgufTokenizer(Tokenizer):
 
     def __init__(self, native: Native) -> None:
         self._native = native
-        self.control = native.control_tokens()
+        self.control = native.control_tokens
         self.ends = native.ends()
         self.template = native.metadata("tokenizer.chat_template")
         bos = native.begin()

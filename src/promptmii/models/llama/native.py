@@ -14,7 +14,7 @@ import threading
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from ctypes import POINTER, c_bool, c_char_p, c_float, c_int32, c_void_p
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -246,6 +246,7 @@ class Native:
                 return buffer.value.decode("utf-8", "replace") if length >= 0 else None
         return None
 
+    @cached_property
     def control_tokens(self) -> dict[str, int]:
         """Control tokens by their text."""
         attributes, text = self._library.llama_vocab_get_attr, self._library.llama_vocab_get_text
@@ -255,7 +256,7 @@ class Native:
     def ends(self) -> list[int]:
         """Tokens that end an answer, starting with the end-of-text token."""
         is_end = self._library.llama_vocab_is_eog
-        ends = [token for token in self.control_tokens().values() if is_end(self._vocabulary, token)]
+        ends = [token for token in self.control_tokens.values() if is_end(self._vocabulary, token)]
         eos = int(self._library.llama_vocab_eos(self._vocabulary))
         return [*([eos] if eos >= 0 else []), *(token for token in ends if token != eos)]
 

@@ -136,9 +136,6 @@ def _trainer(
     best = Best(folder, VALIDATION, policy, card, gain=settings.validation.gain)
     reward_function = RewardFunction(reward, visits, policy, run)
     trainer = PolicyTrainer(policy, reward_function, VisitDataset(visits, batches.visits), args=config)
-    watch = Watch(
-        trainer, batches.steps_per_rollout, settings, writer, followers, validation_cases, best, run, progress
-    )
-    trainer.add_callback(watch)
+    trainer.add_callback(Watch(trainer, grpo, writer, followers, validation_cases, best, run, progress))
     trainer.add_callback(Safeguards(policy, "trl.learning_rate or trl.max_grad_norm"))
     return trainer

@@ -93,7 +93,7 @@ class RewardFunction:
     reward: Reward
     visits: Visits
     policy: TrainableModel
-    folder: RunFolder | None
+    run: RunFolder | None
     failure: EndpointError | SpendingLimitError | None = None
     """Why the last rollout could not be judged."""
     __name__ = "follower"
@@ -115,9 +115,9 @@ class RewardFunction:
             return [None] * len(drafts)
         self.failure = None
         self._log(drafts, judged, visit, log_metric)
-        if self.folder:
+        if self.run:
             rows = zip(drafts[:SAMPLED], judged, visit, strict=False)
-            self.folder.log_samples([_row(trainer_state.global_step + 1, *row) for row in rows])
+            self.run.log_samples([_row(trainer_state.global_step + 1, *row) for row in rows])
         return [judgement.reward for judgement in judged]
 
     def _draft(self, ids: Sequence[int], number: int) -> Draft:

@@ -1,7 +1,7 @@
 """The trainer callback that logs curves, validates, saves the best weights and stops early."""
 
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any
@@ -21,9 +21,9 @@ from promptmii.models.local import Engine, Likelihoods, LocalModel
 from promptmii.progress import Progress
 from promptmii.train.loop import Best
 from promptmii.train.rl.likelihoods import Drift
+from promptmii.train.rl.plan import GrpoPlan
 from promptmii.train.rl.trainer import PolicyTrainer, whole_weights
 from promptmii.train.run_folder import VALIDATION, RunFolder
-from promptmii.train.settings import TrainSettings
 from promptmii.train.validation import Case, Outcome, judge, summary, write
 
 NAMES = {
@@ -38,8 +38,6 @@ NAMES = {
 """Maps TRL's metric names to curve names. Other names stay the same."""
 DROPPED = ("epoch", "step_time", "num_tokens")
 """TRL's metrics that the curves omit."""
-Write = Callable[[Sequence[Tokens], Sequence[int], Sampling, Tokens], list[list[int]]]
-"""The signature of `Engine.write` without `against`."""
 
 
 @dataclass(eq=False)
@@ -48,14 +46,13 @@ class Watch(TrainerCallback):
 
     trainer: PolicyTrainer
     """It must still have its initial weights."""
-    steps_per_rollout: int
-    settings: TrainSettings
+    grpo: GrpoPlan
     writer: Writer
     """Renders the generator's prompts. Validation replaces its model with the current policy."""
     followers: Sequence[Follower]
     cases: Sequence[Case]
     best: Best
-    folder: RunFolder | None
+    run: RunFolder | None
     """None except in the main process."""
     progress: Progress
     _last_unequal: int = 0
@@ -84,10 +81,10 @@ class Watch(TrainerCallback):
         """Validate every `validation.every` steps, and stop after `validation.patience` without a gain."""
         self.trainer.clock.add("step", perf_counter() - self._step_start)
         self.progress.advance()
-        validation = self.settings.validation
+        validation = self.grpo.settings.validation
         if state.global_step % validation.every == 0 or state.global_step == state.max_steps:
             self._validate(state.global_step)
-        between_rollouts = state.global_step % self.steps_per_rollout == 0  # where a run can resume exactly
+        between_rollouts = state.global_step % self.grpo.steps_per_rollout == 0  # where a run can resume exactly
         if validation.patience is not None and self.best.since >= validation.patience and between_rollouts:
             self.progress.note(f"Stopped at step {state.global_step}: {self.best.since} validations without a gain")
             control.should_training_stop = control.should_save = True
@@ -106,8 +103,8 @@ class Watch(TrainerCallback):
             if isinstance(value, int | float) and name not in DROPPED
         } | self.trainer.clock.take()
         values["memory/gib"] = _memory_gib(self.trainer.accelerator.device)
-        if self.folder:
-            self.folder.log_metrics(state.global_step, values)
+        if self.run:
+            self.run.log_metrics(state.global_step, values)
         if "train/reward" in values:
             self.progress.note(
                 f"Step {state.global_step} of {state.max_steps}: reward {values['train/reward']:.3f}, "
@@ -119,7 +116,7 @@ class Watch(TrainerCallback):
     def _warn_if_stuck(self, step: int, values: Mapping[str, float]) -> None:
         if values["zero_variance"] < 1.0:
             self._last_unequal = self._last_warned = step
-        elif step - self._last_warned >= self.settings.stuck:  # only the first step of a rollout has the value
+        elif step - self._last_warned >= self.grpo.settings.stuck:  # only the first step of a rollout has the value
             self._last_warned = step
             self.progress.note(
                 f"In {step - self._last_unequal} steps all drafts of each group got the same reward, so nothing is "
@@ -141,7 +138,7 @@ class Watch(TrainerCallback):
         drift = {} if sharded else self._drift.measure(trainer.bare, trainer.rollout, trainer.temperature)
         model.train(was_training)
         own_share = written[accelerator.process_index :: accelerator.num_processes]
-        outcomes: list[Outcome] = gather_object(judge(own_share, self.followers, self.settings.validation.rows))
+        outcomes: list[Outcome] = gather_object(judge(own_share, self.followers, self.grpo.settings.validation.rows))
         values = summary(outcomes) | drift
         failure = next((outcome.failure for outcome in outcomes if outcome.failure), "followers failed")
         result = f"not judged: {failure}"
@@ -152,9 +149,9 @@ class Watch(TrainerCallback):
                 self._save_best(step, {name: value for name, value in values.items() if name.startswith(VALIDATION)})
         values |= {"seconds/validation": perf_counter() - start}
         self._report(values)
-        if self.folder:
-            self.folder.log_metrics(step, values)
-            self.folder.log_samples([_row(step, outcome) for outcome in outcomes])
+        if self.run:
+            self.run.log_metrics(step, values)
+            self.run.log_samples([_row(step, outcome) for outcome in outcomes])
         self.progress.note(f"Step {step}: validation {result}")
 
     def _report(self, values: Mapping[str, float]) -> None:
@@ -168,27 +165,20 @@ class Watch(TrainerCallback):
     def _current_policy(self, step: int) -> Generator[LocalModel]:
         """The current policy, run by all processes together: in vLLM, or as the bare model with all its weights."""
         trainer, policy, accelerator = self.trainer, self.best.policy, self.trainer.accelerator
-
-        def shared(local_write: Write) -> LocalModel:
-            length = int(policy.model.config.get_text_config().max_position_embeddings)
-            card = ModelCard(policy.reference, f"step-{step}", length, gives_scores=False)
-            engine = _SharedEngine(local_write, accelerator.process_index, accelerator.num_processes)
-            return LocalModel(card, policy.form, engine)
-
-        if trainer.use_vllm:
-            yield shared(trainer.write_greedily)
-        elif not trainer.is_deepspeed_enabled:
-            yield shared(engine_for(trainer.bare).write)
-        else:
-            with whole_weights(trainer) as model:
-                yield shared(engine_for(model).write)
+        length = int(policy.model.config.get_text_config().max_position_embeddings)
+        card = ModelCard(policy.reference, f"step-{step}", length, gives_scores=False)
+        sharded = trainer.is_deepspeed_enabled and not trainer.use_vllm
+        with whole_weights(trainer) if sharded else nullcontext(trainer.bare) as model:
+            write = trainer.write_greedily if trainer.use_vllm else engine_for(model).write
+            engine = _SharedEngine(write, accelerator.process_index, accelerator.num_processes)
+            yield LocalModel(card, policy.form, engine)
 
     def _save_best(self, step: int, measured: Mapping[str, float]) -> None:
         trainer = self.trainer
         # DeepSpeed gathers the shards, and every process must take part.
         sharded = trainer.is_deepspeed_enabled
         weights: Any = trainer.accelerator.get_state_dict(trainer.model_wrapped) if sharded else None
-        if self.folder:
+        if self.run:
             self.best.save(step, measured, weights)
 
 
@@ -200,7 +190,8 @@ class _SharedEngine(Engine):
     spans processes needs them to run in step.
     """
 
-    local_write: Write
+    local_write: Callable[[Sequence[Tokens], Sequence[int], Sampling, Tokens], list[list[int]]]
+    """`Engine.write`, without `against`, in each process."""
     process: int
     processes: int
 

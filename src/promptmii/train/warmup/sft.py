@@ -71,7 +71,7 @@ def fine_tune(
     with open_run(folder, settings, config, resume=resume, changeable=CHANGEABLE) as run:
         run.describe({"stage": settings.stage, "model": settings.model, "meta": meta_prompt().key})
         policy = TrainableModel.load(settings.model, settings.lora, settings.seed)
-        training, validation, tasks = _datasets(settings, Features(policy), progress)
+        training, validation, tasks = _datasets(settings, policy, progress)
         title = "An instruction generator, warmed up"
         card = partial(model_card, settings, title, PURPOSE, policy.base, tasks)
         best = Best(folder, BEST_CURVE, policy, card, sign=-1)
@@ -89,32 +89,23 @@ def fine_tune(
     return folder / BEST
 
 
-class Features:
-    """Tokenizes a pair as `MetaInducer`'s prompt and the instruction."""
-
-    def __init__(self, model: "TrainableModel") -> None:
-        self._model = model
-        self._writer = Writer(model.local())
-
-    def __call__(self, pair: Pair) -> dict[str, list[int]]:
-        """See `TrainableModel.row`. Raises `ConfigError` if no example fits the context."""
-        examples, _ = self._writer.fit(pair.support)
-        return self._model.row([self._writer.request(pair.support, examples)], pair.instruction)
-
-
-@dataclass
 class PairDataset(Dataset[dict[str, list[int]]]):
-    """A dataset of tokenized pairs, each determined by its index."""
+    """Pairs, each determined by its index, as tokens of `MetaInducer`'s prompt and the instruction."""
 
-    pair: Callable[[int], Pair]
-    features: Features
-    size: int
+    def __init__(self, pair: Callable[[int], Pair], size: int, policy: TrainableModel) -> None:
+        self._pair = pair
+        self._size = size
+        self._policy = policy
+        self._writer = Writer(policy.local())
 
     def __len__(self) -> int:
-        return self.size
+        return self._size
 
     def __getitem__(self, index: int) -> dict[str, list[int]]:
-        return self.features(self.pair(index))
+        """See `TrainableModel.row`. Raises `ConfigError` if no example fits the context."""
+        pair = self._pair(index)
+        examples, _ = self._writer.fit(pair.support)
+        return self._policy.row([self._writer.request(pair.support, examples)], pair.instruction)
 
 
 def _shuffled_pair(pairs: Sequence[Pair], seed: int, index: int) -> Pair:
@@ -175,7 +166,7 @@ class CurveWriter(TrainerCallback):
 
 
 def _datasets(
-    settings: SftSettings, features: Features, progress: Progress
+    settings: SftSettings, policy: TrainableModel, progress: Progress
 ) -> tuple[PairDataset, dict[str, Dataset[Any]], Mapping[str, Task]]:
     """The training pairs, the validation pairs (with label names and without), and the training tasks."""
     bank = read_bank(Path(settings.bank) if settings.bank else SHIPPED)
@@ -191,13 +182,13 @@ def _datasets(
     if settings.validate_on:
         pairs = pairs_of(settings.validate_on)
         for name, hidden in (("named", False), ("hidden", True)):
-            validation[name] = PairDataset(partial(pairs.draw, hidden=hidden), features, settings.check_pairs)
+            validation[name] = PairDataset(partial(pairs.draw, hidden=hidden), settings.check_pairs, policy)
     total = settings.steps * settings.batch
     if settings.pairs is not None:
         from_file = read_pairs(Path(settings.pairs))
-        return PairDataset(partial(_shuffled_pair, from_file, settings.seed), features, total), validation, {}
+        return PairDataset(partial(_shuffled_pair, from_file, settings.seed), total, policy), validation, {}
     pairs = pairs_of(settings.train, without=settings.validate_on)
-    return PairDataset(pairs.draw, features, total), validation, pairs.tasks
+    return PairDataset(pairs.draw, total, policy), validation, pairs.tasks
 
 
 def _arguments(settings: SftSettings, folder: Path) -> TrainingArguments:
