@@ -16,9 +16,10 @@ from transformers import AutoConfig, AutoTokenizer
 
 from promptmii.calibrate import CONTENT_FREE
 from promptmii.calibration_kinds import READS, Reads
-from promptmii.errors import UnknownModelError
+from promptmii.errors import UnknownModelError, UnsupportedError
 from promptmii.inducers.writing import Writer
-from promptmii.models import ScriptedModel, weights_of
+from promptmii.models import weights_of
+from promptmii.models.base import Chat, Choice, Completion, Failure, LanguageModel, ModelCard, Sampling
 from promptmii.models.hf import quiet
 from promptmii.progress import QUIET, Progress
 from promptmii.prompts import frame_prompt, frame_template
@@ -147,7 +148,7 @@ def estimate(settings: TrainSettings, folder: Path, progress: Progress = QUIET) 
     )
 
 
-class _TokenCounter(ScriptedModel):
+class _TokenCounter(LanguageModel):
     """Counts tokens with the generator's tokenizer, or estimates them from words if this machine does not have it."""
 
     def __init__(self, reference: str) -> None:
@@ -159,12 +160,27 @@ class _TokenCounter(ScriptedModel):
                 context = getattr(config.get_text_config(), "max_position_embeddings", None)
                 context_length = int(context or context_length)
                 self.tokenizer = AutoTokenizer.from_pretrained(weights.source, local_files_only=True)
-        super().__init__(name=reference, context_length=context_length)
+        self._card = ModelCard(reference, "", context_length, gives_scores=False)
+
+    @property
+    def card(self) -> ModelCard:
+        return self._card
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         if self.tokenizer is None:
             return [round(len(text.split()) * TOKENS_PER_WORD) for text in texts]
         return [len(ids) for ids in self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]]
+
+    def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Completion | Failure]:
+        del chats, sampling
+        raise UnsupportedError("A dry run writes nothing.")
+
+    def choose(self, chats: Sequence[Chat], options: Sequence[str]) -> list[Choice | Failure]:
+        del chats, options
+        raise UnsupportedError("A dry run labels nothing.")
+
+    def close(self) -> None:
+        """There is nothing to release."""
 
 
 def _frame_tokens(visits: Sequence[Visit], writer: Writer) -> float:
