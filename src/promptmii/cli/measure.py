@@ -37,7 +37,7 @@ def score(
         str | None,
         typer.Option(
             metavar="ROWS",
-            help="Labelled rows to fit the calibration on first; an instruction file keeps it and the score.",
+            help="Labelled rows to fit the calibration on first; it is saved with the score in the instruction file.",
         ),
     ] = None,
     output: Output = None,
@@ -133,7 +133,7 @@ def calibrate(
     json: Json = False,
     force: Force = False,
 ) -> None:
-    """Fit an instruction's calibration on labelled rows: after you edit its text, or for another model.
+    """Fit an instruction's calibration again, after you edit its text or for another model.
 
     Without -o, the instruction file is replaced. Its old score is dropped; measure it again with `promptmii score`.
     """

@@ -24,7 +24,7 @@ def review(
     json: Json = False,
     force: Force = False,
 ) -> None:
-    """Find rows worth checking: suspected label errors, wrong predictions, and the least certain, labelled or not.
+    """Find rows worth checking: suspected label errors, wrong predictions, and the least certain.
 
     Writes the table's columns and the reasons as CSV to standard output, or to -o. Correct the label column, and use
     the file as data.
