@@ -51,7 +51,7 @@ demo: $(LIGHT)  ## the main job on a bundled CSV with the embedded 1.5B model (1
 	$(BIN)/promptmii induce $(DEMO) -n 20 --eval 48 --generator $$model -o runs/demo.json --force --yes && \
 	$(BIN)/promptmii predict runs/demo.json "The parcel never came and nobody answers my mails"
 
-train-writer: $(SETUP)  ## train a writer like qwen-writer into runs/distilled (a GPU: minutes; two cores: see docs/train.md); run it again after a stop
+train-writer: $(SETUP)  ## train a writer like qwen-writer into runs/distilled (a GPU: minutes; two cores: see docs/warm-start.md); run it again after a stop
 	$(if $(findstring /,$(BASE)),,$(BIN)/promptmii models install $(BASE:hf:%=%))
 	$(BIN)/promptmii train warm-start --model $(BASE) -o runs/warm-start $(WARM) $(call GOES_ON,runs/warm-start)
 	$(BIN)/promptmii train writer --model $(BASE)+runs/warm-start/best $(LEARNS) -o runs/writer $(RL) $(call GOES_ON,runs/writer)

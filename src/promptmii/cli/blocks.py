@@ -78,7 +78,7 @@ class ServeOptions:
     ] = None
     copies: Annotated[int, typer.Option(help="With --serve: number of servers that share the work.")] = 1
     gpus: Annotated[
-        int | None, typer.Option(min=0, help="With --serve: GPUs per server; default 1 for vLLM, else 0.")
+        int | None, typer.Option(min=0, help="With --serve: GPUs per server. Default: 1 for vLLM, else 0.")
     ] = None
     ray: Annotated[bool, typer.Option("--ray", help="With --serve: use the nodes of a Ray cluster (RAY_ADDRESS).")] = (
         False
@@ -108,9 +108,7 @@ class ServerOptions:
     base_url: BaseUrl = None
     context_length: Context = None
     concurrency: Annotated[int, typer.Option(help="Concurrent requests.")] = 16
-    cache: Annotated[
-        Path | None, typer.Option(help="Folder that caches answers of openai: models; failures are never cached.")
-    ] = None
+    cache: Annotated[Path | None, typer.Option(help="Cache the answers of openai: models in this folder.")] = None
     price: Prices = None
 
     @property

@@ -29,11 +29,11 @@ def compare(
             "The first is compared with the rest."
         ),
     ],
-    data: Annotated[str, typer.Option(help="Labelled rows to measure on: a table, as `promptmii score` takes it.")],
+    data: Annotated[str, typer.Option(help="Labelled rows to measure on.")],
     rows: RowOptions,
     answers: FollowerOptions,
     examples: Annotated[
-        str | None, typer.Option(metavar="ROWS", help="Labelled rows for ICL to show and to calibrate on.")
+        str | None, typer.Option(metavar="ROWS", help="Labelled rows for icl to show, and to calibrate on.")
     ] = None,
     n: Annotated[
         int | None,
@@ -54,7 +54,7 @@ def compare(
     json: Json = False,
     force: Force = False,
 ) -> None:
-    """Measure instructions, texts and methods on the same rows: scores, paired differences, cost, disagreements."""
+    """Compare prompts on the same rows: scores, paired differences, cost, disagreements."""
     from promptmii import workbench
     from promptmii.files import check_writable, write_text
     from promptmii.workbench.compare import junit as junit_report

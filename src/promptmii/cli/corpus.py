@@ -30,7 +30,9 @@ class _BuildOptions:
     """Options that override the recipe."""
 
     local: Annotated[list[Path] | None, typer.Option(help="Folder of data files and datasets; repeatable.")] = None
-    hub: Annotated[bool | None, typer.Option("--hub/--no-hub", help="List the hub (HF_ENDPOINT, HF_TOKEN).")] = None
+    hub: Annotated[
+        bool | None, typer.Option("--hub/--no-hub", help="Take datasets from the hub (HF_TOKEN, HF_ENDPOINT).")
+    ] = None
     language: Annotated[str | None, typer.Option(help="Keep datasets in these languages, comma-separated.")] = None
     licence: Annotated[str | None, typer.Option(help="Keep datasets under these licences, comma-separated.")] = None
     most: Annotated[int | None, typer.Option(help="Maximum number of hub repositories to list.")] = None
@@ -39,7 +41,9 @@ class _BuildOptions:
         list[str] | None,
         typer.Option(help="Evaluation set (file, folder, corpus, suite) whose texts are left out; repeatable."),
     ] = None
-    model: Annotated[str | None, typer.Option(help="Model to ask if schema and values do not decide.")] = None
+    model: Annotated[
+        str | None, typer.Option(help="Model that chooses the columns if schema and values do not decide.")
+    ] = None
     base_url: BaseUrl = None
     workers: Annotated[int | None, typer.Option(help="Number of processes that fetch.")] = None
     ray: Annotated[bool, typer.Option("--ray", help="Fetch on a Ray cluster (table [ray]).")] = False
@@ -81,7 +85,7 @@ def build(
     json: Json = False,
     _list: ListRecipes = False,
 ) -> None:
-    """List, fetch, clean and split datasets. After an interruption, run it again to resume."""
+    """Build a corpus: list, fetch, clean and split datasets. After an interruption, run it again to resume."""
     from promptmii.configs import config_path
     from promptmii.corpus.build import build_corpus
     from promptmii.corpus.card import push_corpus
@@ -121,7 +125,7 @@ def check(
 
 @corpus_app.command("card")
 def card(corpus: Folder, json: Json = False) -> None:
-    """Describe a corpus in its README.md: counts, domains, languages, licences, lengths, leakage, figures."""
+    """Describe a corpus in its README.md, with counts, licences, leakage and figures."""
     from promptmii.corpus.card import write_card
 
     with listening(quiet=json) as progress:

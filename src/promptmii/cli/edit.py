@@ -31,15 +31,16 @@ def edit(
     answers: FollowerOptions,
     data: Annotated[
         str | None,
-        typer.Argument(help="Labelled rows to calibrate and measure on; default: the original table."),
+        typer.Argument(help="Labelled rows to calibrate and measure on. Default: the original table."),
     ] = None,
     output: Output = None,
     json: Json = False,
     force: Force = False,
 ) -> None:
-    """Edit the text of an instruction in your editor ($VISUAL, $EDITOR), then calibrate and measure it again.
+    """Edit an instruction in your editor, then calibrate and measure it again.
 
-    Measures the old and the new text on the same rows. Without -o, the file is replaced and the old one kept as FILE~.
+    Opens $VISUAL or $EDITOR, and measures the old and the new text on the same rows. Without -o, the file is replaced
+    and the old one kept as FILE~.
     """
     from promptmii.files import check_writable, write_text
     from promptmii.instruction import Instruction
@@ -111,14 +112,14 @@ def extend(
     answers: FollowerOptions,
     old: Annotated[
         str | None,
-        typer.Option(metavar="ROWS", help="Rows with the old labels; default: the original table."),
+        typer.Option(metavar="ROWS", help="Rows with the old labels. Default: the original table."),
     ] = None,
-    generator: Annotated[str | None, typer.Option(help="Model that writes; default: the original writer.")] = None,
+    generator: Annotated[str | None, typer.Option(help="Model that writes. Default: the original writer.")] = None,
     output: Output = None,
     json: Json = False,
     force: Force = False,
 ) -> None:
-    """Add labels to an instruction: write a line for each new label in the data, and keep the old lines.
+    """Add the new labels of a table to an instruction, and keep its old lines.
 
     Measures it before and after, on all rows and on those with the old labels. Without -o, the file is replaced.
     """

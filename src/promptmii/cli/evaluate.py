@@ -75,21 +75,24 @@ class _GridOptions:
 
     tasks: Annotated[
         list[str] | None,
-        typer.Option(help="Task file or folder of them, corpus[:split], hub:..., or suite; repeatable."),
+        typer.Option(help="Task file, folder of them, corpus[:split], hub:... or suite; repeatable."),
     ] = None
     methods: Annotated[str | None, typer.Option(help="Comma-separated; listed below.")] = None
     n: Annotated[str | None, N("Numbers of examples, comma-separated.")] = None
     seeds: Annotated[int | None, typer.Option(help="How often to draw the examples, for each n.")] = None
     evaluate: Annotated[int | None, typer.Option("--eval", help="Test rows per task.")] = None
     generator: Annotated[list[str] | None, typer.Option(help="Model under test; repeatable.")] = None
-    follower: Annotated[list[str] | None, typer.Option(help="Model that labels; repeat it for several.")] = None
-    untrained: Annotated[list[str] | None, typer.Option(help="Untrained model; default: the follower; repeatable.")] = (
+    follower: Annotated[list[str] | None, typer.Option(help="Model that labels; repeatable.")] = None
+    untrained: Annotated[list[str] | None, typer.Option(help="Untrained model; repeatable. Default: the follower.")] = (
         None
     )
     searcher: Annotated[
-        str | None, typer.Option(help="Model that proposes candidates in searches; default: the follower.")
+        str | None, typer.Option(help="Model that proposes candidates in searches. Default: the follower.")
     ] = None
-    mode: Annotated[Literal["choose", "generate"] | None, typer.Option(help="How the follower answers.")] = None
+    mode: Annotated[
+        Literal["choose", "generate"] | None,
+        typer.Option(help="choose compares label likelihoods; generate reads the label from text."),
+    ] = None
     nameless: Annotated[bool | None, typer.Option(help="Hide the label names behind A, 7, class 3.")] = None
     budget: Annotated[int | None, typer.Option(help="Maximum length of an instruction, in tokens.")] = None
     workers: Annotated[int | None, typer.Option(help="Cells to run at once.")] = None
@@ -100,7 +103,7 @@ class _GridOptions:
     max_cost: MaxCost = None
     ray: Annotated[
         bool,
-        typer.Option("--ray", help="Spread the grid over a Ray cluster (settings in the table [ray])."),
+        typer.Option("--ray", help="Spread the cells over a Ray cluster (table [ray])."),
     ] = False
     set_: Set = None
 
@@ -133,7 +136,7 @@ def run_grid(
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run the failed cells again.")] = False,
     forget_answers: Annotated[
         bool,
-        typer.Option("--forget-answers", help="First delete the cached answers of models; finished cells stay."),
+        typer.Option("--forget-answers", help="First delete the cached answers; finished cells stay."),
     ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the grid, its calls, tokens, time and money; run no cell.")
@@ -141,7 +144,7 @@ def run_grid(
     json: Json = False,
     _list: ListRecipes = False,
 ) -> None:
-    """Run methods on a grid of tasks. Finished cells are kept; after an interruption, run it again to continue."""
+    """Compare methods on a grid of tasks. Finished cells are kept; after an interruption, run it again to continue."""
     from promptmii.configs import config_path
     from promptmii.evaluation import estimate
     from promptmii.evaluation import evaluate as evaluate_grid
@@ -212,7 +215,7 @@ def _show_estimate(estimates: Sequence["MethodEstimate"], *, as_json: bool) -> N
 
 @app.command()
 def report(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders of `promptmii evaluate` and of training.")],
+    runs: Annotated[list[Path], typer.Argument(help="Run folders of `promptmii evaluate` and `promptmii train`.")],
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="Folder for the page, the figures and the tables.", show_default="report"),
@@ -223,7 +226,10 @@ def report(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Report on runs: one self-contained page, figures (SVG, PNG, PDF, LaTeX), tables (CSV, Markdown, LaTeX)."""
+    """Write a page about runs, with figures and tables.
+
+    The page is self-contained. Next to it are the figures (SVG, PNG, PDF, LaTeX) and tables (CSV, Markdown, LaTeX).
+    """
     from promptmii.report.markdown import write_markdown
     from promptmii.report.page import write_report
     from promptmii.report.results import Results

@@ -99,10 +99,13 @@ def induce(
     rows: RowOptions,
     output: Output = None,
     json: Json = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask; use the detected columns.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Use the detected columns without asking.")] = False,
     force: Force = False,
 ) -> None:
-    """Write an instruction from n labelled examples, and measure it beside naive and ICL prompts on held-back rows."""
+    """Write an instruction from labelled examples, and measure it on held-back rows.
+
+    Its score stands next to those of the label list alone (naive) and of the same examples in the prompt (icl).
+    """
     from promptmii import pipeline
     from promptmii.data import load_task
 

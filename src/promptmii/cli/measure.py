@@ -38,7 +38,7 @@ def score(
         str | None,
         typer.Option(
             metavar="ROWS",
-            help="Labelled rows to fit the calibration on first; an instruction file keeps it and the score.",
+            help="Labelled rows to fit the calibration on first; it is saved with the score in the instruction file.",
         ),
     ] = None,
     output: Output = None,
@@ -134,7 +134,7 @@ def calibrate(
     json: Json = False,
     force: Force = False,
 ) -> None:
-    """Fit an instruction's calibration on labelled rows: after you edit its text, or for another model.
+    """Fit an instruction's calibration again, after you edit its text or for another model.
 
     Without -o, the instruction file is replaced. Its old score is dropped; measure it again with `promptmii score`.
     """
@@ -170,7 +170,7 @@ def review(
     json: Json = False,
     force: Force = False,
 ) -> None:
-    """Find rows worth checking: suspected label errors, wrong predictions, and the least certain, labelled or not.
+    """Find rows worth checking: suspected label errors, wrong predictions, and the least certain.
 
     Writes the table's columns and the reasons as CSV to standard output, or to -o. Correct the label column, and use
     the file as data.

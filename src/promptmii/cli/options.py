@@ -35,13 +35,13 @@ def _list_recipes(ctx: typer.Context, requested: bool) -> None:
     raise typer.Exit
 
 
-Recipe = typer.Argument(
-    help="TOML file, or the name of a recipe (see --list). Options override it; it overrides defaults."
-)
+Recipe = typer.Argument(help="Recipe (see --list), or a TOML file. Options override it.")
 ListRecipes = Annotated[bool, typer.Option("--list", callback=_list_recipes, is_eager=True, help="Print the recipes.")]
 Data = Annotated[
     str,
-    typer.Argument(help=f"{table_formats.NAMES} (also .gz), `datasets` folder, hub:owner/name[:config][@revision]."),
+    typer.Argument(
+        help=f"Table: {table_formats.NAMES} (also .gz), a `datasets` folder, or hub:owner/name[:config][@revision]."
+    ),
 ]
 Prompt = Annotated[
     str,
@@ -62,7 +62,8 @@ Follow = Annotated[
     ),
 ]
 BaseUrl = Annotated[
-    str | None, typer.Option(help="Server address(es) for openai: models, comma-separated; default OPENAI_BASE_URL.")
+    str | None,
+    typer.Option(help="Server address for openai: models, or several, comma-separated. Default: OPENAI_BASE_URL."),
 ]
 Context = Annotated[
     int | None,
@@ -75,15 +76,15 @@ Prices = Annotated[
     list[str] | None,
     typer.Option(
         "--price",
-        help="Price per million tokens: [MODEL=]PROMPT,COMPLETION, optionally followed by ,cached=PRICE ,min=TOKENS "
-        "(the shortest cached prefix) and ,batch=FACTOR. Repeat it for several models.",
+        help="Price per million tokens: [MODEL=]PROMPT,COMPLETION, optionally with ,cached=PRICE ,batch=FACTOR and "
+        ",min=TOKENS (the shortest prefix that is cached); repeatable.",
     ),
 ]
 MaxCost = Annotated[
     float | None,
     typer.Option(
         "--max-cost",
-        help="Spending limit of this run; needs --price. A rerun does not pay again for saved or cached answers.",
+        help="Spending limit of this run; needs --price.",
     ),
 ]
 

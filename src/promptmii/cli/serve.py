@@ -16,11 +16,11 @@ from promptmii.models.references import WRITER
 @app.command()
 def ui(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Local port; 0 picks a free one.")] = 8766,
-    home: Annotated[Path | None, typer.Option(help="Folder for history and tables; default: your data folder.")] = None,
+    home: Annotated[Path | None, typer.Option(help="Folder for history and tables. Default: your data folder.")] = None,
     runs: Annotated[Path, typer.Option(help="Folder with runs of `promptmii evaluate`.")] = Path("runs"),
     browser: Annotated[bool, typer.Option(help="Open the page in your browser.")] = True,
 ) -> None:
-    """Open a page on this machine to write, edit, compare, try and export instructions."""
+    """Write, edit, try and export instructions in your browser."""
     import secrets
     import webbrowser
 
@@ -48,7 +48,7 @@ def ui(
 @app.command()
 @blocks
 def mcp(answers: FollowerOptions, generator: Generator = WRITER) -> None:
-    """Serve induce, score, compare and classify to a coding agent: MCP over standard input and output.
+    """Let a coding agent induce, score, compare and classify (MCP over standard input and output).
 
     Without --follower, the base model of the generator follows a new instruction.
     """

@@ -140,7 +140,10 @@ def launch_training(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the command instead of running it.")] = False,
     _list: ListRecipes = False,
 ) -> None:
-    """Start `promptmii train` in plan.processes processes, with torchrun or Slurm."""
+    """Train on several GPUs or nodes, with torchrun or Slurm.
+
+    Starts plan.processes processes of `promptmii train`.
+    """
     from promptmii.configs import config_path
     from promptmii.train import launch
     from promptmii.train.settings import TrainSettings, stage_of

@@ -112,7 +112,7 @@ class SetFitMethod(_ClassifierMethod):
     name = "setfit"
     summary = "no LLM: SetFit, which fine-tunes all-MiniLM-L6-v2 on pairs of the n examples"
 
-    epochs: int = Field(default=1, ge=1, description="over the pairs")
+    epochs: int = Field(default=1, ge=1, description="passes over the pairs")
 
     def check(self) -> None:
         if find_spec("setfit") is None:

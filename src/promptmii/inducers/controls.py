@@ -68,7 +68,7 @@ class KeywordsMethod(Method):
     summary = "control: the words with the highest log-odds for each label, in place of an instruction"
     role = Role.CONTROL
 
-    words: int = Field(default=8, ge=1, description="for each label")
+    words: int = Field(default=8, ge=1, description="words for each label")
 
     def inducer(self, kit: Kit) -> Keywords:  # noqa: ARG002
         return Keywords(self.words)

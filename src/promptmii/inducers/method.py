@@ -137,7 +137,7 @@ class Method(Settings):
 class StyledMethod(Method):
     """A method whose prompt can use the layout of a style."""
 
-    style: str = Field(default=OURS, description="of the prompt, as `promptmii styles list` names them")
+    style: str = Field(default=OURS, description="style of the prompt, see `promptmii styles list`")
 
     def check(self) -> None:
         read_style(self.style)

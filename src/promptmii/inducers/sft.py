@@ -36,8 +36,8 @@ class SFTMethod(Method):
     prompt = "labels"
 
     epochs: int = Field(default=5, ge=1, description="passes over the examples")
-    learning_rate: float = Field(default=2e-4, gt=0, description="of the adapter")
-    rank: int = Field(default=16, ge=1, description="of the adapter")
+    learning_rate: float = Field(default=2e-4, gt=0, description="learning rate of the adapter")
+    rank: int = Field(default=16, ge=1, description="rank of the adapter")
     batch: int = Field(default=4, ge=1, description="examples per step")
 
     def expected(self, n: int) -> Expected:
