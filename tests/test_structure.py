@@ -18,6 +18,7 @@ ORDER = [
     *[
         "version",
         "extras",
+        "messages",
         "errors",
         "configs",
         "task",

@@ -25,10 +25,11 @@ from promptmii.calibration_kinds import CalibrationKind
 from promptmii.config import InduceSettings
 from promptmii.data import sample
 from promptmii.data.labels import label_text
-from promptmii.errors import ConfigError, DataError, EndpointError, ScoreRefusedError, UnsupportedError, nearest
+from promptmii.errors import ConfigError, DataError, EndpointError, ScoreRefusedError, UnsupportedError
 from promptmii.follower import Follower, Prediction, resolve_calibration
 from promptmii.inducers import InContext, Naive
 from promptmii.instruction import Mode
+from promptmii.messages import nearest
 from promptmii.models import WRITER, default_follower, load_model
 from promptmii.models.base import LanguageModel
 from promptmii.pipeline import make_inducer

@@ -14,7 +14,8 @@ from contextlib import contextmanager, suppress
 from itertools import chain, count
 from pathlib import Path
 
-from promptmii.errors import OutputError, PromptMIIError, first_line
+from promptmii.errors import OutputError, PromptMIIError
+from promptmii.messages import first_line
 
 LOCK = ".lock"
 _NO_ROOM = (*map(os.strerror, (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)), "Not enough disk space")

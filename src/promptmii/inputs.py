@@ -18,10 +18,11 @@ from promptmii.data.columns import with_fields
 from promptmii.data.decoding import decode, path_name
 from promptmii.data.readers import format_of
 from promptmii.data.sample import stratified_sample
-from promptmii.errors import WARNING, ArtefactError, DataError, counted
+from promptmii.errors import ArtefactError, DataError
 from promptmii.inducers import FixedInstruction
 from promptmii.instruction import Instruction
 from promptmii.markup import brief
+from promptmii.messages import WARNING, counted
 from promptmii.table_formats import TABLES
 from promptmii.task import Example, Support, row_key
 

@@ -15,10 +15,11 @@ from typing import Any, Literal, Self
 from pydantic import AliasChoices, Field, FiniteFloat, ValidationError, field_validator, model_validator
 
 from promptmii.calibration_kinds import CalibrationKind
-from promptmii.errors import ArtefactError, ConfigError, counted
+from promptmii.errors import ArtefactError, ConfigError
 from promptmii.exports import Prompt, rendered
 from promptmii.files import write_text
 from promptmii.markup import brief, table_html, text_html
+from promptmii.messages import counted
 from promptmii.models.base import Message, Price, Usage, known_sum
 from promptmii.models.references import without_address
 from promptmii.prompts import Template, follower_frame, frame_parts, frame_template

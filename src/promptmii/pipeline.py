@@ -14,7 +14,7 @@ from promptmii import metrics
 from promptmii.break_even import BreakEven, PromptCost, break_even
 from promptmii.config import InduceSettings
 from promptmii.data import LoadedTask, Source, draw_notes, load_task, sample
-from promptmii.errors import ModelError, OutputError, ScoreRefusedError, SpendingLimitError, counted
+from promptmii.errors import ModelError, OutputError, ScoreRefusedError, SpendingLimitError
 from promptmii.files import check_writable, free_name, quoted
 from promptmii.follower import Follower, resolve_calibration
 from promptmii.inducers import (
@@ -31,6 +31,7 @@ from promptmii.inducers import (
 from promptmii.inputs import prompt_text, with_test_rows
 from promptmii.instruction import Instruction
 from promptmii.measured import Measured, differences, measure, measured_html
+from promptmii.messages import counted
 from promptmii.models import check_reference
 from promptmii.models.base import LanguageModel, Models
 from promptmii.models.references import default_follower

@@ -15,9 +15,10 @@ from statistics import fmean
 from typing import Any, Literal, NamedTuple
 
 from promptmii.data.nameless import is_nameless
-from promptmii.errors import ArtefactError, EndpointError, counted, first_line, listed, required_by
+from promptmii.errors import ArtefactError, EndpointError, required_by
 from promptmii.files import private_folder, write_text
 from promptmii.markup import markdown_table
+from promptmii.messages import counted, first_line, listed
 from promptmii.models.embedded import EMBEDDED
 from promptmii.models.references import WRITERS, ServerReference, base_of_adapter, split_adapters, split_device
 from promptmii.records import Record, Run

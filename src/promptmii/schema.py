@@ -7,7 +7,8 @@ from typing import Any, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from promptmii.errors import ConfigError, PromptMIIError, nearest
+from promptmii.errors import ConfigError, PromptMIIError
+from promptmii.messages import nearest
 
 
 def storable(text: str) -> str:

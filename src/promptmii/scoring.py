@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from promptmii import metrics
-from promptmii.errors import DataError, ScoreRefusedError, counted
+from promptmii.errors import DataError, ScoreRefusedError
 from promptmii.follower import Follower, Prediction, Predictor
 from promptmii.instruction import Instruction, Measurement
 from promptmii.markup import brief, table_html, text_html
+from promptmii.messages import counted
 from promptmii.models.base import FailureKind, Usage
 from promptmii.task import Example, content_key
 

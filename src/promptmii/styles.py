@@ -13,8 +13,9 @@ from typing import NamedTuple, Self
 from platformdirs import user_data_path
 from pydantic import Field, ValidationError, model_validator
 
-from promptmii.errors import ConfigError, nearest
+from promptmii.errors import ConfigError
 from promptmii.files import private_folder, write_text
+from promptmii.messages import nearest
 from promptmii.prompts import FRAME_SLOTS, META_SLOTS, Template, follower_frame, meta_prompt, read_template
 from promptmii.schema import Frozen
 from promptmii.task import content_key

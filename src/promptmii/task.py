@@ -12,7 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from promptmii.errors import DataError, counted
+from promptmii.errors import DataError
+from promptmii.messages import counted
 
 
 def normalise_text(text: str) -> str:

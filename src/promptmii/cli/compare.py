@@ -10,8 +10,9 @@ from promptmii.cli.blocks import FollowerOptions, RowOptions, blocks
 from promptmii.cli.group import CHECK_FAILED, app
 from promptmii.cli.options import Force, Json, N, prompt_of
 from promptmii.cli.terminal import count, dump, error, notes, out, say, table
-from promptmii.errors import ConfigError, counted
+from promptmii.errors import ConfigError
 from promptmii.markup import share
+from promptmii.messages import counted
 
 if TYPE_CHECKING:
     from promptmii.instruction import Measurement

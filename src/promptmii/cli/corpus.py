@@ -13,7 +13,8 @@ from promptmii.cli.blocks import blocks
 from promptmii.cli.group import CHECK_FAILED, Group, app
 from promptmii.cli.options import BaseUrl, Json, ListRecipes, Recipe, comma_separated
 from promptmii.cli.terminal import dump, out, say, table, warn
-from promptmii.errors import ConfigError, counted
+from promptmii.errors import ConfigError
+from promptmii.messages import counted
 
 if TYPE_CHECKING:
     from promptmii.corpus.build import Built

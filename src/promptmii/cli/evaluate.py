@@ -30,8 +30,8 @@ from promptmii.cli.options import (
     whole_numbers,
 )
 from promptmii.cli.terminal import count, dump, out, say, table, warn
-from promptmii.errors import counted
 from promptmii.files import quoted
+from promptmii.messages import counted
 
 if TYPE_CHECKING:
     from promptmii.evaluation import MethodEstimate

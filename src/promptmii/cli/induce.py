@@ -15,9 +15,10 @@ from promptmii.cli.compare import score_cells
 from promptmii.cli.group import app
 from promptmii.cli.options import Data, Force, Generator, Json, N, Output, prompt_of
 from promptmii.cli.terminal import confirmed, dump, interactive, notes, out, say, styled, table, warn
-from promptmii.errors import ConfigError, counted, listed
+from promptmii.errors import ConfigError
 from promptmii.files import quoted
 from promptmii.markup import brief
+from promptmii.messages import counted, listed
 from promptmii.models.references import DEFAULT, PREFIXES, WRITER
 
 if TYPE_CHECKING:

@@ -13,8 +13,9 @@ from promptmii.cli.group import CALLS_FAILED, app
 from promptmii.cli.options import Data, File, Force, Json, Output, Prompt, destination, prompt_of
 from promptmii.cli.terminal import data as write_data
 from promptmii.cli.terminal import dump, notes, out, say, table
-from promptmii.errors import OutputError, counted
+from promptmii.errors import OutputError
 from promptmii.files import quoted
+from promptmii.messages import counted
 
 if TYPE_CHECKING:
     from promptmii.measured import Measured

@@ -15,8 +15,9 @@ from promptmii.cli.blocks import AbstainOptions, FollowerOptions, ServeOptions, 
 from promptmii.cli.group import CALLS_FAILED, NOT_YET, app
 from promptmii.cli.options import File, Force, Json, Output, Text, text_setting
 from promptmii.cli.terminal import data, dump, out, say
-from promptmii.errors import ConfigError, DataError, counted
+from promptmii.errors import ConfigError, DataError
 from promptmii.markup import brief
+from promptmii.messages import counted
 
 if TYPE_CHECKING:
     from promptmii.workbench import Labelled, Pending

@@ -7,9 +7,9 @@ import typer
 from promptmii.cli.group import app
 from promptmii.cli.options import File, Force, Json, Output
 from promptmii.cli.terminal import count, data, dump, facts, notes, out, say, styled
-from promptmii.errors import counted
 from promptmii.exports import TARGETS
 from promptmii.files import quoted
+from promptmii.messages import counted
 
 if TYPE_CHECKING:
     from promptmii.instruction import Cost, Instruction

@@ -15,8 +15,9 @@ from promptmii.cli.blocks import blocks
 from promptmii.cli.group import app
 from promptmii.cli.options import Json, ListRecipes, Recipe, Set, settings_of, show_defaults
 from promptmii.cli.terminal import dump, facts, out, say, styled, warn
-from promptmii.errors import ConfigError, counted, listed
+from promptmii.errors import ConfigError
 from promptmii.files import quoted
+from promptmii.messages import counted, listed
 
 if TYPE_CHECKING:
     from promptmii.train.rl.estimate import Estimate

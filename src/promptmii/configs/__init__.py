@@ -5,7 +5,8 @@ A module of its own, so that the command line can list recipes without loading a
 
 from pathlib import Path
 
-from promptmii.errors import ConfigError, nearest
+from promptmii.errors import ConfigError
+from promptmii.messages import nearest
 
 FOLDER = Path(__file__).parent
 

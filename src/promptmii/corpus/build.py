@@ -23,8 +23,9 @@ from promptmii.data.columns import ChosenColumns, with_fields
 from promptmii.data.corpus_files import SPLITS, Split, Tasks, write_split, write_tasks
 from promptmii.data.sources import read_tasks
 from promptmii.data.table import Table
-from promptmii.errors import DataError, counted
+from promptmii.errors import DataError
 from promptmii.files import locked, private_folder, remove_temporary, write_text
+from promptmii.messages import counted
 from promptmii.models.base import LanguageModel
 from promptmii.progress import QUIET, Progress
 from promptmii.task import Task, content_key

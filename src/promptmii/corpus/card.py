@@ -12,9 +12,9 @@ from jinja2 import Template
 
 from promptmii.corpus.overlap import LeakageReport, check_corpus
 from promptmii.data.corpus_files import SPLITS, Split, corpus_splits, read_corpus, split_file
-from promptmii.errors import counted
 from promptmii.files import atomic_file, private_folder, write_text
 from promptmii.markup import markdown_table
+from promptmii.messages import counted
 from promptmii.publish import upload
 from promptmii.task import Task
 

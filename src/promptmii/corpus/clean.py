@@ -18,7 +18,8 @@ from promptmii.data.columns import PAIRS, ChosenColumns, cell_text, choose_colum
 from promptmii.data.load import assemble
 from promptmii.data.sample import stratified_sample
 from promptmii.data.table import Table
-from promptmii.errors import DataError, EndpointError, counted, required_by
+from promptmii.errors import DataError, EndpointError, required_by
+from promptmii.messages import counted
 from promptmii.models.base import Failure, LanguageModel, Sampling
 from promptmii.prompts import bundled, quote
 from promptmii.task import Task

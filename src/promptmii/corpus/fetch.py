@@ -26,8 +26,9 @@ from promptmii.data.json_tables import is_rejected
 from promptmii.data.labels import is_whole
 from promptmii.data.readers import read_table
 from promptmii.data.table import Row, Table, class_name, column_name
-from promptmii.errors import ArtefactError, DataError, counted
+from promptmii.errors import ArtefactError, DataError
 from promptmii.files import atomic_file
+from promptmii.messages import counted
 from promptmii.task import normalise_text
 
 TEST_SPLITS = ("validation", "dev", "valid", "test")

@@ -9,7 +9,8 @@ from promptmii.corpus.journal import Entry
 from promptmii.corpus.listing import Candidate, configurations, licence_and_languages, rejection
 from promptmii.corpus.settings import ListSettings
 from promptmii.data.columnar import hub_parts
-from promptmii.errors import EndpointError, first_line, required_by
+from promptmii.errors import EndpointError, required_by
+from promptmii.messages import first_line
 from promptmii.models.http.refusals import retry_after
 
 Result = TypeVar("Result")

@@ -15,7 +15,8 @@ from promptmii.corpus.overlap import Link, SignedTexts, components, links
 from promptmii.corpus.settings import CleanSettings, SplitSettings
 from promptmii.data.corpus_files import Split
 from promptmii.data.sample import random_rank
-from promptmii.errors import ConfigError, counted, nearest
+from promptmii.errors import ConfigError
+from promptmii.messages import counted, nearest
 from promptmii.task import Task
 
 RANK: Mapping[Split, int] = {"heldout": 0, "validation": 1, "train": 2}

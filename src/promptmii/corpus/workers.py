@@ -35,10 +35,10 @@ from promptmii.errors import (
     ModelError,
     OutputError,
     PromptMIIError,
-    first_line,
     required_by,
 )
 from promptmii.files import atomic_file, refuse_full_disk
+from promptmii.messages import first_line
 from promptmii.ray_cluster import RayActors, unwrapped
 
 Jobs = Sequence[tuple[Candidate, Path]]

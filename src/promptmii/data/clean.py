@@ -9,7 +9,8 @@ from promptmii.data.columns import MAX_LABEL_SHARE, ChosenColumns
 from promptmii.data.labels import Spelling, doubtful_notes, label_text, one_line, variant_notes
 from promptmii.data.sample import LABELS_PER_NOTE
 from promptmii.data.table import TEXT_NAMES, Table
-from promptmii.errors import DataError, counted, listed
+from promptmii.errors import DataError
+from promptmii.messages import counted, listed
 from promptmii.task import Example, normalise_text
 
 MAX_DISTINCT_LABELS = 1_000

@@ -8,8 +8,9 @@ from typing import Any
 
 from promptmii.data.decoding import path_name
 from promptmii.data.table import Table, decode_classes, join_splits, make_table
-from promptmii.errors import DataError, first_line, required_by
+from promptmii.errors import DataError, required_by
 from promptmii.files import refuse_full_disk
+from promptmii.messages import first_line
 
 BATCH = 1024
 """Rows per decoded batch."""

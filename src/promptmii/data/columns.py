@@ -8,7 +8,8 @@ from typing import Any
 
 from promptmii.data.labels import is_whole, label_key
 from promptmii.data.table import LABEL_NAMES, TEXT_NAMES, Row, Table, clean_cell, is_number
-from promptmii.errors import DataError, listed, nearest
+from promptmii.errors import DataError
+from promptmii.messages import listed, nearest
 from promptmii.words import any_of
 
 Pairs = Sequence[tuple[str, str]]

@@ -16,8 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from promptmii.data.labels import one_line
-from promptmii.errors import ArtefactError, DataError, nearest
+from promptmii.errors import ArtefactError, DataError
 from promptmii.files import atomic_file, private_folder, quoted
+from promptmii.messages import nearest
 from promptmii.task import Example, Task
 
 Split = Literal["train", "validation", "heldout"]

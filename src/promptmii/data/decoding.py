@@ -5,7 +5,8 @@ import os
 import re
 from pathlib import Path
 
-from promptmii.errors import DataError, counted
+from promptmii.errors import DataError
+from promptmii.messages import counted
 
 _BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),

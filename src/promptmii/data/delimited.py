@@ -14,7 +14,8 @@ from typing import Any, Literal
 
 from promptmii.data.labels import one_line
 from promptmii.data.table import LABEL_NAMES, TEXT_NAMES, Table, make_table
-from promptmii.errors import DataError, counted, listed
+from promptmii.errors import DataError
+from promptmii.messages import counted, listed
 
 DELIMITERS = ",;\t|"
 NO_DELIMITER = "\x1f"

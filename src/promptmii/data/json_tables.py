@@ -22,7 +22,8 @@ from promptmii.data.table import (
     join_splits,
     make_table,
 )
-from promptmii.errors import DataError, counted
+from promptmii.errors import DataError
+from promptmii.messages import counted
 from promptmii.task import Example
 
 SHAPES = (

@@ -11,7 +11,8 @@ from decimal import Decimal
 from itertools import takewhile
 from typing import Any, TypeGuard
 
-from promptmii.errors import DataError, counted, listed
+from promptmii.errors import DataError
+from promptmii.messages import counted, listed
 
 INVISIBLE = "\u00ad\u061c\u200b\u200e\u200f\ufeff" + "".join(map(chr, (*range(0x202A, 0x202F), *range(0x2060, 0x2070))))
 """Invisible characters that no word needs: zero-width spaces, soft hyphens, direction marks.

@@ -10,7 +10,7 @@ from promptmii.data.labels import one_line
 from promptmii.data.readers import Source, read_table
 from promptmii.data.sample import by_label, missing_labels, random_rank
 from promptmii.data.table import TEST_NAMES, TRAIN_NAMES, Table, is_number
-from promptmii.errors import counted
+from promptmii.messages import counted
 from promptmii.task import Example, Task, normalise_text
 
 TEST_SHARE = 0.4

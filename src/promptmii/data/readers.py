@@ -23,7 +23,8 @@ from promptmii.data.delimited import read_delimited
 from promptmii.data.json_tables import nested_table, read_json, read_json_lines
 from promptmii.data.spreadsheet import read_workbook
 from promptmii.data.table import Table, join_splits, make_table, require_rows
-from promptmii.errors import DataError, first_line
+from promptmii.errors import DataError
+from promptmii.messages import first_line
 
 Source: TypeAlias = Any
 """A path, `hub:owner/name[:config][@revision]`, a DataFrame (pandas, polars), an Arrow table, a `Dataset` or

@@ -5,7 +5,8 @@ import random
 from collections import defaultdict
 from collections.abc import Sequence
 
-from promptmii.errors import DataError, listed
+from promptmii.errors import DataError
+from promptmii.messages import listed
 from promptmii.task import Episode, Example, Support, Task
 
 LABELS_PER_NOTE = 4

@@ -14,7 +14,8 @@ from promptmii.data.corpus_files import JOURNALS, Split, Tasks, corpus_reference
 from promptmii.data.decoding import path_name
 from promptmii.data.load import LoadedTask, load_task
 from promptmii.data.readers import format_of, is_compressed, read_table, supported_format
-from promptmii.errors import DataError, nearest
+from promptmii.errors import DataError
+from promptmii.messages import nearest
 from promptmii.table_formats import TABLES
 from promptmii.task import Task
 

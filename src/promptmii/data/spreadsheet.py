@@ -10,7 +10,8 @@ from xml.etree.ElementTree import ParseError
 
 from promptmii.data.delimited import PREAMBLE, find_header, header_names, named_cells
 from promptmii.data.table import Table, make_table
-from promptmii.errors import DataError, counted, required_by
+from promptmii.errors import DataError, required_by
+from promptmii.messages import counted
 
 OPEN_ERRORS = (
     *(OSError, EOFError, zipfile.BadZipFile, zlib.error, ParseError),

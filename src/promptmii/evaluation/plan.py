@@ -13,10 +13,11 @@ from promptmii.config import Columns, Endpoint, RayOptions, ServeSettings
 from promptmii.data import load_task
 from promptmii.data.nameless import is_nameless, nameless, shown_name
 from promptmii.data.sources import read_tasks
-from promptmii.errors import ConfigError, DataError, nearest
+from promptmii.errors import ConfigError, DataError
 from promptmii.follower import resolve_calibration
 from promptmii.inducers import METHODS, Method, WrittenBy, method_named
 from promptmii.instruction import Mode
+from promptmii.messages import nearest
 from promptmii.models import DEFAULT, WRITER
 from promptmii.models.base import ModelCard
 from promptmii.prompts import follower_frame

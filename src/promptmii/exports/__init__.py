@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 
-from promptmii.errors import ConfigError, nearest
+from promptmii.errors import ConfigError
+from promptmii.messages import nearest
 from promptmii.models.http.config import HOSTED
 from promptmii.models.references import FIRST_TOKENS, without_address
 from promptmii.prompts import CONTROL, defuse

@@ -6,7 +6,7 @@ To add a method, write a module with a subclass of `Method` and list it in `METH
 from collections.abc import Mapping
 from typing import Any
 
-from promptmii.errors import ConfigError, nearest
+from promptmii.errors import ConfigError
 from promptmii.inducers.ape import APEMethod
 from promptmii.inducers.classifiers import EmbedMethod, SetFitMethod, TfidfAllMethod, TfidfMethod
 from promptmii.inducers.controls import KeywordsMethod, OtherTaskMethod, ShuffledMethod
@@ -20,6 +20,7 @@ from promptmii.inducers.method import Expected, Inducer, Kit, Method, Role, Writ
 from promptmii.inducers.neighbours import NearestMethod
 from promptmii.inducers.sft import SFTMethod
 from promptmii.inducers.writing import Writer
+from promptmii.messages import nearest
 
 __all__ = [
     "METHODS",

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Sequence
 from itertools import accumulate, pairwise
 
 from promptmii.data.sample import LABELS_PER_NOTE
-from promptmii.errors import listed
 from promptmii.instruction import Instruction
+from promptmii.messages import listed
 from promptmii.task import Example
 from promptmii.words import BULLETS, join_words, label_heading, split_words, whole_label, word_share
 

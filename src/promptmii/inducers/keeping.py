@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from promptmii.errors import ConfigError, counted
+from promptmii.errors import ConfigError
 from promptmii.inducers.drafts import replace_text
 from promptmii.inducers.meta import BestOf, MetaInducer
 from promptmii.inducers.writing import Writer
 from promptmii.instruction import Instruction
+from promptmii.messages import counted
 from promptmii.task import Support
 from promptmii.words import BULLETS
 

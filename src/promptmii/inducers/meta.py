@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 
 from pydantic import Field
 
-from promptmii.errors import EndpointError, SpendingLimitError, first_line
+from promptmii.errors import EndpointError, SpendingLimitError
 from promptmii.follower import Follower
 from promptmii.inducers.method import Expected, Kit, Method, WrittenBy
 from promptmii.inducers.search import Search, held_back
 from promptmii.inducers.writing import Writer
 from promptmii.instruction import Cost, Instruction
+from promptmii.messages import first_line
 from promptmii.models.base import Message
 from promptmii.models.wrappers import Metered
 from promptmii.task import Support

@@ -7,7 +7,8 @@ import os
 import re
 from dataclasses import replace
 
-from promptmii.errors import UnknownModelError, nearest
+from promptmii.errors import UnknownModelError
+from promptmii.messages import nearest
 from promptmii.models.base import LanguageModel
 from promptmii.models.embedded import EMBEDDED
 from promptmii.models.http.config import HttpConfig

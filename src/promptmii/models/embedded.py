@@ -18,8 +18,9 @@ from pathlib import Path
 
 import httpx
 
-from promptmii.errors import ModelError, OutputError, UnknownModelError, first_line, nearest
+from promptmii.errors import ModelError, OutputError, UnknownModelError
 from promptmii.files import cache_folder, locked, refuse_full_disk
+from promptmii.messages import first_line, nearest
 from promptmii.progress import QUIET, Progress
 
 CHUNK = 1 << 20

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from promptmii.errors import counted
+from promptmii.messages import counted
 from promptmii.report.drawing import (
     COLOURS,
     INK,

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from promptmii.data.nameless import shown_name
-from promptmii.errors import counted, listed
+from promptmii.messages import counted, listed
 from promptmii.metrics import holm
 from promptmii.records import Run
 from promptmii.report.methods import Role, is_known, is_unwritten, planned_rivals, role, shows_examples, under_test

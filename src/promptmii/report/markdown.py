@@ -12,9 +12,10 @@ import numpy as np
 import pandas as pd
 
 from promptmii.data.nameless import shown_name
-from promptmii.errors import OutputError, ScoreRefusedError, counted
+from promptmii.errors import OutputError, ScoreRefusedError
 from promptmii.files import write_text
 from promptmii.markup import markdown_line, markdown_table
+from promptmii.messages import counted
 from promptmii.metrics import holm
 from promptmii.records import Record
 from promptmii.report import figures, headline, tables

@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
-from promptmii.errors import ScoreRefusedError, counted
+from promptmii.errors import ScoreRefusedError
+from promptmii.messages import counted
 from promptmii.report import costs, figures, headline, tables, transfer
 from promptmii.report.drawing import INK, WIDTH, Drawn, looks
 from promptmii.report.methods import summary

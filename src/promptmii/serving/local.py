@@ -12,8 +12,9 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from promptmii.config import ServeSettings
-from promptmii.errors import ConfigError, ModelError, counted
+from promptmii.errors import ConfigError, ModelError
 from promptmii.files import private_folder
+from promptmii.messages import counted
 from promptmii.progress import QUIET, Progress
 from promptmii.serving.process import LOOPBACK, ServerProcess, command_line
 

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from promptmii.errors import counted
 from promptmii.markup import markdown_table
+from promptmii.messages import counted
 from promptmii.models.embedded import EMBEDDED
 from promptmii.models.references import ServerReference
 from promptmii.task import Task

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from promptmii.configs import FOLDER
-from promptmii.errors import ConfigError, ModelError, counted, required_by
+from promptmii.errors import ConfigError, ModelError, required_by
+from promptmii.messages import counted
 from promptmii.serving import model_to_serve
 from promptmii.train.settings import TrainSettings
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from promptmii.data.corpus_files import Split
 from promptmii.data.sample import random_rank
 from promptmii.data.sources import SPLIT, bundled_names, find_tasks
-from promptmii.errors import ConfigError, DataError, nearest
+from promptmii.errors import ConfigError, DataError
+from promptmii.messages import nearest
 from promptmii.progress import QUIET, Progress
 from promptmii.task import Task, content_key
 from promptmii.train.settings import BestOfSettings, HeldOutSettings, TrainSettings, VisitSettings

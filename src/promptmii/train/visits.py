@@ -13,8 +13,9 @@ from math import floor
 
 from promptmii.data import draw_query, draw_support
 from promptmii.data.nameless import hide_names, rename_labels, sort_by_name
-from promptmii.errors import ConfigError, DataError, counted
+from promptmii.errors import ConfigError, DataError
 from promptmii.inducers.writing import Writer
+from promptmii.messages import counted
 from promptmii.models.base import Message
 from promptmii.styles import OURS, Style, read_style
 from promptmii.task import Episode, Example, Support, Task, content_key

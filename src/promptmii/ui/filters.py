@@ -3,9 +3,9 @@
 import re
 from math import floor
 
-from promptmii.errors import counted
 from promptmii.instruction import Cost
 from promptmii.markup import share
+from promptmii.messages import counted
 from promptmii.ui.store import Trial
 
 STEPS = {" mii": " the instruction", " naive": " the label list", " icl": " the examples"}

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from promptmii.data import Source, read_table
-from promptmii.errors import ConfigError, DataError, UnsupportedError, counted
+from promptmii.errors import ConfigError, DataError, UnsupportedError
 from promptmii.follower import Follower
 from promptmii.instruction import Instruction
+from promptmii.messages import counted
 from promptmii.progress import Progress
 from promptmii.task import content_key
 from promptmii.workbench.formats import DIGITS

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 from promptmii import metrics
 from promptmii.config import Columns
 from promptmii.data import Source
-from promptmii.errors import ConfigError, counted, listed, nearest
+from promptmii.errors import ConfigError
 from promptmii.follower import Follower, Predictor, resolve_calibration
 from promptmii.inducers import METHODS, Kit, Method, SFTMethod, Writer, WrittenBy, method_named
 from promptmii.inputs import (
@@ -24,6 +24,7 @@ from promptmii.inputs import (
 )
 from promptmii.instruction import EDITED, Instruction
 from promptmii.measured import Measured, differences, measure, measured_html
+from promptmii.messages import counted, listed, nearest
 from promptmii.progress import QUIET, Progress
 from promptmii.scoring import caveats
 from promptmii.task import Support

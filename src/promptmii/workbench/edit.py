@@ -12,11 +12,12 @@ from promptmii.data.columns import choose_columns
 from promptmii.data.labels import Spelling, label_text
 from promptmii.data.sample import stratified_sample
 from promptmii.data.table import LABEL_NAMES
-from promptmii.errors import ConfigError, DataError, listed
+from promptmii.errors import ConfigError, DataError
 from promptmii.inducers import Writer
 from promptmii.inducers.drafts import replace_text
 from promptmii.inputs import load_task_for, table_for
 from promptmii.instruction import EDITED, Cost, Instruction
+from promptmii.messages import listed
 from promptmii.models.base import Completion, LanguageModel, Message, Sampling, Usage
 from promptmii.progress import QUIET, Progress
 from promptmii.prompts import extension_prompt

@@ -12,8 +12,9 @@ from typing import Any, BinaryIO, Protocol, TypeVar
 from promptmii.data.delimited import FIELD_LIMIT
 from promptmii.data.table import Row
 from promptmii.data.texts import COMMAS, CsvStyle
-from promptmii.errors import ConfigError, DataError, OutputError, first_line
+from promptmii.errors import ConfigError, DataError, OutputError
 from promptmii.files import atomic_file
+from promptmii.messages import first_line
 from promptmii.table_formats import WRITTEN
 
 T = TypeVar("T")

@@ -10,11 +10,12 @@ from pathlib import Path
 from promptmii.data import Source, read_texts
 from promptmii.data.table import Row
 from promptmii.data.texts import csv_style
-from promptmii.errors import EndpointError, counted
+from promptmii.errors import EndpointError
 from promptmii.files import write_text
 from promptmii.follower import Prediction
 from promptmii.instruction import Cost, Instruction
 from promptmii.markup import table_html, text_html
+from promptmii.messages import counted
 from promptmii.progress import QUIET, Progress
 from promptmii.workbench.abstain import Abstain, Threshold, ThresholdChoice
 from promptmii.workbench.followers import FollowerLike, open_followers

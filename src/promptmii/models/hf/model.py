@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from promptmii.errors import UnknownModelError, first_line, required_by
+from promptmii.errors import UnknownModelError, required_by
 from promptmii.files import refuse_full_disk
+from promptmii.messages import first_line
 from promptmii.models.base import ModelCard
 from promptmii.models.chat import ChatFormat, Tokenizer
 from promptmii.models.hf import quiet

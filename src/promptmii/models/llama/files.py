@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, deserialize
 
-from promptmii.errors import UnknownModelError, first_line, required_by
+from promptmii.errors import UnknownModelError, required_by
 from promptmii.files import atomic_file, cache_folder, private_folder, refuse_full_disk
+from promptmii.messages import first_line
 from promptmii.models.embedded import EMBEDDED, embedded_file
 from promptmii.models.references import is_path
 

@@ -18,7 +18,8 @@ from typing import Any
 import httpx
 from gguf import GGUFReader
 
-from promptmii.errors import UnknownModelError, first_line
+from promptmii.errors import UnknownModelError
+from promptmii.messages import first_line
 from promptmii.models.base import ModelCard
 from promptmii.models.http.client import HttpModel
 from promptmii.models.http.config import HttpConfig

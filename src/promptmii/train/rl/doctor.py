@@ -10,8 +10,9 @@ import psutil
 import torch
 
 from promptmii.doctor import Check, Report, examine
-from promptmii.errors import ConfigError, counted
+from promptmii.errors import ConfigError
 from promptmii.extras import unmet
+from promptmii.messages import counted
 from promptmii.models.http.config import addresses
 from promptmii.models.references import ServerReference
 from promptmii.progress import Progress

@@ -10,8 +10,9 @@ from typing import Any
 from transformers.integrations.integration_utils import get_available_reporting_integrations
 from trl.trainer.grpo_config import GRPOConfig
 
-from promptmii.errors import ConfigError, MissingDependencyError, UnknownModelError, counted, nearest
+from promptmii.errors import ConfigError, MissingDependencyError, UnknownModelError
 from promptmii.extras import unmet
+from promptmii.messages import counted, nearest
 from promptmii.train.paper import SAVE_EVERY, TRL
 from promptmii.train.settings import TrainSettings
 from promptmii.tuning import trainable_weights

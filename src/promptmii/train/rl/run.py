@@ -10,9 +10,10 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 
-from promptmii.errors import ConfigError, EndpointError, SpendingLimitError, counted
+from promptmii.errors import ConfigError, EndpointError, SpendingLimitError
 from promptmii.follower import Follower
 from promptmii.inducers.writing import Writer
+from promptmii.messages import counted
 from promptmii.progress import QUIET, Progress
 from promptmii.styles import Style
 from promptmii.task import content_key
