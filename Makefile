@@ -83,6 +83,7 @@ docs: $(SETUP)  ## the site, into site/; a broken link fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 screenshot: $(SETUP)  ## the README's picture of the page, as `make demo` runs; needs chromium
+	$(BIN)/promptmii models install qwen-writer
 	$(BIN)/python -m tests.screenshot docs/ui.webp
 
 check: lint types docs test  ## everything that CI runs

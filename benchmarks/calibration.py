@@ -20,12 +20,14 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, get_args
 
+from promptmii.calibration_kinds import CalibrationKind
 from promptmii.data import draw_query, draw_support, load_task
 from promptmii.data.nameless import hidden_names, nameless
 from promptmii.files import append_line
 from promptmii.follower import Follower
-from promptmii.inducers.fixed import FixedInstruction, InContext, Naive
-from promptmii.instruction import CalibrationKind, Inducer
+from promptmii.inducers import Inducer
+from promptmii.inducers.fixed import FixedInstruction, Naive
+from promptmii.inducers.icl import InContext
 from promptmii.models import load_model
 from promptmii.models.base import LanguageModel
 from promptmii.models.cache import Cached

@@ -17,8 +17,7 @@ from promptmii.data.nameless import nameless
 from promptmii.data.sample import sample
 from promptmii.data.sources import read_tasks
 from promptmii.follower import Follower
-from promptmii.inducers import MetaInducer, Naive, Writer
-from promptmii.instruction import Inducer
+from promptmii.inducers import Inducer, MetaInducer, Naive, Writer
 from promptmii.models import load_model
 from promptmii.scoring import score
 from promptmii.styles import style_for

@@ -43,8 +43,9 @@ def main() -> None:
         # The time that a user waits holds the imports.
         started = perf_counter()
         from promptmii.report.page import write_report
+        from promptmii.report.results import Results
 
-        page = write_report([run], folder / "report")
+        page = write_report(Results.read([run]), folder / "report")
         seconds = perf_counter() - started
         print(f"report    {seconds:6.1f} s   {megabytes(page):6.1f} MB   {page.name}")
         print(f"          with figures and tables {megabytes(page.parent):.1f} MB")

@@ -115,7 +115,7 @@ class Endpoint(Settings):
         model = load_model(reference, http)
         if price:
             model = Limited(model, price, limit) if limit else Priced(model, price)
-        return Cached(model, Path(self.cache)) if self.cache and ServerReference.parse(reference) else model
+        return Cached(model, Path(self.cache)).open() if self.cache and ServerReference.parse(reference) else model
 
 
 class InduceSettings(Settings):

@@ -141,3 +141,9 @@ def test_other_separators_do_not_end_a_line(tmp_path: Path) -> None:
 @given(st.lists(st.text(st.characters(exclude_characters="\r\n")), min_size=1), st.sampled_from(["\n", "\r\n", "\r"]))
 def test_split_lines_reverses_joining(lines: list[str], end: str) -> None:
     assert split_lines("".join(line + end for line in lines)) == lines
+
+
+def test_iso_2022_jp_is_read_alike_row_by_row_and_whole(tmp_path: Path) -> None:
+    path = tmp_path / "mail.csv"
+    path.write_bytes(("text,label\n" + "hello,a\n" * 20_000 + "返金はいつですか,b\n").encode("iso2022_jp"))
+    assert [text for _, text in read_texts(path, "text")][-1] == read_table(path).rows[-1]["text"] == "返金はいつですか"

@@ -291,7 +291,7 @@ class TestBrokenCache:
     def test_a_file_in_place_of_the_folder_is_refused(self, tmp_path: Path) -> None:
         (tmp_path / "cache").write_text("a file")
         with pytest.raises(OutputError, match="--cache"):
-            Cached(ScriptedModel(), tmp_path / "cache").generate([chat("a")], GREEDY)
+            Cached(ScriptedModel(), tmp_path / "cache").open()
 
     def test_damage_after_the_header_is_reported_when_it_is_read(self, tmp_path: Path) -> None:
         chats = [chat(str(i)) for i in range(200)]

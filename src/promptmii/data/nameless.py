@@ -59,8 +59,12 @@ def rename_labels(task: Task, new_names: Mapping[str, str]) -> Task:
 
 def nameless(task: Task) -> Task:
     """The task with all label names hidden, in the order of the new names. Every call gives the same names."""
-    new_names = sort_by_name(hide_names(task.labels, random.Random(task.name)))
-    return replace(rename_labels(task, new_names), name=task.name + SUFFIX)
+    return replace(rename_labels(task, hidden_names(task)), name=task.name + SUFFIX)
+
+
+def hidden_names(task: Task) -> dict[str, str]:
+    """The new label names in `nameless(task)`, by old name."""
+    return sort_by_name(hide_names(task.labels, random.Random(task.name)))
 
 
 def is_nameless(task: str) -> bool:

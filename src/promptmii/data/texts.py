@@ -100,7 +100,7 @@ def csv_style(source: Source) -> CsvStyle:
     if not (path and path.is_file() and format_of(path) == ".csv"):
         return COMMAS
     encoding = encoding_of(_read_head(path))
-    with open_decompressed(path) as file, io.TextIOWrapper(file, encoding, newline="") as lines:
+    with open_decompressed(path) as file, io.TextIOWrapper(file, encoding, "replace", newline="") as lines:
         delimiter = find_layout(list(islice(lines, STREAMED_LINES))).delimiter
     mark = "\ufeff" if encoding in ("utf-8-sig", "utf-16", "utf-32") else ""
     return CsvStyle("," if delimiter == NO_DELIMITER else delimiter, mark)
@@ -133,6 +133,8 @@ def _streaming_reader(path: Path) -> _Reader | None:
     if not head.strip() and suffix != ".txt":
         raise DataError(f"{path} is empty.")
     check_is_text(head, path_name(path))
+    if head.isascii() and _has_escapes(path):  # maybe ISO-2022-JP, which only the whole file tells
+        return None
     is_json_list = suffix in (".jsonl", ".ndjson") and head.decode(encoding_of(head), "ignore").lstrip().startswith("[")
     return None if is_json_list else _line_rows
 
@@ -165,6 +167,11 @@ def _line_rows(path: Path) -> Iterator[Row]:
 def _has_line_feed(path: Path, encoding: str) -> bool:
     with open_decompressed(path) as file, io.TextIOWrapper(file, encoding, newline="") as text:
         return any("\n" in part for part in iter(lambda: text.read(HEAD_BYTES), ""))
+
+
+def _has_escapes(path: Path) -> bool:
+    with open_decompressed(path) as file:
+        return any(b"\x1b" in part for part in iter(lambda: file.read(HEAD_BYTES), b""))
 
 
 def _read_head(path: Path) -> bytes:

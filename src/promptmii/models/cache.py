@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Self
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -34,7 +35,7 @@ class Cached(Wrapper):
     parameters, and the position of a sample among those of equal chats of a batch, so that k samples of one chat
     remain distinct. Other equal chats of a batch are asked once.
 
-    The first call opens the file, or raises `OutputError` if it cannot be used.
+    `open` or the first call opens the file, or raises `OutputError` if it cannot be used.
     """
 
     def __init__(self, model: LanguageModel, folder: Path) -> None:
@@ -52,6 +53,16 @@ class Cached(Wrapper):
             private_folder(self._path.parent)
             self._opened = _open(private_file(self._path))
         return self._opened
+
+    def open(self) -> Self:
+        """Open the file before anything is paid for. If it cannot be used, close the model and raise `OutputError`."""
+        try:
+            with self._lock:
+                _ = self._db
+        except (OSError, sqlite3.Error) as error:
+            self.close()
+            raise self._unusable(error) from error
+        return self
 
     def close(self) -> None:
         super().close()
