@@ -42,7 +42,8 @@ def decode(content: bytes, origin: str) -> str:
         return content.decode(encoding)
     except UnicodeDecodeError as error:
         if encoding not in ("utf-8", "utf-8-sig"):
-            raise DataError(f"{origin} is broken {encoding.upper()}: {error}. Save it as UTF-8.") from error
+            name = "ISO-2022-JP" if encoding.startswith("iso2022_jp") else encoding.upper()
+            raise DataError(f"{origin} is broken {name}: {error}. Save it as UTF-8.") from error
         # The error holds the content without the byte order mark.
         raise DataError(f"{origin} is {_not_utf8(error.object, error.start)}") from error
 
