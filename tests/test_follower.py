@@ -255,7 +255,7 @@ def test_a_text_in_the_prompt_is_not_used_to_calibrate(kind: str, n: int) -> Non
         assert sum(other.text in prompt for other in support.examples) >= min(n, math.ceil(0.8 * n) - 1)
     assert len(prompts) == n
     assert fitted.text == instruction.text
-    assert fitted.calibrates
+    assert fitted.is_calibrated
 
 
 def test_a_follower_that_repeats_shown_examples_is_calibrated_on_others() -> None:

@@ -322,7 +322,7 @@ class TestEdited:
     def test_an_unedited_text_keeps_both(self, path: Path) -> None:
         loaded = self.edited(path, method="human", generator="smol")
         assert loaded.measured
-        assert loaded.calibrates
+        assert loaded.is_calibrated
         assert not loaded.provenance.notes
 
     @pytest.mark.parametrize(
@@ -344,7 +344,7 @@ class TestEdited:
         loaded = Instruction.load(path)
         assert loaded.format == 2
         assert loaded.measured
-        assert loaded.calibrates
+        assert loaded.is_calibrated
 
 
 class TestCost:

@@ -212,7 +212,7 @@ class Follower(Predictor):
 
     def own_calibration(self, instruction: Instruction) -> Calibration | None:
         """The instruction's calibration, unless it was fitted to another model or another text."""
-        own = instruction.calibrates and instruction.follower in (None, self.model.card.reference)
+        own = instruction.is_calibrated and instruction.follower in (None, self.model.card.reference)
         return instruction.calibration if own else None
 
     def _generate(self, instruction: Instruction, texts: Sequence[str]) -> list[Prediction]:

@@ -225,7 +225,7 @@ class Instruction(Frozen):
         """Content hash of everything that a follower's answers depend on."""
         calibration = self.calibration.model_dump(exclude={"belongs_to"}) if self.calibration else None
         limit = [] if self.longest_answer is None else [self.longest_answer]
-        shortlist = [self.shortlist.by, self.shortlist.size] if self.shortlist and self.shortlists else []
+        shortlist = [self.shortlist.by, self.shortlist.size] if self.shortlist and self.has_shortlist else []
         return content_key([self.text, self.labels, self.frame, calibration, *limit, *shortlist])
 
     @property
@@ -241,12 +241,12 @@ class Instruction(Frozen):
         return self.calibration.kind if self.calibration else "none"
 
     @property
-    def calibrates(self) -> bool:
+    def is_calibrated(self) -> bool:
         """True if it has a calibration that was fitted to this text."""
         return self.calibration is not None and self.calibration.belongs_to in ("", self.text_key)
 
     @property
-    def shortlists(self) -> bool:
+    def has_shortlist(self) -> bool:
         """True if it has a shortlist that was chosen for this text."""
         return self.shortlist is not None and self.shortlist.belongs_to == self.text_key
 
@@ -272,8 +272,8 @@ class Instruction(Frozen):
         """A copy without a score, a calibration or a shortlist that belongs to another text."""
         is_stale = {
             "measured": self.measured and self.measured.belongs_to not in ("", self.key),
-            "calibration": self.calibration and not self.calibrates,
-            "shortlist": self.shortlist and not self.shortlists,
+            "calibration": self.calibration and not self.is_calibrated,
+            "shortlist": self.shortlist and not self.has_shortlist,
         }
         stale = [name for name, outdated in is_stale.items() if outdated]
         return self.model_copy(update=dict.fromkeys(stale)).noted(EDITED) if stale else self
@@ -300,14 +300,14 @@ class Instruction(Frozen):
         """
         if self.template.is_raw:
             raise ConfigError("This instruction's prompt template shows texts unquoted, but exported code quotes them.")
-        if to == "llama.cpp" and self.calibrates and self.shortlists:
+        if to == "llama.cpp" and self.is_calibrated and self.has_shortlist:
             raise ConfigError(
                 "The calibration is for shortlists of labels, which exported code does not make. Use promptmii "
                 "predict, or make the instruction with: promptmii induce --shortlist none"
             )
         before, after = _parts(self.frame, self.text, self.labels)
         scale, offset = (1.0,) * len(self.labels), (0.0,) * len(self.labels)
-        if self.calibration and self.calibrates:
+        if self.calibration and self.is_calibrated:
             scale, offset = self.calibration.scale, self.calibration.offset
         prompt = Prompt(before, after, self.labels, self.follower or "", self._measured_with, scale, offset)
         code = rendered(to, prompt)
@@ -318,7 +318,7 @@ class Instruction(Frozen):
     @property
     def _measured_with(self) -> str:
         setup = f"{without_address(str(self.follower))}, {self.mode}, calibration {self.calibration_kind}"
-        setup += f", {self.shortlist}" if self.shortlist and self.shortlists else ""
+        setup += f", {self.shortlist}" if self.shortlist and self.has_shortlist else ""
         return f"{self.measured}, by {setup}" if self.measured else "not measured"
 
     def save(self, path: str | os.PathLike[str], *, force: bool = False) -> Path:

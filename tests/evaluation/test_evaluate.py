@@ -24,6 +24,7 @@ from sklearn.metrics import f1_score
 from tests.command_line import promptmii
 from tests.evaluation.labelling_server import WORDS, LabellingServer
 from tests.models.faulty_server import serving
+from tests.models.tiny_llama import save_tiny_llama
 
 from promptmii import Example, Instruction, MetaInducer, ScriptedModel, Support, Writer
 from promptmii.errors import ArtefactError, ConfigError, DataError, EndpointError, ModelError, OutputError
@@ -417,15 +418,15 @@ def test_a_dry_run_says_what_it_does_not_know_without_its_servers(server, tmp_pa
         assert costs["mii"]["money"] > 0
 
 
-@pytest.mark.smol
 @pytest.mark.slow
 def test_an_estimate_counts_training_and_calibration(tmp_path) -> None:
+    follower = f"hf:{save_tiny_llama(tmp_path / 'tiny', 8192)}"
     # Four rows are labelled. Fine-tuning reads six examples five times, so these do not calibrate it.
     for calibration, naive, sft in (("support", 4 + 6, 4 + 30), ("contextual", 4 + 4, 4 + 30 + 4)):
         grid = EvaluateSettings.of(
             tasks=(write_task(tmp_path, "shop"),),
             methods=("naive", "sft"),
-            followers=("smol",),
+            followers=(follower,),
             n=(6,),
             seeds=1,
             evaluate=4,

@@ -1,6 +1,6 @@
 """A small grid on tasks that the code has not seen, computed again from its records by scikit-learn, scipy and hand.
 
-The models are real (`smol` follows, on llama.cpp); every prompt, calibration and score is made here a second time.
+The models are real (`smol` follows, under transformers); every prompt, calibration and score is made here a second time.
 """
 # pyright: reportOptionalMemberAccess=false, reportArgumentType=false
 
@@ -28,8 +28,9 @@ from promptmii.models.base import Choice
 from promptmii.records import Record, Run
 from promptmii.task import Task
 
+pytest.importorskip("torch")
 pytestmark = [pytest.mark.smol, pytest.mark.slow]
-N, ROWS = 6, 6
+N, ROWS = 6, 4
 EMBEDS = ("embed", "setfit") if sentences.available() else ()
 PROMPTED = ("naive", "icl", "keywords", "zero", "knn-icl")
 """Their prompts are put together here a second time. `zero` stands for all methods whose instruction a model writes."""
@@ -63,7 +64,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    models = {"untrained": ("smol",), "followers": ("smol",)}
+    models = {"untrained": ("hf:smol",), "followers": ("hf:smol",)}
     grid = EvaluateSettings.of(
         tasks=(str(folder),), methods=ALL, n=(N,), seeds=1, evaluate=ROWS, budget=24, workers=1, **models
     )
@@ -72,7 +73,7 @@ def run(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture(scope="module")
 def smol() -> Iterator[LanguageModel]:
-    model = load_model("smol")
+    model = load_model("hf:smol")
     yield model
     model.close()
 

@@ -110,7 +110,7 @@ def test_knn_icl_shows_each_text_its_nearest_examples_and_never_itself() -> None
         assert f'"{example.text}"' in chat[-1]["content"].splitlines()[-1]
         assert len(shown(chat)) == 2
         assert example.text not in shown(chat)
-    assert instruction.calibrates
+    assert instruction.is_calibrated
     model.calls.clear()
     query = (Example("give my money back now", "money"), Example("a crushed box", "parcel"))
     result = score(predictor, instruction, query)

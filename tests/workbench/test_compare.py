@@ -64,7 +64,7 @@ def test_disagreements_are_rows_with_different_labels() -> None:
 def test_a_text_is_calibrated_on_the_given_examples() -> None:
     comparison = compare("Look for it.", ROWS, ScriptedModel(score=obedient), examples=ROWS[:4], n=3)
     row = comparison.rows[0]
-    assert row.instruction.calibrates
+    assert row.instruction.is_calibrated
     assert row.instruction.calibration_cost.calls == 3
     assert row.scored.n == 24 - 3
 

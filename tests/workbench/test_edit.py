@@ -13,11 +13,11 @@ from promptmii.workbench.edit import rows_for, with_text
 
 def test_before_and_after_are_calibrated_on_the_rows_of_the_instruction() -> None:
     before = made(8)
-    assert not with_text(before, "always refund, always delivery").calibrates
+    assert not with_text(before, "always refund, always delivery").is_calibrated
     comparison = promptmii.edit(before, "always refund, always delivery", ROWS, ScriptedModel(score=obedient))
     new, old = comparison.rows
     assert (new.name, old.name) == ("after", "before")
-    assert new.instruction.calibrates
+    assert new.instruction.is_calibrated
     assert new.instruction.calibration_cost.calls == 8
     assert old.instruction.calibration == before.calibration
     assert new.scored.n == 16
@@ -61,7 +61,7 @@ def test_an_edited_text_gets_notes_on_its_own_lines() -> None:
 def test_examples_are_drawn_if_the_table_has_no_rows_of_the_instruction() -> None:
     rows = [{"text": f"other {label} {i}", "label": label} for i in range(20) for label in LABELS]
     comparison = promptmii.edit(made(8), "Look for it.", rows, ScriptedModel(score=obedient))
-    assert comparison.rows[0].instruction.calibrates
+    assert comparison.rows[0].instruction.is_calibrated
     assert comparison.rows[0].scored.n == 40 - 20
 
 

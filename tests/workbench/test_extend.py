@@ -39,7 +39,7 @@ def test_old_lines_stay_and_new_lines_have_their_style() -> None:
     assert request.count("a billing") == 3, "half of the new rows write, the other half measure"
     assert kept[0].text == extended.instruction.text
     assert kept[0].measured is None
-    assert extended.instruction.calibrates
+    assert extended.instruction.is_calibrated
     assert extended.instruction.calibration_cost.calls == 6 + 3
 
 

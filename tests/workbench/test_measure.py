@@ -54,7 +54,7 @@ def test_an_edited_instruction_can_be_recalibrated(tmp_path) -> None:
     edited = Instruction.load(path)
     assert edited.calibration is None
     fitted, _ = workbench.recalibrate(edited, rows[2:], follower, Columns())
-    assert fitted.calibrates
+    assert fitted.is_calibrated
     assert fitted.calibration_cost.calls == 6
     assert fitted.provenance.notes == ()
     assert len(fitted.provenance.support_rows) == 8

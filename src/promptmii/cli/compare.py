@@ -103,7 +103,7 @@ def show_comparison(comparison: "Comparison") -> None:
     notes(comparison.notes)
     first, priced = comparison.rows[0], any(row.spent.money for row in comparison.rows)
     scores = [row.scored.measurement() for row in comparison.rows]
-    calibrated = any(row.instruction.calibrates for row in comparison.rows)
+    calibrated = any(row.instruction.is_calibrated for row in comparison.rows)
     title = f"{counted(first.scored.n, 'row')}; tokens per query"
     headers = ["F1 [95 %]", "tokens"]
     if calibrated:

@@ -170,7 +170,7 @@ def _show(result: "Induced", drafts: int, server: str) -> None:
 
 def _comparison(rows: Sequence["Measured"]) -> "Table":
     """A table with short headers, so that it fits into 80 columns. The title explains them."""
-    calibrated = any(row.instruction.calibrates for row in rows)
+    calibrated = any(row.instruction.is_calibrated for row in rows)
     title = f"{counted(rows[0].scored.n, 'held-back row')}; tokens per query"
     headers = ["n", "F1 [95 %]", "tokens", "calls", "s"]
     if calibrated:

@@ -224,7 +224,7 @@ def _needs_examples(entry: _Entry) -> bool:
 
 
 def _is_edited(entry: Instruction) -> bool:
-    return EDITED in entry.provenance.notes or (entry.calibration is not None and not entry.calibrates)
+    return EDITED in entry.provenance.notes or (entry.calibration is not None and not entry.is_calibrated)
 
 
 def _initial_instruction(entry: _Entry, labels: Sequence[str], first: Instruction | None) -> Instruction:
