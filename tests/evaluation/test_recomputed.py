@@ -1,6 +1,6 @@
 """A small grid on tasks that the code has not seen, computed again from its records by scikit-learn, scipy and hand.
 
-The models are real (`smol` follows, under transformers); every prompt, calibration and score is made here a second time.
+The models are real (`smol` follows, by torch); every prompt, calibration and score is made here a second time.
 """
 # pyright: reportOptionalMemberAccess=false, reportArgumentType=false
 
