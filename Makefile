@@ -12,7 +12,7 @@ BASE := hf:qwen
 LEARNS = --tasks written $(if $(TASKS),--tasks "$(TASKS)") --set 'reward.followers=["$(BASE)"]'
 GOES_ON = $(if $(wildcard $(1)/run.json),--resume)
 
-.PHONY: help setup demo train-writer results test test-core lint types docs screenshot check bench clean
+.PHONY: help setup demo train-writer results test test-core lint types types-src types-tests docs screenshot check bench clean
 
 help:  ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## / -- /'
@@ -75,8 +75,12 @@ lint: $(SETUP)  ## ruff
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(SETUP)  ## pyright, strict on src, basic on the rest
+types: types-src types-tests  ## pyright, strict on src, basic on tests, examples and benchmarks
+
+types-src: $(SETUP)
 	$(BIN)/pyright
+
+types-tests: $(SETUP)
 	$(BIN)/pyright -p tests
 
 docs: $(SETUP)  ## the site, into site/; a broken link fails

@@ -11,6 +11,7 @@ Greedy decoding; the time includes reading the prompt. Compare only numbers from
 import argparse
 import random
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from time import perf_counter
 from typing import Any
 
@@ -29,15 +30,14 @@ def ours(reference: str, tokens: int) -> Write:
 
     def write(chats: Sequence[Chat]) -> int:
         answers = model.generate(chats, Sampling(tokens))
-        return sum(answer.usage.completion_tokens for answer in answers if isinstance(answer, Completion))
+        return sum(answer.usage.completion_tokens or 0 for answer in answers if isinstance(answer, Completion))
 
     return write
 
 
 def server(name: str, tokens: int) -> Write:
     """llama.cpp's own server."""
-    import xllamacpp
-
+    xllamacpp: Any = import_module("xllamacpp")
     params = xllamacpp.CommonParams()
     params.model.path = str(embedded_file(name))
     params.n_ctx, params.n_parallel, params.verbosity, params.fit_params = 4096, 1, 0, False

@@ -18,6 +18,7 @@ import json
 import random
 import resource
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -70,8 +71,7 @@ def texts(count: int, model: LanguageModel, source: Path | None) -> list[str]:
 
 def by_server(name: str, constraint: dict[str, Any]) -> Ask:
     """One chat completion per query, as most programs do it."""
-    import xllamacpp
-
+    xllamacpp: Any = import_module("xllamacpp")
     params = xllamacpp.CommonParams()
     params.model.path = str(embedded_file(name))
     params.n_ctx, params.n_parallel, params.verbosity, params.fit_params = 4096, 1, 0, False

@@ -12,9 +12,9 @@ import tempfile
 from pathlib import Path
 from time import perf_counter
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "report"))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from synthetic import write_run
+from tests.report.synthetic import write_run
 
 METHODS = ("naive", "icl", "zero", "mii", "best-of-k", "ape", "gepa", "sft", "my-own")
 SIZES = (5, 10, 20, 50, 100)

@@ -22,7 +22,7 @@ from peft import LoraConfig
 from rich.console import Console
 from rich.table import Table
 from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback
-from trl import GRPOTrainer
+from trl.trainer.grpo_trainer import GRPOTrainer
 
 from promptmii import metrics
 from promptmii.config import LoraSettings
@@ -196,7 +196,7 @@ def _peak(dtype: torch.dtype) -> float:
     best = 1e9
     for _ in range(8):
         started = perf_counter()
-        a @ b
+        torch.matmul(a, b)
         best = min(best, perf_counter() - started)
     return 2 * 1024**3 / best
 

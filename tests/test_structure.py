@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterator
 from functools import cache
 from graphlib import TopologicalSorter
-from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -208,15 +207,3 @@ def test_modules_and_functions_are_short() -> None:
             parameters = len([*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs])
             free = command or name == "promptmii.estimator"
             assert free or parameters <= 8, f"{name}.{node.name} has {parameters} parameters; at most 8"
-
-
-def test_benchmarks_import_what_exists() -> None:
-    missing = [
-        f"{path.name}: {node.module}.{alias.name}"
-        for path in sorted((SOURCE.parents[1] / "benchmarks").glob("*.py"))
-        for node in ast.walk(tree(path))
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("promptmii")
-        for alias in node.names
-        if not hasattr(import_module(node.module or ""), alias.name)
-    ]
-    assert missing == []

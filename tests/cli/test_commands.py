@@ -369,7 +369,7 @@ def test_an_existing_output_is_kept_without_force(instruction_file: Path) -> Non
 def test_the_main_job_with_the_embedded_model(tmp_path) -> None:
     out = tmp_path / "demo.json"
     done = promptmii(
-        "induce", demo_path(), "-n", "6", "--generator", "smol", "--budget", "24", "--eval", "6", "-o", out, "--json"
+        "induce", demo_path(), "-n", "4", "--generator", "smol", "--budget", "24", "--eval", "4", "-o", out, "--json"
     )
     assert done.exit_code == 0, done.stderr
     result = json.loads(done.stdout)
@@ -381,9 +381,10 @@ def test_the_main_job_with_the_embedded_model(tmp_path) -> None:
     assert labelled.exit_code == 0, labelled.stderr
     assert len((tmp_path / "out.csv").read_text().splitlines()) == 3
     few = tmp_path / "few.csv"
-    few.write_text("".join(demo_path().read_text("utf-8").splitlines(keepends=True)[:9]), "utf-8")
+    header, *rows = demo_path().read_text("utf-8").splitlines(keepends=True)
+    few.write_text("".join([header, *rows[18:24]]), "utf-8")
     scored = promptmii("score", out, few, "--json")
-    assert json.loads(scored.stdout)["measured"]["n"] == 7  # without one that it was written from
+    assert json.loads(scored.stdout)["measured"]["n"] == 5  # without the last, which the instruction was written from
 
 
 class Broken(Method):

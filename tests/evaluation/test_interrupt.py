@@ -79,7 +79,7 @@ def test_a_grid_with_a_local_model_ends_on_signals(tmp_path: Path) -> None:
     run = command(tmp_path, "--follower", reference, "--workers", "4")
     answers = tmp_path / "run" / "answers.sqlite"
     moments = random.Random(0)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGINT, signal.SIGTERM):
         shutil.rmtree(tmp_path / "run", ignore_errors=True)
         process = subprocess.Popen(run, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         while not answers.exists() and process.poll() is None:

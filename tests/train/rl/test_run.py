@@ -207,7 +207,7 @@ def test_killed_run_resumes_exactly(world: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, 1])
 def test_reward_rises(world: Path, seed: int) -> None:
     """Chance is 0.5, because an instruction without keywords leaves the follower guessing."""
     write_model(world / "tiny", seed)
