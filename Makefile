@@ -12,7 +12,7 @@ BASE := hf:qwen
 LEARNS = --tasks written $(if $(TASKS),--tasks "$(TASKS)") --set 'reward.followers=["$(BASE)"]'
 GOES_ON = $(if $(wildcard $(1)/run.json),--resume)
 
-.PHONY: help setup demo train-writer results test test-core lint types types-src types-tests docs screenshot check bench clean
+.PHONY: help setup demo train-writer results test test-core lint types types-src types-tests docs models screenshot check bench clean
 
 help:  ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## / -- /'
@@ -90,7 +90,10 @@ screenshot: $(SETUP)  ## the README's picture of the page, as `make demo` runs; 
 	$(BIN)/promptmii models install qwen-writer
 	$(BIN)/python -m tests.screenshot docs/ui.webp
 
-check: lint types docs test  ## everything that CI runs
+models: $(SETUP)  ## the larger models that some tests need (1.3 GB); those tests are skipped without them
+	for model in minilm qwen; do $(BIN)/promptmii models install $$model || echo "no $$model: its tests are skipped"; done
+
+check: lint types docs models test  ## everything that CI runs
 
 bench: $(SETUP) $(SMOL)  ## benchmarks of labelling, writing and calibration
 	$(BIN)/python benchmarks/follower.py
