@@ -1,7 +1,7 @@
 """`promptmii evaluate` and `promptmii report`: compare methods on many tasks, and report the results."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from math import isnan
 from pathlib import Path
@@ -195,9 +195,8 @@ def _show_results(results: "Results") -> None:
 
 def _show_estimate(estimates: Sequence["MethodEstimate"], *, as_json: bool) -> None:
     if as_json:
-        seconds = {e.method: None if isnan(e.cost.seconds) else e.cost.seconds for e in estimates}
-        costs = {e.method: e.cost.model_dump() | {"seconds": seconds[e.method]} for e in estimates}
-        dump([{"method": e.method, "cells": e.cells, "done": e.done, "cost": costs[e.method]} for e in estimates])
+        costs = [e.cost.model_dump() | ({"seconds": None} if isnan(e.cost.seconds) else {}) for e in estimates]
+        dump([asdict(e) | {"cost": cost} for e, cost in zip(estimates, costs, strict=True)])
         return
     priced = any(e.cost.money is not None for e in estimates if e.cost.calls)
     headers = ("cells", "done", "calls", "prompt tokens", "written tokens", "model time", *["money"] * priced)
