@@ -206,7 +206,7 @@ class Record(Frozen):
 
 def pack_predictions(predictions: Sequence[Prediction], labels: tuple[str, ...]) -> str:
     """The predictions, packed for `Record.answers`."""
-    return _pack(Predictions.of(predictions, labels).model_dump(mode="python"))
+    return _pack(Predictions.of(predictions, labels).model_dump())
 
 
 def _pack(value: object) -> str:
