@@ -74,8 +74,7 @@ class _GridOptions:
     """The grid to compare. Options override the recipe."""
 
     tasks: Annotated[
-        list[str] | None,
-        typer.Option(help="Task file, folder of them, corpus[:split], hub:... or suite; repeatable."),
+        list[str] | None, typer.Option(help="Task file, folder of them, corpus[:split], hub:... or suite; repeatable.")
     ] = None
     methods: Annotated[str | None, typer.Option(help="Comma-separated; listed below.")] = None
     n: Annotated[str | None, N("Numbers of examples, comma-separated.")] = None
@@ -101,10 +100,7 @@ class _GridOptions:
     concurrency: Annotated[int | None, typer.Option(help="Concurrent requests, over all workers.")] = None
     price: Prices = None
     max_cost: MaxCost = None
-    ray: Annotated[
-        bool,
-        typer.Option("--ray", help="Spread the cells over a Ray cluster (table [ray])."),
-    ] = False
+    ray: Annotated[bool, typer.Option("--ray", help="Spread the cells over a Ray cluster (table [ray]).")] = False
     set_: Set = None
 
     @property
@@ -135,8 +131,7 @@ def run_grid(
     ] = Path("runs/eval"),
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run the failed cells again.")] = False,
     forget_answers: Annotated[
-        bool,
-        typer.Option("--forget-answers", help="First delete the cached answers; finished cells stay."),
+        bool, typer.Option("--forget-answers", help="First delete the cached answers; finished cells stay.")
     ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the grid, its calls, tokens, time and money; run no cell.")

@@ -56,9 +56,7 @@ class _WritingOptions:
     start: Annotated[
         str | None,
         typer.Option(
-            "--from",
-            metavar="PROMPT",
-            help="Prompt to improve: instruction file, text file, the text itself, or -.",
+            "--from", metavar="PROMPT", help="Prompt to improve: instruction file, text file, the text itself, or -."
         ),
     ] = None
     keep: Annotated[

@@ -129,8 +129,7 @@ def calibrate(
     answers: FollowerOptions,
     output: Output = None,
     kind: Annotated[
-        Literal["auto", FixedCalibration],
-        typer.Option("--calibration", help="How to correct label bias."),
+        Literal["auto", FixedCalibration], typer.Option("--calibration", help="How to correct label bias.")
     ] = "auto",
     json: Json = False,
     force: Force = False,
