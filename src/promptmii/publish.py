@@ -253,8 +253,6 @@ def upload(
             commit_message=message,
         )
     except _hub_errors() as error:
-        raise EndpointError(
-            f"{folder} cannot be uploaded to {repository}: {first_line(error)}. Expected owner/name, a token in "
-            "HF_TOKEN, and a network."
-        ) from error
+        problem = f"{folder} cannot be uploaded to {repository}: {first_line(error)}."
+        raise EndpointError(f"{problem} Expected owner/name, a token in HF_TOKEN, and a network.") from error
     return str(address)
