@@ -225,7 +225,7 @@ class Instruction(Frozen):
         """Content hash of everything that a follower's answers depend on."""
         calibration = self.calibration.model_dump(exclude={"belongs_to"}) if self.calibration else None
         limit = [] if self.longest_answer is None else [self.longest_answer]
-        shortlist = [self.shortlist.by, self.shortlist.size] if self.shortlist and self.has_shortlist else []
+        shortlist = [own.by, own.size] if (own := self.own_shortlist) else []
         return content_key([self.text, self.labels, self.frame, calibration, *limit, *shortlist])
 
     @property
@@ -246,9 +246,9 @@ class Instruction(Frozen):
         return self.calibration is not None and self.calibration.belongs_to in ("", self.text_key)
 
     @property
-    def has_shortlist(self) -> bool:
-        """True if it has a shortlist that was chosen for this text."""
-        return self.shortlist is not None and self.shortlist.belongs_to == self.text_key
+    def own_shortlist(self) -> Shortlist | None:
+        """The shortlist, unless it was chosen for another text."""
+        return self.shortlist if self.shortlist and self.shortlist.belongs_to == self.text_key else None
 
     def measured_as(self, measurement: Measurement) -> Self:
         """A copy with this score."""
@@ -273,7 +273,7 @@ class Instruction(Frozen):
         is_stale = {
             "measured": self.measured and self.measured.belongs_to not in ("", self.key),
             "calibration": self.calibration and not self.is_calibrated,
-            "shortlist": self.shortlist and not self.has_shortlist,
+            "shortlist": self.shortlist and not self.own_shortlist,
         }
         stale = [name for name, outdated in is_stale.items() if outdated]
         return self.model_copy(update=dict.fromkeys(stale)).noted(EDITED) if stale else self
@@ -300,7 +300,7 @@ class Instruction(Frozen):
         """
         if self.template.is_raw:
             raise ConfigError("This instruction's prompt template shows texts unquoted, but exported code quotes them.")
-        if to == "llama.cpp" and self.is_calibrated and self.has_shortlist:
+        if to == "llama.cpp" and self.is_calibrated and self.own_shortlist:
             raise ConfigError(
                 "The calibration is for shortlists of labels, which exported code does not make. Use promptmii "
                 "predict, or make the instruction with: promptmii induce --shortlist none"
@@ -317,9 +317,11 @@ class Instruction(Frozen):
 
     @property
     def _measured_with(self) -> str:
-        setup = f"{without_address(str(self.follower))}, {self.mode}, calibration {self.calibration_kind}"
-        setup += f", {self.shortlist}" if self.shortlist and self.has_shortlist else ""
-        return f"{self.measured}, by {setup}" if self.measured else "not measured"
+        if not self.measured:
+            return "not measured"
+        shortlist = f", {own}" if (own := self.own_shortlist) else ""
+        follower = without_address(str(self.follower))
+        return f"{self.measured}, by {follower}, {self.mode}, calibration {self.calibration_kind}{shortlist}"
 
     def save(self, path: str | os.PathLike[str], *, force: bool = False) -> Path:
         """Write to one JSON file, atomically. Raises `OutputError` if it exists (unless `force`)."""

@@ -237,7 +237,7 @@ def upload(
 ) -> str:
     """Upload only the files that match `patterns` to `owner/name`, creating it if needed; return its address.
 
-    Raises `EndpointError`.
+    Raises `EndpointError`, `MissingDependencyError`.
     """
     _require_hub()
     from huggingface_hub import HfApi
@@ -253,6 +253,6 @@ def upload(
             commit_message=message,
         )
     except _hub_errors() as error:
-        message = f"{folder} cannot be uploaded to {repository}: {first_line(error).rstrip('.')}."
-        raise EndpointError(f"{message} Expected owner/name, a token in HF_TOKEN, and a network.") from error
+        problem = f"{folder} cannot be uploaded to {repository}: {first_line(error)}."
+        raise EndpointError(f"{problem} Expected owner/name, a token in HF_TOKEN, and a network.") from error
     return str(address)

@@ -206,7 +206,7 @@ class Record(Frozen):
 
 def pack_predictions(predictions: Sequence[Prediction], labels: tuple[str, ...]) -> str:
     """The predictions, packed for `Record.answers`."""
-    return _pack(Predictions.of(predictions, labels).model_dump(mode="python"))
+    return _pack(Predictions.of(predictions, labels).model_dump())
 
 
 def _pack(value: object) -> str:
@@ -309,7 +309,7 @@ class Recorder:
     """Appends to a run folder. `add` returns once the lines are on disk."""
 
     def __init__(self, folder: Path) -> None:
-        """The caller must hold the lock (`locked`) on the folder."""
+        """The caller must hold the lock (`locked`) on the folder. Raises `OutputError`, `ArtefactError`."""
         self._folder = folder
         append_line(folder / RECORDS, b"")
         self.run = Run.read(folder)

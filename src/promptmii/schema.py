@@ -45,7 +45,7 @@ class Settings(Frozen):
             reason = first.get("ctx", {}).get("error")
             if isinstance(reason, PromptMIIError):
                 raise reason from error
-            name = ".".join(str(part) for part in first["loc"])
+            name = ".".join(map(str, first["loc"]))
             if first["type"] == "extra_forbidden":
                 *table, unknown = first["loc"]
                 known = _settings_in(cls, table)
@@ -87,7 +87,7 @@ def _settings_in(model: type[BaseModel], path: Sequence[int | str]) -> Iterable[
 
 
 def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of `base` with `changes` merged in, including nested tables. A change to `None` is ignored."""
+    """A copy of `base` with `changes` merged in, table by table. `None` changes nothing. Raises `ConfigError`."""
     result = dict(base)
     for name, value in changes.items():
         if isinstance(value, Mapping):

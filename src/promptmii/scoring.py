@@ -172,7 +172,7 @@ def score(predictor: Predictor, instruction: Instruction, query: Sequence[Exampl
 
 
 def score_each(follower: Follower, instructions: Sequence[Instruction], query: Sequence[Example]) -> list[Scored]:
-    """Score several instructions on the same query, in as few model calls as possible."""
+    """Score several instructions on the same query, in as few model calls as possible. Raises like `score`."""
     _require_rows(query)
     texts = [example.text for example in query]
     results = follower.predict_each([(instruction, texts) for instruction in instructions])

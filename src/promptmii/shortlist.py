@@ -61,10 +61,11 @@ def shortlisted(instruction: Instruction, support: Support, kind: ShortlistKind)
 
 def candidates(instruction: Instruction, texts: Sequence[str]) -> list[tuple[int, ...]] | None:
     """For each text, the sorted positions of the labels to compare; `None` for all labels."""
-    if instruction.shortlist is None or not instruction.has_shortlist or not texts:
+    shortlist = instruction.own_shortlist
+    if shortlist is None or not texts:
         return None
-    scores = _similarities(instruction, texts, instruction.shortlist.by)
-    best = np.argsort(-scores, axis=1, kind="stable")[:, : instruction.shortlist.size]
+    scores = _similarities(instruction, texts, shortlist.by)
+    best = np.argsort(-scores, axis=1, kind="stable")[:, : shortlist.size]
     return [tuple(sorted(row)) for row in best.tolist()]
 
 

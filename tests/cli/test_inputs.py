@@ -58,6 +58,14 @@ def test_without_a_terminal_ambiguous_columns_are_reported_only(tmp_path: Path, 
     assert "might be meant: 'shelf'" in done.stdout
 
 
+def test_without_a_terminal_no_server_that_only_the_file_names_is_called(tmp_path: Path, server: FaultyServer) -> None:
+    made = Naive().induce(Support(("good", "bad"), ()))
+    made = made.model_copy(update={"follower": f"openai:m@{server.url}", "mode": "generate"})
+    done = promptmii("predict", made.save(tmp_path / "made.json"), "a secret text")
+    assert (done.exit_code, server.requests) == (2, 0)
+    assert "sends no text there without your consent" in done.stderr
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("answer", "extra", "code"), [(b"n\n", [], 2), (b"y\n", [], 0), (b"", ["--yes"], 0), (b"", ["--label", "shelf"], 0)]

@@ -31,8 +31,7 @@ class RowOptions:
     text: Text = None
     label: Annotated[str | None, typer.Option(help="Label column; detected by default.")] = None
     labels: Annotated[
-        str | None,
-        typer.Option(help="Labels in order, comma-separated; a JSON list if labels contain commas."),
+        str | None, typer.Option(help="Labels in order, comma-separated; a JSON list if labels contain commas.")
     ] = None
 
     @property

@@ -45,8 +45,7 @@ def compare(
         typer.Option("--fail-under", metavar="F1", help="Exit with code 1 if the first prompt has a lower macro-F1."),
     ] = None,
     fail_if_worse: Annotated[
-        bool,
-        typer.Option("--fail-if-worse", help="Exit with code 1 if the first is worse than another beyond noise."),
+        bool, typer.Option("--fail-if-worse", help="Exit with code 1 if the first is worse than another beyond noise.")
     ] = False,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="CSV file for the rows on which the prompts disagree.")

@@ -30,8 +30,7 @@ def edit(
     rows: RowOptions,
     answers: FollowerOptions,
     data: Annotated[
-        str | None,
-        typer.Argument(help="Labelled rows to calibrate and measure on. Default: the original table."),
+        str | None, typer.Argument(help="Labelled rows to calibrate and measure on. Default: the original table.")
     ] = None,
     output: Output = None,
     json: Json = False,
@@ -111,8 +110,7 @@ def extend(
     rows: RowOptions,
     answers: FollowerOptions,
     old: Annotated[
-        str | None,
-        typer.Option(metavar="ROWS", help="Rows with the old labels. Default: the original table."),
+        str | None, typer.Option(metavar="ROWS", help="Rows with the old labels. Default: the original table.")
     ] = None,
     generator: Annotated[str | None, typer.Option(help="Model that writes. Default: the original writer.")] = None,
     output: Output = None,

@@ -1,7 +1,7 @@
 """`promptmii evaluate` and `promptmii report`: compare methods on many tasks, and report the results."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from math import isnan
 from pathlib import Path
@@ -74,8 +74,7 @@ class _GridOptions:
     """The grid to compare. Options override the recipe."""
 
     tasks: Annotated[
-        list[str] | None,
-        typer.Option(help="Task file, folder of them, corpus[:split], hub:... or suite; repeatable."),
+        list[str] | None, typer.Option(help="Task file, folder of them, corpus[:split], hub:... or suite; repeatable.")
     ] = None
     methods: Annotated[str | None, typer.Option(help="Comma-separated; listed below.")] = None
     n: Annotated[str | None, N("Numbers of examples, comma-separated.")] = None
@@ -101,10 +100,7 @@ class _GridOptions:
     concurrency: Annotated[int | None, typer.Option(help="Concurrent requests, over all workers.")] = None
     price: Prices = None
     max_cost: MaxCost = None
-    ray: Annotated[
-        bool,
-        typer.Option("--ray", help="Spread the cells over a Ray cluster (table [ray])."),
-    ] = False
+    ray: Annotated[bool, typer.Option("--ray", help="Spread the cells over a Ray cluster (table [ray]).")] = False
     set_: Set = None
 
     @property
@@ -135,8 +131,7 @@ def run_grid(
     ] = Path("runs/eval"),
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run the failed cells again.")] = False,
     forget_answers: Annotated[
-        bool,
-        typer.Option("--forget-answers", help="First delete the cached answers; finished cells stay."),
+        bool, typer.Option("--forget-answers", help="First delete the cached answers; finished cells stay.")
     ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the grid, its calls, tokens, time and money; run no cell.")
@@ -195,9 +190,8 @@ def _show_results(results: "Results") -> None:
 
 def _show_estimate(estimates: Sequence["MethodEstimate"], *, as_json: bool) -> None:
     if as_json:
-        seconds = {e.method: None if isnan(e.cost.seconds) else e.cost.seconds for e in estimates}
-        costs = {e.method: e.cost.model_dump() | {"seconds": seconds[e.method]} for e in estimates}
-        dump([{"method": e.method, "cells": e.cells, "done": e.done, "cost": costs[e.method]} for e in estimates])
+        costs = [e.cost.model_dump() | ({"seconds": None} if isnan(e.cost.seconds) else {}) for e in estimates]
+        dump([asdict(e) | {"cost": cost} for e, cost in zip(estimates, costs, strict=True)])
         return
     priced = any(e.cost.money is not None for e in estimates if e.cost.calls)
     headers = ("cells", "done", "calls", "prompt tokens", "written tokens", "model time", *["money"] * priced)

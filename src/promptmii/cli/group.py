@@ -110,7 +110,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # help is literal: [MODEL=]PROMPT is not markup
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Turn labelled examples into a short, measured LLM instruction.",
 )
 
 

@@ -56,9 +56,7 @@ class _WritingOptions:
     start: Annotated[
         str | None,
         typer.Option(
-            "--from",
-            metavar="PROMPT",
-            help="Prompt to improve: instruction file, text file, the text itself, or -.",
+            "--from", metavar="PROMPT", help="Prompt to improve: instruction file, text file, the text itself, or -."
         ),
     ] = None
     keep: Annotated[
@@ -156,8 +154,8 @@ def _show(result: "Induced", drafts: int, server: str) -> None:
         for verdict in result.verdicts:
             if verdict not in result.warnings:
                 out.write_line(verdict)
-        doubtful = not set(result.warnings) <= set(result.verdicts)  # no verdict on the text then
-        if result.warnings and not doubtful and result.path:
+        # The other warnings doubt the score, which no other text would mend.
+        if result.path and result.warnings and set(result.warnings) <= set(result.verdicts):
             command = f"promptmii edit {quoted(result.path)}{server}"
             out.write_line(
                 f"Next: edit the text and measure it again ({command}), or let more drafts compete "

@@ -129,8 +129,7 @@ def calibrate(
     answers: FollowerOptions,
     output: Output = None,
     kind: Annotated[
-        Literal["auto", FixedCalibration],
-        typer.Option("--calibration", help="How to correct label bias."),
+        Literal["auto", FixedCalibration], typer.Option("--calibration", help="How to correct label bias.")
     ] = "auto",
     json: Json = False,
     force: Force = False,
@@ -192,9 +191,8 @@ def review(
         write_data(result.csv())
         raise
     if json:
-        suspects = [row._asdict() for row in result.rows]
-        counts = {"looked_at": result.n, "failed": result.n_failed, "counts": result.counts}
-        dump({"rows": suspects, **counts, "notes": result.notes})
+        totals = {"looked_at": result.n, "failed": result.n_failed, "counts": result.counts}
+        dump({"rows": [row._asdict() for row in result.rows], **totals, "notes": result.notes})
     else:
         if not output:
             write_data(result.csv())

@@ -43,10 +43,7 @@ Data = Annotated[
         help=f"Table: {table_formats.NAMES} (also .gz), a `datasets` folder, or hub:owner/name[:config][@revision]."
     ),
 ]
-Prompt = Annotated[
-    str,
-    typer.Argument(help="Instruction file, text file, the text itself, or - for standard input."),
-]
+Prompt = Annotated[str, typer.Argument(help="Instruction file, text file, the text itself, or - for standard input.")]
 File = Annotated[Path, typer.Argument(help="Instruction file made by `promptmii induce`.")]
 Text = Annotated[
     list[str] | None,
@@ -80,13 +77,7 @@ Prices = Annotated[
         ",min=TOKENS (the shortest prefix that is cached); repeatable.",
     ),
 ]
-MaxCost = Annotated[
-    float | None,
-    typer.Option(
-        "--max-cost",
-        help="Spending limit of this run; needs --price.",
-    ),
-]
+MaxCost = Annotated[float | None, typer.Option("--max-cost", help="Spending limit of this run; needs --price.")]
 
 
 def N(help: str) -> Any:  # noqa: N802

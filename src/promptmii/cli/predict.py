@@ -37,8 +37,7 @@ def predict(
     output: Output = None,
     text: Text = None,
     format: Annotated[
-        Literal["txt", "csv", "tsv", "jsonl"],
-        typer.Option(help="Format of standard input; txt has one text per line."),
+        Literal["txt", "csv", "tsv", "jsonl"], typer.Option(help="Format of standard input; txt has one text per line.")
     ] = "txt",
     batch_api: Annotated[
         bool,

@@ -60,8 +60,7 @@ def _cost(cost: "Cost") -> str:
 def export(
     instruction: File,
     to: Annotated[
-        str,
-        typer.Option(metavar="TARGET", help="; ".join(f"{name}: {use}" for name, use in TARGETS.items()) + "."),
+        str, typer.Option(metavar="TARGET", help="; ".join(f"{name}: {use}" for name, use in TARGETS.items()) + ".")
     ],
     output: Output = None,
     json: Json = False,

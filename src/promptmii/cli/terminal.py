@@ -112,7 +112,7 @@ def interactive() -> bool:
 
 
 def confirmed(question: str, *, default: bool = False) -> bool:
-    """The user's answer to a question; False without a terminal."""
+    """The user's answer to a question. False without a terminal, because nobody can agree there."""
     from rich.prompt import Confirm
 
     return interactive() and Confirm.ask(styled(question), console=err, default=default)

@@ -113,10 +113,10 @@ def run_training(
         path = run_stage(stage_name, config, output, resume=run.resume, progress=progress, **run.changes)
     if json:
         dump({"made": str(path) if path.exists() else None})  # best-of may keep no draft
-    else:
-        made = f"Made {path}. " if path.exists() else ""
-        out.write_line(f"{made}See the curves: promptmii report {quoted(path.parent)}")
-    if not json and stage_name != "best-of":
+        return
+    made = f"Made {path}. " if path.exists() else ""
+    out.write_line(f"{made}See the curves: promptmii report {quoted(path.parent)}")
+    if stage_name != "best-of":
         from promptmii.train.loop import BEST
 
         missing = "" if path.name == BEST else f"No validation gave a score, so there is no {BEST}/. "

@@ -169,11 +169,7 @@ def _check_grids(jobs: Iterable[PlannedCell]) -> None:
     first: dict[Any, tuple[Any, PlannedCell]] = {}
     for job in jobs:
         cell = job.cell
-        for subject, value in (
-            (cell, job.key),
-            (cell.without_draw, cell.n == 0),
-            (cell.task, job.settings.evaluate),
-        ):
+        for subject, value in ((cell, job.key), (cell.without_draw, cell.n == 0), (cell.task, job.settings.evaluate)):
             other_value, other = first.setdefault(subject, (value, job))
             if value != other_value:
                 differing = [name for name in KEYED if getattr(job.settings, name) != getattr(other.settings, name)]

@@ -72,9 +72,8 @@ class ScriptedModel(LanguageModel):
         if isinstance(answer, Failure):
             return answer
         words = answer.split(" ")
-        truncated = len(words) > sampling.max_tokens
-        text = " ".join(words[: sampling.max_tokens]) if truncated else answer
-        return Completion(text, truncated, self._usage(chat, min(len(words), sampling.max_tokens)))
+        written = words[: sampling.max_tokens]
+        return Completion(" ".join(written), len(written) < len(words), self._usage(chat, len(written)))
 
     def _decide(
         self, score: Callable[[Chat, str], float | Failure], chat: Chat, options: Sequence[str]

@@ -5,8 +5,8 @@ its threads are waiting for and joins them, so that they do not use anything aft
 to refuse every call, the work in progress is finished first, because its answers are paid.
 
 Each thread that computes with torch on a CPU gets its own pool of helper threads, one per core; with more helpers than
-cores, a batch takes up to three times as long. A function that is decorated with
-`in_calling_thread` therefore leaves it to the calling thread.
+cores, a batch takes up to three times as long. So a function decorated with `in_calling_thread` runs in the thread
+that called `parallel`.
 """
 
 import itertools

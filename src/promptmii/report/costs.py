@@ -32,7 +32,7 @@ def mean_costs(cells: pd.DataFrame, scope: Scope) -> pd.DataFrame:
     """
     spent: Any = within(cells, scope).dropna(subset="macro_f1")
     for money, calls in (("money", "calls"), ("label_money", "label_calls")):
-        spent[money] = spent[money].where(spent[calls] > 0, 0.0)
+        spent[money] = spent[money].where(spent[calls] > 0, 0.0)  # nothing was paid, even if no price is known
     by_task = known_means(spent.groupby(["series", "method", "n", "task"]), [*COSTS, "rows"])
     by_n = known_means(by_task.groupby(["series", "method", "n"]), [*COSTS, "rows"]).reset_index()
     by_n["order"] = [

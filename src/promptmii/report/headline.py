@@ -12,11 +12,11 @@ import pandas as pd
 
 from promptmii.data.nameless import shown_name
 from promptmii.messages import counted, listed
-from promptmii.metrics import holm
+from promptmii.metrics import ALPHA, holm
 from promptmii.records import Run
 from promptmii.report.methods import Role, is_known, is_unwritten, planned_rivals, role, shows_examples, under_test
 from promptmii.report.scores import Scope, Scores, Series, in_order, short_names
-from promptmii.report.statistics import LEVEL, Mean, Paired, detectable, means, paired, shared_means
+from promptmii.report.statistics import Mean, Paired, detectable, means, paired, shared_means
 from promptmii.report.tables import NOTHING, ReportTable, number, p_value, pair_row, prompt_length, span, with_interval
 from promptmii.train.run_folder import VALIDATION, Curves
 
@@ -74,7 +74,7 @@ class Claim(NamedTuple):
     @property
     def clear(self) -> bool:
         """Both the interval and the test show a difference."""
-        return (self.pair.low > 0 or self.pair.high < 0) and self.p < LEVEL
+        return (self.pair.low > 0 or self.pair.high < 0) and self.p < ALPHA
 
     @property
     def name(self) -> str:
@@ -98,7 +98,7 @@ def claims(scopes: Iterable[tuple[Scores, int]]) -> list[Claim]:
                 if pair.differences:
                     comparisons.append((scores.scope, tested, rival, pair))
     adjusted = holm([pair.p for *_, pair in comparisons])
-    level = LEVEL / max(len(comparisons), 1)
+    level = ALPHA / max(len(comparisons), 1)
     return [
         Claim(scope, tested, rival, pair, p, detectable(np.array([*pair.differences.values()]), level))
         for (scope, tested, rival, pair), p in zip(comparisons, adjusted, strict=True)

@@ -14,13 +14,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from promptmii.metrics import holm
+from promptmii.metrics import ALPHA, holm
 from promptmii.report.scores import ARRAYS, Floats, Scores, Series
 
 TIE = 1e-9
 """Scores closer than this count as equal."""
-LEVEL = 0.05
-"""Significance level of the tests."""
+POWER = 0.8
+"""How often a test should find a difference that exists."""
 MIN_TASKS = 6
 """Fewest tasks for a signed-rank test; with five, no outcome reaches p = 0.05."""
 
@@ -101,8 +101,8 @@ def interval_of_mean(values: Floats) -> tuple[float, float]:
     return float(values.mean() - half), float(values.mean() + half)
 
 
-def detectable(differences: Floats, level: float = LEVEL, power: float = 0.8) -> float:
-    """The smallest true mean difference that a paired t test detects with this power.
+def detectable(differences: Floats, level: float = ALPHA) -> float:
+    """The smallest true mean difference that a paired t test detects with `POWER`.
 
     The number of tasks and the noise are those of `differences`. NaN for fewer than two tasks, and without noise.
     """
@@ -117,7 +117,7 @@ def detectable(differences: Floats, level: float = LEVEL, power: float = 0.8) ->
     def excess_power(effect: float) -> float:
         shift = effect * np.sqrt(tasks)
         wrong_side = np.nan_to_num(nct.cdf(-critical, tasks - 1, shift))  # scipy returns NaN for some values near 0
-        return float(nct.sf(critical, tasks - 1, shift) + wrong_side) - power
+        return float(nct.sf(critical, tasks - 1, shift) + wrong_side) - POWER
 
     upper = 1.0
     while excess_power(upper) < 0:

@@ -25,7 +25,7 @@ def supervise(starter: int, command: list[str]) -> None:
         os._exit(0)
     os.setsid()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, _ignore)  # unlike SIG_IGN, the server does not inherit a handler
+        signal.signal(number, lambda _number, _frame: None)  # unlike SIG_IGN, the server does not inherit a handler
     server = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=sys.stderr)
     print(os.getpid(), flush=True)
     while server.poll() is None and _is_alive(starter):
@@ -39,10 +39,6 @@ def supervise(starter: int, command: list[str]) -> None:
         pass
     finally:
         os.killpg(0, signal.SIGKILL)  # including this process
-
-
-def _ignore(_number: int, _frame: object) -> None:
-    pass
 
 
 def _is_alive(process: int) -> bool:

@@ -74,7 +74,7 @@ def open_run(
 
     With `resume`, only the settings in `changeable` (dotted names) may differ from those at the start. A run that
     ended before its first measurement may start again. Raises `OutputError` if the folder holds another run or another
-    process writes to it, `ConfigError` for changed settings.
+    process writes to it, `ConfigError` for changed settings, `ArtefactError` if the saved ones cannot be read.
     """
     with locked(folder):
         saved = folder / "config.json"

@@ -159,18 +159,17 @@ async def begin_run(request: Request) -> Response:
 
 def _choices(context: AppContext, settings: InduceSettings) -> dict[str, Any]:
     embedded = context.installable
-    writers = {name: base for name, base in WRITERS.items() if base in embedded}
-    models = [(name, embedded[base]) for name, base in {**writers, **{name: name for name in embedded}}.items()]
+    models = [(name, embedded[base]) for name, base in WRITERS.items() if base in embedded] + [*embedded.items()]
     ready = [name for name, model in models if model.installed]
     used = [settings, *(trial.settings for trial in _recent(context, 50))]
     references = dict.fromkeys(name for settings in used for name in (settings.generator, settings.follower) if name)
     others = [name for name in references if name not in embedded and name not in WRITERS]
-    usable = settings.generator in (*ready, *others)
+    usable = [*ready, *others]
     return {
         "models": [(name, _about(name, model), model.installed) for name, model in models],
         "others": others,
         "missing": [(model, context.installs.of(model.name)) for model in embedded.values() if not model.installed],
-        "generator": settings.generator if usable else next(iter([*ready, *others]), OTHER),
+        "generator": settings.generator if settings.generator in usable else [*usable, OTHER][0],
         "follower": settings.follower or "",
         "settings": settings,
         "price": next(iter(settings.endpoint.prices.values()), None),

@@ -106,11 +106,11 @@ class Store:
         self._read = lru_cache(maxsize=1024)(_trial_in)
 
     def add(self, name: str, content: bytes) -> str:
-        """Store an uploaded table and return its key, which depends on the name too: its suffix decides the format."""
+        """Store an uploaded table, and return its key. Raises `OutputError`."""
         safe_name = re.sub(r"[^\w.() -]", "_", Path(name.replace("\\", "/")).name)[-120:]
         safe_name = safe_name.encode()[-MAX_NAME_BYTES:].decode(errors="ignore").lstrip(". ") or "data.csv"
         digest = hashlib.sha256(content)
-        digest.update(safe_name.encode())
+        digest.update(safe_name.encode())  # its suffix decides the format
         key = digest.hexdigest()[:16]
         folder = private_folder(self.home / "data" / key)
         if not _table_in(folder):

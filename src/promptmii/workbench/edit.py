@@ -168,9 +168,10 @@ def _label_column(instruction: Instruction, table: Table, columns: Columns) -> s
 
 def _new_labels(instruction: Instruction, table: Table, column: str) -> tuple[str, ...]:
     """New labels in the order of the table, one spelling each. Raises `ConfigError` if there are none."""
-    texts = [label_text(row[column], column) for row in table.rows if row[column] is not None]
-    spelling = Spelling.of([label for label in texts if label], instruction.labels)
-    distinct = dict.fromkeys(spelling(label) or label for label in texts if label)
+    cells = (row[column] for row in table.rows if row[column] is not None)
+    labels = [label for cell in cells if (label := label_text(cell, column))]
+    spelling = Spelling.of(labels, instruction.labels)
+    distinct = dict.fromkeys(spelling(label) or label for label in labels)
     new = tuple(label for label in distinct if label not in instruction.labels)
     if not new:
         raise ConfigError(f"{table.origin} has no label that the instruction lacks, so there is nothing to extend.")

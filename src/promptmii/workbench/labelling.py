@@ -80,7 +80,8 @@ class Labelling:
     def _answer_columns(self, prediction: Prediction) -> Row:
         """The added columns of one row."""
         probabilities = prediction.probabilities
-        label, best = prediction.label or "", max(probabilities) if probabilities else None
+        label = prediction.label or ""
+        best = max(probabilities) if probabilities else None
         columns: Row = {"predicted_label": label}
         if self.threshold:
             unsure = best is not None and best < self.threshold.value
@@ -97,12 +98,7 @@ class Labelling:
         return columns
 
     def run(
-        self,
-        write: Write,
-        progress: Progress,
-        *,
-        lacks: Callable[[int], bool] = lambda _: True,
-        answered: int = 0,
+        self, write: Write, progress: Progress, *, lacks: Callable[[int], bool] = lambda _: True, answered: int = 0
     ) -> Cost:
         """Label every row whose position `lacks` accepts. `answered` is the number of rows labelled before.
 

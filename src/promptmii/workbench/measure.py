@@ -9,14 +9,7 @@ from promptmii.config import Columns
 from promptmii.data import LoadedTask, Source, read_table
 from promptmii.errors import UnsupportedError
 from promptmii.follower import Follower, Predictor, resolve_calibration
-from promptmii.inputs import (
-    Prompt,
-    fresh_rows,
-    instruction_from_text,
-    load_task_for,
-    prompt_name,
-    read_prompt,
-)
+from promptmii.inputs import Prompt, fresh_rows, instruction_from_text, load_task_for, prompt_name, read_prompt
 from promptmii.instruction import BATCH_NOTE, EDITED, Cost, Instruction
 from promptmii.measured import Measured, measure
 from promptmii.progress import QUIET, Progress

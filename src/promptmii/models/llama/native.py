@@ -256,9 +256,9 @@ class Native:
     def ends(self) -> list[int]:
         """Tokens that end an answer, starting with the end-of-text token."""
         is_end = self._library.llama_vocab_is_eog
-        ends = [token for token in self.control_tokens.values() if is_end(self._vocabulary, token)]
-        eos = int(self._library.llama_vocab_eos(self._vocabulary))
-        return [*([eos] if eos >= 0 else []), *(token for token in ends if token != eos)]
+        ends = (token for token in self.control_tokens.values() if is_end(self._vocabulary, token))
+        eos = int(self._library.llama_vocab_eos(self._vocabulary))  # -1 if there is none
+        return [token for token in dict.fromkeys([eos, *ends]) if token >= 0]
 
     def begin(self) -> int | None:
         """The beginning-of-text token, if the tokenizer adds one."""
