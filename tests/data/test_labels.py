@@ -151,9 +151,16 @@ def test_labels_with_invisible_characters_are_rejected(label: str) -> None:
         Support((label, "b"), ())
 
 
-def test_a_label_may_be_an_enum_that_is_a_text() -> None:
-    kinds = list(Enum("Kind", {"BUG": "bug", "WISH": "wish"}, type=str))
+@pytest.mark.parametrize("kind", [str, None])
+def test_a_label_may_be_an_enum(kind: type | None) -> None:
+    kinds = list(Enum("Kind", {"BUG": "bug", "WISH": "wish"}, type=kind))
     assert load_task([(f"text {i}", kinds[i % 2]) for i in range(8)]).task.labels == ("bug", "wish")
+
+
+def test_a_label_may_be_a_set_of_one() -> None:
+    rows = [(f"text {i}", {"ab"[i % 2]}) for i in range(8)]
+    assert load_task(rows).task.labels == ("a", "b")
+    assert "1 row dropped: several labels for one text" in load_task([*rows, ("text", frozenset("ab"))]).notes
 
 
 @pytest.mark.parametrize("value", [0.5, float("inf"), ["a", "b"], {"a": 1}, b"\xff"])

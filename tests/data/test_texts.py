@@ -59,7 +59,7 @@ def test_every_row_has_the_columns_of_later_rows(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.csv", b"text,id\n" + b"a,1\n" * 3000 + b"b\n", "line 3002: 1 fields, expected 2"),
+        ("a.csv", b"text,id\n" + b"a,1\n" * 3000 + b"b\n", "line 3002: 1 field, expected 2"),
         ("a.jsonl", b'{"text": "a"}\n' * 3000 + b"{", "line 3001: not valid JSON"),
         ("a.csv", b"text,id\n" + b"a,1\n" * 90000 + b"caf\xe9,1\n", r"not UTF-8.*line 90002.*'café,1'"),
         ("a.txt.gz", gzip.compress(b"one\n" * 99999)[:-20], "not a complete gzip file"),
