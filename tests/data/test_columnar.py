@@ -101,6 +101,11 @@ def test_an_unused_split_is_noted() -> None:
     assert "the split 'validation' is not used (2 rows)" in load_task(parts).notes
 
 
+def test_splits_in_a_column_are_noted() -> None:
+    frame = pd.DataFrame(ROWS).assign(part=["train"] * 8 + ["test"] * (len(ROWS) - 8))
+    assert "the splits in the column 'part' (test, train) are not used" in " ".join(load_task(frame).notes)
+
+
 def test_class_numbers_in_lists_become_names(tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
     kind = datasets.Sequence(datasets.ClassLabel(names=["b", "a"]))

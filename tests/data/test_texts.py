@@ -103,6 +103,16 @@ def test_lines_of_a_text_file_are_texts(tmp_path_factory: pytest.TempPathFactory
         assert [text for _, text in read_texts(path)] == [line if line.strip() else "" for line in lines]
 
 
+def test_a_detected_column_is_noted(tmp_path: Path) -> None:
+    listener = Recorder()
+    path = write([{"status": "done", "fields": {"text": "the parcel has not come"}}], tmp_path / "a.jsonl")
+    read_texts(path, progress=listener)
+    assert listener.notes == ["Text column: 'status' (detected)."]
+    read_texts(path, "fields.text", listener)
+    read_texts(["one", "two"], progress=listener)
+    assert len(listener.notes) == 1
+
+
 @pytest.mark.slow
 def test_a_long_table_is_not_held_in_memory(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
