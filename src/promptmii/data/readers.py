@@ -124,7 +124,9 @@ def data_errors(path: Path) -> Generator[None]:
     except DataError:
         raise
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise DataError(f"{path} is not a complete gzip file: {error}.") from error
+        raise DataError(
+            f"{path} is not a complete gzip file: {error}. If it is not compressed, remove .gz from its name."
+        ) from error
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or first_line(error)}.") from error
     except (ValueError, ArithmeticError, RecursionError, MemoryError, csv.Error, pa.ArrowException) as error:
