@@ -149,7 +149,8 @@ def supported_format(path: Path) -> str:
     if not path.exists():
         address = " Addresses are not opened: download the file first." if re.match(r"\w{2,}:/", str(path)) else ""
         raise DataError(
-            f"The file {path} does not exist.{address} Expected a path to {', '.join(SUFFIXES)} (also .gz), or hub:owner/name."
+            f"The file {path} does not exist.{address} Expected a path to {', '.join(SUFFIXES)} (also .gz), or "
+            "hub:owner/name."
         )
     suffix = format_of(path)
     if suffix not in SUFFIXES:

@@ -138,7 +138,7 @@ def clean_cell(value: Any) -> Any:
     if isinstance(value, Enum):
         return clean_cell(value.value)
     if isinstance(value, str):
-        text = _without_surrogates(value)
+        text = _without_surrogates(str.__str__(value))  # a plain str, also of a numpy string
         return None if text in _MISSING else text
     if value is None or _is_scalar_nan(value):
         return None
