@@ -1,7 +1,7 @@
 """Spellings that look the same become one label, and notes report every decision."""
 
 import unicodedata
-from enum import Enum
+from enum import Enum, IntEnum
 
 import pytest
 from hypothesis import given
@@ -151,10 +151,18 @@ def test_labels_with_invisible_characters_are_rejected(label: str) -> None:
         Support((label, "b"), ())
 
 
-@pytest.mark.parametrize("kind", [str, None])
-def test_a_label_may_be_an_enum(kind: type | None) -> None:
-    kinds = list(Enum("Kind", {"BUG": "bug", "WISH": "wish"}, type=kind))
-    assert load_task([(f"text {i}", kinds[i % 2]) for i in range(8)]).task.labels == ("bug", "wish")
+@pytest.mark.parametrize(
+    ("kind", "labels"),
+    [
+        (Enum("Kind", {"BUG": "bug", "WISH": "wish"}), ("bug", "wish")),
+        (Enum("Kind", {"BUG": "bug", "WISH": "wish"}, type=str), ("bug", "wish")),
+        (Enum("Kind", ["BUG", "WISH"]), ("BUG", "WISH")),
+        (IntEnum("Kind", ["BUG", "WISH"]), ("1", "2")),
+    ],
+)
+def test_a_label_may_be_an_enum(kind: type[Enum], labels: tuple[str, ...]) -> None:
+    kinds = list(kind)
+    assert load_task([(f"text {i}", kinds[i % 2]) for i in range(8)]).task.labels == labels
 
 
 def test_a_label_may_be_a_set_of_one() -> None:

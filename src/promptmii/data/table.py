@@ -124,7 +124,7 @@ def is_number(text: str) -> bool:
 def clean_cell(value: Any) -> Any:
     """A plain Python value. UTF-8 bytes become text, arrays and sets lists, numpy scalars Python scalars.
 
-    A member of an Enum becomes its value.
+    A member of an Enum becomes its value, or its name if the value is neither a text nor that of an IntEnum.
 
     Missing values become `None`: NaN, NaT, an empty string, the \\N of databases, and a list of one of these.
     """
@@ -136,7 +136,7 @@ def clean_cell(value: Any) -> Any:
         except UnicodeDecodeError:
             return value
     if isinstance(value, Enum):
-        return clean_cell(value.value)
+        return clean_cell(value.value if isinstance(value.value, str) or isinstance(value, int) else value.name)
     if isinstance(value, str):
         text = _without_surrogates(str.__str__(value))  # a plain str, also of a numpy string
         return None if text in _MISSING else text
