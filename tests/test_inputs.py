@@ -48,6 +48,7 @@ def test_a_text_is_measured_unchanged() -> None:
         (" \n", DataError, "is empty"),
         ("tickets", DataError, "not a file, and is too short"),
         ("no-such-file.txt", ArtefactError, "No such file"),
+        ("no such file.txt", ArtefactError, "No such file"),
         ("no-such-file.json", ArtefactError, "cannot be read"),
         ("NO-SUCH-FILE.JSON", ArtefactError, "cannot be read"),
         ("rows.csv", DataError, "is a table.*order swapped"),

@@ -66,7 +66,7 @@ def prompt_text(prompt: Prompt) -> str:
 
 
 def is_path(text: str) -> bool:
-    """Whether the text is a path: an existing file, or a single word with a suffix.
+    """Whether the text is a path: an existing file, a single word with a suffix, or words with that of a table or text.
 
     A suffix is ASCII, because Chinese texts have no spaces and may hold a decimal or a numbered list.
     """
@@ -75,7 +75,8 @@ def is_path(text: str) -> bool:
     single_word = not re.search(r"\s", text.strip())
     try:
         suffix = Path(text).suffix
-        return Path(text).exists() or (single_word and bool(suffix) and suffix.isascii())
+        is_name = suffix.lower() in (*TABLES, ".txt", ".gz") or (single_word and bool(suffix) and suffix.isascii())
+        return is_name or Path(text).exists()
     except (OSError, ValueError):  # too long for a file name, or contains a null byte
         return False
 

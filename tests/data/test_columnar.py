@@ -101,6 +101,11 @@ def test_an_unused_split_is_noted() -> None:
     assert "the split 'validation' is not used (2 rows)" in load_task(parts).notes
 
 
+def test_splits_in_a_column_are_noted() -> None:
+    frame = pd.DataFrame(ROWS).assign(part=["train"] * 8 + ["test"] * (len(ROWS) - 8))
+    assert "the splits in the column 'part' (test, train) are not used" in " ".join(load_task(frame).notes)
+
+
 def test_class_numbers_in_lists_become_names(tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
     kind = datasets.Sequence(datasets.ClassLabel(names=["b", "a"]))
@@ -184,8 +189,8 @@ class TestWorkbooks:
         rows = [["text", "label"], *([row["text"], row["label"]] for row in ROWS)]
         table = read_table(self.save(tmp_path / "a.xlsx", [["About this book"], ["See the next sheet"]], rows))
         assert (list(table.rows), table.notes) == (ROWS, ("sheet 'Sheet1' of 2",))
-        table = read_table(self.save(tmp_path / "b.xlsx", [["Version", "2.1"]], rows))
-        assert list(table.rows) == ROWS
+        for cover in ([["Version", "2.1"]], [["About this book"], ["Author", "Ann"]]):
+            assert list(read_table(self.save(tmp_path / "b.xlsx", cover, rows)).rows) == ROWS
 
     def test_a_hidden_sheet_is_not_read_in_place_of_a_visible_one(self, tmp_path: Path) -> None:
         rows = [["text", "label"], *([row["text"], row["label"]] for row in ROWS)]

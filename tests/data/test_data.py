@@ -48,7 +48,7 @@ def test_data_in_memory_gives_the_same_task() -> None:
         ("a.csv", b"", "is empty"),
         ("a.csv", b"text,label\n", "no rows"),
         ("a.csv", b"text,label\na,b,c\n", "line 2: 3 fields, expected 2"),
-        ("a.csv", b"text,label\na,b\nc\n", "line 3: 1 fields, expected 2"),
+        ("a.csv", b"text,label\na,b\nc\n", "line 3: 1 field, expected 2"),
         ("a.csv", "text,label\ncafé,b\n".encode("latin-1"), "not UTF-8: byte 14 .line 2."),
         ("a.jsonl", b'{"text": 1}\n{"text', "line 2: not valid JSON"),
         ("a.json", b"{", "not valid JSON"),

@@ -100,6 +100,10 @@ def test_a_byte_that_cannot_be_decoded_is_shown_with_its_surroundings(mark: byte
     [
         (b"PK\x03\x04\x14", "zip"),
         (b"\x1f\x8b\x08", "gzip"),
+        (b"BZh91AY&SY", "bzip2"),
+        (b"\xfd7zXZ\x00", "xz"),
+        (b"\x28\xb5\x2f\xfd", "zstd"),
+        (b"SQLite format 3\x00", "SQLite"),
         (b"PAR1", "Parquet"),
         (b"\xd0\xcf\x11\xe0", "old workbook"),
     ],
@@ -117,12 +121,14 @@ def test_binary_files_are_reported_with_their_format(tmp_path: Path, start: byte
     [
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "git lfs pull"),
         (b"\xef\xbb\xbf\r\n<!DOCTYPE HTML>\n<title>Sign in</title>\n", "web page"),
+        (b'<?xml version="1.0"?>\n<Workbook/>\n', "XML"),
+        (rb"{\rtf1\ansi text,label\par a,b}", "RTF"),
     ],
 )
 def test_what_stands_in_for_a_file_is_not_data(tmp_path: Path, name: str, start: bytes, words: str) -> None:
     (tmp_path / name).write_bytes(start)
     for read in (read_table, read_texts):
-        with pytest.raises(DataError, match=f"holds no data, .*{words}"):
+        with pytest.raises(DataError, match=f"holds no table, .*{words}"):
             read(tmp_path / name)
 
 

@@ -180,14 +180,17 @@ def test_only_line_endings_end_a_line(tmp_path: Path, end: str) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("text,label\none,a\ntwo\n", "line 3: 1 fields, expected 2"),
+        ("text,label\none,a\ntwo\n", "line 3: 1 field, expected 2"),
         ("text,label\na,b,c\nd,e,f\n", "line 2: 3 fields, expected 2"),
         ('text,label\n"one,a\ntwo"b,c,d\n', "line 2: not readable as CSV"),
         ("text,text,label\na,b,c\n", "'text' occurs twice"),
         ("text,label\n", "header and no rows"),
         ('{"text": "one", "label": "a"}\n{"text": "two", "label": "b"}\n', "holds JSON"),
         ('{\n"text": ["a"]\n}\n', "holds JSON"),
-        (f"Title\n\ntext,label\n{BODY}three\n", "line 16: 1 fields"),
+        ('[{"text": "one", "label": "a"}, {"text": "two", "label": "b"}]', "holds JSON"),
+        ('text,"la"bel\n"one, two",a\n"three, four",b\n', "line 1: the names of the columns are not readable"),
+        (f"text,label\n{BODY}\nCopyright 2024\n", "remark, remove it"),
+        (f"Title\n\ntext,label\n{BODY}three\n", "line 16: 1 field"),
     ],
 )
 def test_malformed_files_are_reported_with_the_line(text: str, words: str) -> None:

@@ -1,7 +1,7 @@
 """Spellings that look the same become one label, and notes report every decision."""
 
 import unicodedata
-from enum import Enum
+from enum import Enum, IntEnum
 
 import pytest
 from hypothesis import given
@@ -151,9 +151,24 @@ def test_labels_with_invisible_characters_are_rejected(label: str) -> None:
         Support((label, "b"), ())
 
 
-def test_a_label_may_be_an_enum_that_is_a_text() -> None:
-    kinds = list(Enum("Kind", {"BUG": "bug", "WISH": "wish"}, type=str))
-    assert load_task([(f"text {i}", kinds[i % 2]) for i in range(8)]).task.labels == ("bug", "wish")
+@pytest.mark.parametrize(
+    ("kind", "labels"),
+    [
+        (Enum("Kind", {"BUG": "bug", "WISH": "wish"}), ("bug", "wish")),
+        (Enum("Kind", {"BUG": "bug", "WISH": "wish"}, type=str), ("bug", "wish")),
+        (Enum("Kind", ["BUG", "WISH"]), ("BUG", "WISH")),
+        (IntEnum("Kind", ["BUG", "WISH"]), ("1", "2")),
+    ],
+)
+def test_a_label_may_be_an_enum(kind: type[Enum], labels: tuple[str, ...]) -> None:
+    kinds = list(kind)
+    assert load_task([(f"text {i}", kinds[i % 2]) for i in range(8)]).task.labels == labels
+
+
+def test_a_label_may_be_a_set_of_one() -> None:
+    rows = [(f"text {i}", {"ab"[i % 2]}) for i in range(8)]
+    assert load_task(rows).task.labels == ("a", "b")
+    assert "1 row dropped: several labels for one text" in load_task([*rows, ("text", frozenset("ab"))]).notes
 
 
 @pytest.mark.parametrize("value", [0.5, float("inf"), ["a", "b"], {"a": 1}, b"\xff"])

@@ -59,7 +59,7 @@ def test_every_row_has_the_columns_of_later_rows(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.csv", b"text,id\n" + b"a,1\n" * 3000 + b"b\n", "line 3002: 1 fields, expected 2"),
+        ("a.csv", b"text,id\n" + b"a,1\n" * 3000 + b"b\n", "line 3002: 1 field, expected 2"),
         ("a.jsonl", b'{"text": "a"}\n' * 3000 + b"{", "line 3001: not valid JSON"),
         ("a.csv", b"text,id\n" + b"a,1\n" * 90000 + b"caf\xe9,1\n", r"not UTF-8.*line 90002.*'café,1'"),
         ("a.txt.gz", gzip.compress(b"one\n" * 99999)[:-20], "not a complete gzip file"),
@@ -101,6 +101,16 @@ def test_lines_of_a_text_file_are_texts(tmp_path_factory: pytest.TempPathFactory
         path = tmp_path_factory.mktemp("lines") / "a.txt"
         path.write_bytes("".join(line + end for line in lines).encode())
         assert [text for _, text in read_texts(path)] == [line if line.strip() else "" for line in lines]
+
+
+def test_a_detected_column_is_noted(tmp_path: Path) -> None:
+    listener = Recorder()
+    path = write([{"status": "done", "fields": {"text": "the parcel has not come"}}], tmp_path / "a.jsonl")
+    read_texts(path, progress=listener)
+    assert listener.notes == ["Text column: 'status' (detected)."]
+    read_texts(path, "fields.text", listener)
+    read_texts(["one", "two"], progress=listener)
+    assert len(listener.notes) == 1
 
 
 @pytest.mark.slow

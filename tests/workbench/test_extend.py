@@ -95,6 +95,12 @@ def test_an_extended_instruction_can_be_saved_and_loaded(tmp_path) -> None:
     assert loaded == extended.instruction
 
 
+def test_rows_with_several_labels_and_repeated_headers_name_no_label() -> None:
+    rows = [{"text": row.text, "label": [row.label]} for row in NEW]
+    rows += [{"text": "two at once", "label": ["billing", "login"]}, {"text": "text", "label": "label"}]
+    assert extend(made(), rows, model()).new_labels == ("billing",)
+
+
 def test_a_row_in_both_tables_has_its_new_label() -> None:
     relabelled = [Example(row.text, "billing") for row in OLD[:4] + OLD[12:16]]
     extended = extend(made(), relabelled, model(), old=OLD)

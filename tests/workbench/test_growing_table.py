@@ -282,9 +282,10 @@ def test_parquet_keeps_the_types_of_the_input(tmp_path: Path) -> None:
     assert labelled["when"].dt.year.tolist() == [2026] * 3
     assert labelled["n"].tolist() == [1, 2, 3]
     assert labelled["predicted_label"].tolist() == ["refund", "delivery", "refund"]
-    mixed = [{"text": "a", "x": 1}, {"text": "b", "x": "one"}]
-    with pytest.raises(DataError, match=r"Parquet cannot hold these rows.*Write \.jsonl"):
-        run(mixed, tmp_path / "mixed.parquet")
+    for value in ("one", 2**70):
+        mixed = [{"text": "a", "x": 1}, {"text": "b", "x": value}]
+        with pytest.raises(DataError, match=r"Parquet cannot hold these rows.*Write \.jsonl"):
+            run(mixed, tmp_path / "mixed.parquet")
 
 
 @pytest.mark.slow

@@ -3,12 +3,14 @@
 import csv
 import math
 import random
+from pathlib import Path
 
 import pytest
 from tests.workbench.keyword import keyword
 
 from promptmii import Example, Follower, Naive, ScriptedModel, Support
 from promptmii.config import Columns
+from promptmii.data import load_task, read_table
 from promptmii.errors import DataError
 from promptmii.models.base import Failure, FailureKind
 from promptmii.workbench.review import FAILED, LABEL_ERROR, UNSURE, WRONG, review
@@ -116,6 +118,13 @@ def test_the_csv_can_be_read_as_a_table() -> None:
         ("delivery", "delivery", "delivery"),
         ("refund\rrefund", "refund", "refund"),
     }
+
+
+def test_the_csv_of_a_table_with_lists_can_be_used_as_data(tmp_path: Path) -> None:
+    rows = [{"text": f"a {kind} {i}", "label": [kind], "tags": ["a", "b"]} for i in range(3) for kind in LABELS]
+    (tmp_path / "a.csv").write_text(review(MADE, rows, ScriptedModel(score=keyword)).csv())
+    assert load_task(tmp_path / "a.csv", label="label").task.labels == LABELS
+    assert {row["tags"] for row in read_table(tmp_path / "a.csv").rows} == {'["a", "b"]'}
 
 
 def test_generate_mode_gives_only_wrong_rows() -> None:

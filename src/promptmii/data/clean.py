@@ -1,7 +1,7 @@
 """Turns table rows into examples and counts the rows it drops."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,7 +47,7 @@ def clean(
     Raises `DataError` if too little is left or the label column does not hold labels.
     """
     column = columns.label or ""
-    raw_labels = _raw_labels(table, column)
+    raw_labels = label_cells(table, column)
     known_labels = labels or [one_line(name) for name in table.classes.get(column, ())]
     spelling = Spelling.of(filter(None, raw_labels), known_labels, closed=bool(labels))
     splits = table.split or ("",) * len(table.rows)
@@ -86,7 +86,7 @@ def clean(
     return CleanedRows(examples, tuple(split for _, split in kept.values()) if table.split else None, dropped, notes)
 
 
-def _raw_labels(table: Table, column: str) -> list[str | None]:
+def label_cells(table: Table, column: str) -> list[str | None]:
     """The label of each row as written: empty if it is missing, `None` if the row has several.
 
     Raises `DataError` if most rows have several labels.
@@ -118,9 +118,13 @@ def _is_header_or_rule(row: Mapping[str, Any], columns: ChosenColumns, label: st
     """Whether a row repeats the column names, as in concatenated files, or holds only the dashes of a rule."""
     if not label or (label != columns.label and label.strip("-:")):
         return False
-    texts = {name: one_line(str(row[name])) for name in columns.text}
-    is_header = label == columns.label and all(name == text for name, text in texts.items())
-    return is_header or not any(cell.strip("-:") for cell in (label, *texts.values()))
+    cells = [one_line(str(row[name])) for name in columns.text]
+    return is_header(row, (*columns.text, columns.label or "")) or not any(cell.strip("-:") for cell in (label, *cells))
+
+
+def is_header(row: Mapping[str, Any], names: Iterable[str]) -> bool:
+    """Whether a row repeats the names of columns, as in concatenated files."""
+    return all(one_line(str(row[name])) == name for name in names)
 
 
 def _names(labels: Sequence[str], most: int) -> str:

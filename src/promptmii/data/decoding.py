@@ -21,6 +21,10 @@ _ISO_2022_JP = re.compile(rb"\x1b(?:\$[@B]|\$\(D|\([IJ])")
 _BINARY_FORMATS = {
     b"PK\x03\x04": "a zip archive or a workbook (.xlsx)",
     b"\x1f\x8b": "compressed with gzip (.gz)",
+    b"BZh9": "compressed with bzip2; decompress it",
+    b"\xfd7zXZ": "compressed with xz; decompress it",
+    b"\x28\xb5\x2f\xfd": "compressed with zstd; decompress it",
+    b"SQLite format 3": "a database of SQLite; export its table as CSV",
     b"PAR1": "Parquet (.parquet)",
     b"\xd0\xcf\x11\xe0": "an old workbook (.xls); save it as .xlsx",
     b"%PDF": "a PDF, which holds no table",
@@ -30,6 +34,8 @@ _STAND_INS = {
     b"version https://git-lfs": "a pointer of Git LFS; get the file itself with: git lfs pull",
     b"<!doctype html": "a web page; download the file itself",
     b"<html": "a web page; download the file itself",
+    b"<?xml": "XML; export the table as CSV",
+    b"{\\rtf": "formatted text (RTF); save it as plain text",
 }
 """What may be saved under the name of a table in its place, by its first bytes in lower case."""
 
@@ -73,10 +79,10 @@ def _not_utf8(content: bytes, bad: int) -> str:
 
 
 def check_is_data(start: bytes, origin: str) -> None:
-    """Raise `DataError` if a file starts like a web page or a pointer of Git LFS, which stand in for the data."""
+    """Raise `DataError` if a file starts like something saved in place of a table, such as a web page."""
     for beginning, name in _STAND_INS.items():
         if start[:100].removeprefix(codecs.BOM_UTF8).lstrip().lower().startswith(beginning):
-            raise DataError(f"{origin} holds no data, despite its ending: it is {name}.")
+            raise DataError(f"{origin} holds no table, despite its ending: it is {name}.")
 
 
 def check_is_text(start: bytes, origin: str) -> None:

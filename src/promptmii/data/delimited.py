@@ -34,6 +34,7 @@ _NO_ROW = re.compile(r"[\s\x1a+=-]*|\s*\(?\d+ rows?( affected| selected| in set)
 """A line between or below rows: spaces, the end mark of DOS, or a database client's rule or number of rows."""
 _JSON = re.compile(r"[\[{](\s*[\[{\"]|$)")
 """The start of a JSON file."""
+_UNREADABLE = "not readable as CSV; a quote at the beginning of a cell must be closed at its end."
 Quotes = Literal["enclose", "after spaces", "escaped", "text"]
 """The role of double quotes: they enclose cells; also after spaces; also with inner quotes written \\"; or they are
 ordinary characters."""
@@ -63,6 +64,7 @@ class Layout:
 def read_delimited(text: str, origin: str, delimiter: str | None = None) -> Table:
     """Read a CSV or TSV. Raises `DataError` naming the first malformed line."""
     lines = list(io.StringIO(text, newline=""))
+    _refuse_json(lines, origin)
     layout = find_layout(lines, delimiter)
     rows = list(_rows(lines, layout, origin, None))
     if not rows:
@@ -80,6 +82,7 @@ def csv_rows(
     """
     lines = iter(lines)
     first_lines = list(islice(lines, STREAMED_LINES))
+    _refuse_json(first_lines, origin)
     quotes = sum(line.count('"') for line in first_lines)
     for line in islice(lines, STREAMED_LINES) if quotes % 2 else ():  # to the end of a cell of several lines
         first_lines.append(line)
@@ -88,6 +91,11 @@ def csv_rows(
             break
     layout = find_layout(first_lines, delimiter)
     yield from _rows(chain(first_lines, lines), layout, origin, skip)
+
+
+def _refuse_json(lines: Sequence[str], origin: str) -> None:
+    if _JSON.match(next(filter(str.strip, lines), "").strip()):
+        raise DataError(f"{origin} holds JSON, despite its ending. Give it the ending .json or .jsonl.")
 
 
 def find_layout(lines: Sequence[str], delimiter: str | None = None) -> Layout:
@@ -246,12 +254,15 @@ def _unquoted(cell: str) -> str:
 
 def _rows(lines: Iterable[str], layout: Layout, origin: str, skip: Skip | None) -> Iterator[dict[str, Any]]:
     records = _records(lines, layout)
-    header = [""] * layout.row_names + header_names(next((cells for _, cells in records if cells), []), origin)
+    lines_before, cells = next(records, (0, []))
+    if cells is None:
+        raise DataError(f"{origin}, line {lines_before + 1}: the names of the columns are {_UNREADABLE}")
+    header = [""] * layout.row_names + header_names(cells, origin)
     names = [name for name in header if name]
     all_named = len(names) == len(header)
     for lines_before, cells in records:
         if cells is None:
-            fault = "not readable as CSV; a quote at the beginning of a cell must be closed at its end."
+            fault = _UNREADABLE
         elif all_named and len(cells) == len(header):
             yield dict(zip(header, cells, strict=True))  # the fast path for most rows
             continue
@@ -260,9 +271,11 @@ def _rows(lines: Iterable[str], layout: Layout, origin: str, skip: Skip | None) 
             continue
         else:
             fault = (
-                f"{len(cells)} fields, expected {len(header)} ({listed(names)}). "
+                f"{counted(len(cells), 'field')}, expected {len(header)} ({listed(names)}). "
                 f"Put texts that hold {layout.delimiter!r} or line breaks in double quotes."
             )
+            if len(cells) == 1:
+                fault += " If it is a remark, remove it."
         message = f"{origin}, line {lines_before + 1}: {fault}"
         if skip is None:
             raise DataError(message)
@@ -270,11 +283,9 @@ def _rows(lines: Iterable[str], layout: Layout, origin: str, skip: Skip | None) 
 
 
 def header_names(cells: Sequence[str], origin: str) -> list[str]:
-    """The column names; empty for an unnamed column. Raises `DataError` for duplicate names, or if the text is JSON."""
+    """The column names; empty for an unnamed column. Raises `DataError` for duplicate names."""
     header = [one_line(cell) for cell in cells]
     names = [name for name in header if name]
-    if names and _JSON.match(names[0]):
-        raise DataError(f"{origin} holds JSON, despite its ending. Give it the ending .json or .jsonl.")
     if duplicates := [name for name in names if names.count(name) > 1]:
         raise DataError(
             f"{origin}: the column name {duplicates[0]!r} occurs twice in the header: {listed(names)}. Rename one."

@@ -92,7 +92,8 @@ def json_line_rows(
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
-            fault = f"not valid JSON: {error}"
+            hint = "; a file of objects of several lines needs the ending .json" if line.strip() == "{" else ""
+            fault = f"not valid JSON: {error}{hint}"
         else:
             if isinstance(row, dict):
                 yield row

@@ -1,7 +1,7 @@
 """Turns a source into a task: reads it, chooses its columns, cleans its rows and splits them by content and seed."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from promptmii.data.clean import UNLISTED, CleanedRows, clean
@@ -10,10 +10,11 @@ from promptmii.data.labels import one_line
 from promptmii.data.readers import Source, read_table
 from promptmii.data.sample import by_label, missing_labels, random_rank
 from promptmii.data.table import TEST_NAMES, TRAIN_NAMES, Table, is_number
-from promptmii.messages import counted
+from promptmii.messages import counted, listed
 from promptmii.task import Example, Task, normalise_text
 
 TEST_SHARE = 0.4
+SPLIT_NAMES = frozenset((*TRAIN_NAMES, *TEST_NAMES))
 
 
 @dataclass(frozen=True)
@@ -69,10 +70,24 @@ def assemble(
     answerable = [example for example in test if example.label in known]
     source = {"origin": table.origin, "text": ", ".join(columns.text), "label": columns.label or ""}
     task = Task(table.origin, label_set, tuple(train), tuple(answerable), table.instruction, source)
-    notes = [*table.notes, *columns.notes, *cleaned.lines(), *unused]
+    notes = [*table.notes, *columns.notes, *cleaned.lines(), *unused, *_split_column_notes(table, columns)]
     if dropped := len(test) - len(answerable):
         notes.append(f"{counted(dropped, 'test row')} dropped: their labels do not occur in the training part")
     return LoadedTask(task, columns, tuple(notes))
+
+
+def _split_column_notes(table: Table, columns: ChosenColumns) -> Iterator[str]:
+    """A note on each column that only names splits, such as "train" and "test"."""
+    for column in table.columns:
+        names = [str(row[column]) for row in table.rows if row[column] is not None]
+        if column in (*columns.text, columns.label) or not all(name.casefold() in SPLIT_NAMES for name in names):
+            continue
+        splits = {name.casefold() for name in names}
+        if splits & set(TRAIN_NAMES) and splits & set(TEST_NAMES):
+            yield (
+                f"the splits in the column {column!r} ({listed(sorted(set(names)))}) are not used. To use them, save "
+                'the rows as {"train": [...], "test": [...]} in a .json file'
+            )
 
 
 def _unused_split_notes(cleaned: CleanedRows, train: Sequence[Example], test: Sequence[Example]) -> tuple[str, ...]:

@@ -124,7 +124,9 @@ def data_errors(path: Path) -> Generator[None]:
     except DataError:
         raise
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise DataError(f"{path} is not a complete gzip file: {error}.") from error
+        raise DataError(
+            f"{path} is not a complete gzip file: {error}. If it is not compressed, remove .gz from its name."
+        ) from error
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or first_line(error)}.") from error
     except (ValueError, ArithmeticError, RecursionError, MemoryError, csv.Error, pa.ArrowException) as error:
@@ -145,8 +147,10 @@ def _is_text(path: Path) -> bool:
 def supported_format(path: Path) -> str:
     """The format of an existing file. Raises `DataError` for a missing file or an unknown ending."""
     if not path.exists():
+        address = " Addresses are not opened: download the file first." if re.match(r"\w{2,}:/", str(path)) else ""
         raise DataError(
-            f"The file {path} does not exist. Expected a path to {', '.join(SUFFIXES)} (also .gz), or hub:owner/name."
+            f"The file {path} does not exist.{address} Expected a path to {', '.join(SUFFIXES)} (also .gz), or "
+            "hub:owner/name."
         )
     suffix = format_of(path)
     if suffix not in SUFFIXES:

@@ -54,20 +54,29 @@ def read_workbook(content: bytes, origin: str) -> Table:
         raise DataError(
             f"{origin} is not a readable workbook: {error}. Save it again as .xlsx without a password, or as CSV."
         ) from error
-    tables = [name for name, rows in sheets.items() if len(rows) > 1]
+    headers = {name: _header_row(rows) for name, rows in sheets.items()}
+    tables = [name for name, rows in sheets.items() if len(rows) > headers[name] + 1]
     wide = [name for name in tables if any(sum(cell is not None for cell in row) > 1 for row in sheets[name])]
     sheet_name = next(iter(wide or tables), "")
     rows = sheets.get(sheet_name, [])
     if not rows:
         raise DataError(f"{origin} has no sheet with a header and rows.")
-    width = max(map(len, rows))
-    first_rows = [["" if cell is None else str(cell) for cell in row] for row in rows[:PREAMBLE]]
-    first_rows = [row + [""] * (width - len(row)) for row in first_rows]
-    header_row = find_header(first_rows, width)
-    header = header_names(first_rows[header_row], origin)
+    header_row = headers[sheet_name]
+    header = header_names(_texts(rows)[header_row], origin)
     notes = [f"sheet {sheet_name!r} of {n_sheets}"] if n_sheets > 1 else []
     notes += [f"{counted(header_row, 'line')} above the header skipped"] if header_row else []
     return make_table([named_cells(header, row) for row in rows[header_row + 1 :]], origin, tuple(notes))
+
+
+def _header_row(rows: list[list[Any]]) -> int:
+    first_rows = _texts(rows)
+    return find_header(first_rows, len(first_rows[0])) if first_rows else 0
+
+
+def _texts(rows: list[list[Any]]) -> list[list[str]]:
+    """The first rows as texts, all as long as the longest row."""
+    width = max(map(len, rows), default=0)
+    return [["" if cell is None else str(cell) for cell in row] + [""] * (width - len(row)) for row in rows[:PREAMBLE]]
 
 
 def _fill_merged(rows: list[list[Any]], part: bytes) -> None:

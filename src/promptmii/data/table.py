@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from enum import Enum
 from functools import lru_cache
 from typing import Any, TypeAlias, cast
 
@@ -121,7 +122,9 @@ def is_number(text: str) -> bool:
 
 
 def clean_cell(value: Any) -> Any:
-    """A plain Python value. UTF-8 bytes become text, numpy arrays lists, and numpy scalars Python scalars.
+    """A plain Python value. UTF-8 bytes become text, arrays and sets lists, numpy scalars Python scalars.
+
+    A member of an Enum becomes its value, or its name if the value is neither a text nor that of an IntEnum.
 
     Missing values become `None`: NaN, NaT, an empty string, the \\N of databases, and a list of one of these.
     """
@@ -132,11 +135,15 @@ def clean_cell(value: Any) -> Any:
             value = bytes(value).decode()
         except UnicodeDecodeError:
             return value
+    if isinstance(value, Enum):
+        return clean_cell(value.value if isinstance(value.value, str) or isinstance(value, int) else value.name)
     if isinstance(value, str):
-        text = _without_surrogates(str.__str__(value))  # of an Enum that is a str, the text and not its name
+        text = _without_surrogates(str.__str__(value))  # a plain str, also of a numpy string
         return None if text in _MISSING else text
     if value is None or _is_scalar_nan(value):
         return None
+    if isinstance(value, set | frozenset):
+        return clean_cell(sorted(cast("set[Any]", value), key=str))
     if isinstance(value, Sequence | Mapping):
         return None if isinstance(value, list | tuple) and len(value) == 1 and clean_cell(value[0]) is None else value
     if getattr(value, "ndim", 0) and hasattr(value, "tolist"):

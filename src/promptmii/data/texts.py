@@ -70,6 +70,8 @@ def read_texts(source: Source, text: str | Sequence[str] | None = None, progress
         text = "text"
     columns = dict.fromkeys(head.columns)
     chosen = choose_columns(with_fields(head, text), text, None, labelled=False)
+    for note in chosen.notes:
+        progress.note(f"{note[0].upper()}{note[1:]}.")
     digest = hashlib.blake2b(repr((chosen.text, chosen.template)).encode(), digest_size=16)
     n = 0
     for row in read_rows():

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from promptmii import metrics
 from promptmii.config import Columns
 from promptmii.data import Source, Table, read_table
+from promptmii.data.clean import is_header, label_cells
 from promptmii.data.columns import choose_columns
-from promptmii.data.labels import Spelling, label_text
+from promptmii.data.labels import Spelling
 from promptmii.data.sample import stratified_sample
 from promptmii.data.table import LABEL_NAMES
 from promptmii.errors import ConfigError, DataError
@@ -168,8 +169,8 @@ def _label_column(instruction: Instruction, table: Table, columns: Columns) -> s
 
 def _new_labels(instruction: Instruction, table: Table, column: str) -> tuple[str, ...]:
     """New labels in the order of the table, one spelling each. Raises `ConfigError` if there are none."""
-    cells = (row[column] for row in table.rows if row[column] is not None)
-    labels = [label for cell in cells if (label := label_text(cell, column))]
+    rows = zip(table.rows, label_cells(table, column), strict=True)
+    labels = [label for row, label in rows if label and not is_header(row, row)]
     spelling = Spelling.of(labels, instruction.labels)
     distinct = dict.fromkeys(spelling(label) or label for label in labels)
     new = tuple(label for label in distinct if label not in instruction.labels)

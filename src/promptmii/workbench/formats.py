@@ -58,7 +58,7 @@ class Csv(Format):
         return self.mark + self._lines([self.columns])
 
     def records(self, rows: Sequence[Row]) -> str:
-        return self._lines([[row[name] for name in self.columns] for row in rows])
+        return self._lines([[_csv_cell(row[name]) for name in self.columns] for row in rows])
 
     def _lines(self, rows: Sequence[Sequence[Any]]) -> str:
         lines: list[str] = []
@@ -100,6 +100,13 @@ class Csv(Format):
             return len(next(csv.reader([line], strict=True, delimiter=self.delimiter))) == len(self.columns) > 1
         except csv.Error:
             return False
+
+
+def _csv_cell(value: Any) -> Any:
+    """A cell that can be read back: of a list of one, such as a label, the item; any other list or object as JSON."""
+    if isinstance(value, list | tuple) and len(value) < 2:
+        return _csv_cell(value[0]) if value else ""
+    return json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, list | tuple | dict) else value
 
 
 def csv_text(columns: Sequence[str], rows: Sequence[Row], style: CsvStyle = COMMAS) -> str:
@@ -157,7 +164,7 @@ class ParquetTable:
         try:
             schemas: list[Any] = [pa.Table.from_pylist(batch).schema for batch in batches(rows, BATCH)]
             unified = pa.unify_schemas(schemas, promote_options="permissive")
-        except (pa.ArrowException, TypeError) as error:
+        except (pa.ArrowException, TypeError, OverflowError) as error:
             raise DataError(f"Parquet cannot hold these rows: {first_line(error)}. Write .jsonl instead.") from error
         fields = [
             pa.field(name, pa.string() if isinstance(value, str) else pa.float64()) for name, value in added.items()
