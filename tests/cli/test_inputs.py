@@ -134,6 +134,17 @@ def test_standard_input_can_be_a_table(
     assert "'txt', 'csv'" in promptmii("predict", *args[:-1], "xml", stdin=content).stderr
 
 
+def test_words_that_end_like_a_file_are_no_text_unless_on_standard_input(
+    server: FaultyServer, instruction_file: Path
+) -> None:
+    command = ["predict", instruction_file, "--base-url", server.url]
+    done = promptmii(*command, "my new tickets.csv")
+    assert done.exit_code == 2
+    assert "There is no file 'my new tickets.csv'. If it is a text to label, give it on standard input" in done.stderr
+    assert not server.bodies
+    assert "cannot open data.csv,good" in promptmii(*command, "-", stdin="I cannot open data.csv\n").stdout
+
+
 def test_undecodable_bytes_are_a_one_line_error(server: FaultyServer, instruction_file: Path) -> None:
     done = promptmii("predict", instruction_file, "-", "--base-url", server.url, stdin=b"hello\n\xff\xfe bye\n")
     assert done.exit_code == 2

@@ -139,6 +139,8 @@ def _source(argument: str, form: str) -> Generator[str | Path | list[str]]:
     from promptmii.inputs import is_path
 
     if argument != "-":
+        if is_path(argument) and " " in argument and not Path(argument).exists():
+            raise DataError(f"There is no file {argument!r}. If it is a text to label, give it on standard input (-).")
         yield argument if argument.startswith("hub:") or is_path(argument) else [argument]
         return
     with TemporaryDirectory(prefix="promptmii-") as folder:

@@ -9,7 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice, zip_longest
+from itertools import chain, count, islice, zip_longest
 from typing import Any, Literal
 
 from promptmii.data.labels import one_line
@@ -257,7 +257,7 @@ def _rows(lines: Iterable[str], layout: Layout, origin: str, skip: Skip | None) 
     lines_before, cells = next(records, (0, []))
     if cells is None:
         raise DataError(f"{origin}, line {lines_before + 1}: the names of the columns are {_UNREADABLE}")
-    header = [""] * layout.row_names + header_names(cells, origin)
+    header = [""] * layout.row_names + header_names(cells)
     names = [name for name in header if name]
     all_named = len(names) == len(header)
     for lines_before, cells in records:
@@ -282,15 +282,13 @@ def _rows(lines: Iterable[str], layout: Layout, origin: str, skip: Skip | None) 
         skip(message)
 
 
-def header_names(cells: Sequence[str], origin: str) -> list[str]:
-    """The column names; empty for an unnamed column. Raises `DataError` for duplicate names."""
+def header_names(cells: Sequence[str]) -> list[str]:
+    """The column names; empty for an unnamed column. Equal names are numbered: "Labels (1)", "Labels (2)"."""
     header = [one_line(cell) for cell in cells]
-    names = [name for name in header if name]
-    if duplicates := [name for name in names if names.count(name) > 1]:
-        raise DataError(
-            f"{origin}: the column name {duplicates[0]!r} occurs twice in the header: {listed(names)}. Rename one."
-        )
-    return header
+    repeated = {name: count(1) for name, n in Counter(header).items() if name and n > 1}
+    if not repeated:
+        return header
+    return header_names([f"{name} ({next(repeated[name])})" if name in repeated else name for name in header])
 
 
 def named_cells(header: Sequence[str], cells: Sequence[Any]) -> dict[str, Any]:

@@ -62,7 +62,7 @@ def read_workbook(content: bytes, origin: str) -> Table:
     if not rows:
         raise DataError(f"{origin} has no sheet with a header and rows.")
     header_row = headers[sheet_name]
-    header = header_names(_texts(rows)[header_row], origin)
+    header = header_names(_texts(rows)[header_row])
     notes = [f"sheet {sheet_name!r} of {n_sheets}"] if n_sheets > 1 else []
     notes += [f"{counted(header_row, 'line')} above the header skipped"] if header_row else []
     return make_table([named_cells(header, row) for row in rows[header_row + 1 :]], origin, tuple(notes))
