@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import lru_cache
 from itertools import takewhile
 from typing import Any, TypeGuard
 
@@ -18,6 +19,7 @@ INVISIBLE = "\u00ad\u061c\u200b\u200e\u200f\ufeff" + "".join(map(chr, (*range(0x
 """Invisible characters that no word needs: zero-width spaces, soft hyphens, direction marks.
 
 U+200C and U+200D are missing on purpose: Persian, Indic scripts and emoji need them."""
+_NO_INVISIBLE = dict.fromkeys(map(ord, INVISIBLE))
 _VARIANT_MARKS = re.compile("[\u200c\ufe0e\ufe0f\u0640]")
 """The zero-width non-joiner, the variation selectors of emoji, and the stroke that lengthens Arabic words."""
 _PERSIAN_LETTERS = str.maketrans("يك", "یک")
@@ -46,8 +48,7 @@ _FEW_ROWS = 12
 
 def one_line(text: str) -> str:
     """The text on one line, in composed Unicode (NFC), without invisible characters."""
-    visible = text.translate(dict.fromkeys(map(ord, INVISIBLE)))
-    return " ".join(unicodedata.normalize("NFC", visible).split())
+    return " ".join(unicodedata.normalize("NFC", text.translate(_NO_INVISIBLE)).split())
 
 
 def is_whole(value: object) -> TypeGuard[float | Decimal]:
@@ -72,6 +73,7 @@ def label_text(value: Any, column: str) -> str:
     return one_line(str(value))
 
 
+@lru_cache(maxsize=4096)
 def label_key(label: str) -> str:
     """A key that ignores case, spacing, invisible characters and Unicode form, and takes 1.0 and +1 for 1."""
     folded = unicodedata.normalize("NFKC", _VARIANT_MARKS.sub("", one_line(label))).casefold()
