@@ -260,6 +260,7 @@ class TestFatalErrors:
             (Reply({"error": "invalid_token", "error_description": "It has expired"}, 401), "invalid_token; It has"),
             (Reply("404 page not found", 404), "404 page not found. Does the server know the model"),
             (Reply("<title>405 Not Allowed</title>", 405), "405 Not Allowed"),
+            (error("This model is retired.", 410), "HTTP 410: This model is retired. Does the server know the model"),
             (Reply("<html><title>Sign in</title></html>"), "a web page, not JSON: Sign in. Is that the address"),
             (Reply({"error": {"message": "No endpoints found for m.", "code": "404"}}), "No endpoints found for m"),
             (Reply({"error": "Unexpected endpoint or method. (POST /chat/completions)"}), "Unexpected endpoint"),

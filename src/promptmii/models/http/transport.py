@@ -253,7 +253,7 @@ class Server:
                 lasting=True,
             )
         status = effective_status(response.status_code, body, message)
-        if status in (404, 405):
+        if status in (404, 405, 410):
             right_path = "/v1" in self._base or re.search("model|deployment", message, re.IGNORECASE)
             fix = "Does the server know the model?" if right_path else NO_V1
             return _wrong_address(f"{self.url} answers HTTP {status}: {message.rstrip('.')}. {fix}")
