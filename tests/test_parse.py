@@ -383,6 +383,7 @@ def test_a_long_answer_is_read_at_once(answer: str) -> None:
         *("<analysis>beta</analysis>", "<seed:think>beta</seed:think>", "[THINK]beta[/THINK]", "◁think▷beta◁/think▷"),
         *("beta? No.\n</think>", "<think>\n\n</think>", "<think><think>a</think>beta</think>"),
         *("<|START_THINKING|>beta<|END_THINKING|>", "<|begin_of_thought|>beta<|end_of_thought|>"),
+        *("<|think_start|>beta<|think_end|>", "beta<|reasoning_end|>"),
         *("<internal_monologue>beta</internal_monologue>", "<cot>beta</cot>", "< think >beta</ think >"),
         *(
             "<|begin▁of▁thinking|>beta<|end▁of▁thinking|>",

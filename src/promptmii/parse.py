@@ -30,7 +30,7 @@ _OPEN = re.compile(
 )
 _CLOSE = re.compile(
     rf"(?:<|&lt;)/\s*{_THOUGHT}\s*(?:>|&gt;)|<\|/{_THOUGHT}\|>|"
-    r"<\|end[_▁](?:of[_▁])?(?:thinking|thought|think|reasoning)\|>|\[/think(?:ing)?\]|◁/think▷|<channel\|>|"
+    r"<\|end[_▁](?:of[_▁])?(?:thinking|thought|think|reasoning)\|>|<\|(?:think|reason)\w*_end\|>|\[/think(?:ing)?\]|◁/think▷|<channel\|>|"
     r"<unused95>|<\|inner_suffix\|>|</details>|Here(?: is|'s) my response:|\[BEGIN FINAL RESPONSE\]",
     re.IGNORECASE,
 )
