@@ -72,6 +72,7 @@ def test_a_server_that_ignores_the_constraint_can_only_generate(steps: Recorder)
     (choose,) = [check for check in report.checks if not check.ok]
     assert choose.name == "choose"
     assert "does not restrict answers" in choose.finding
+    assert "the last answer: 'a free answer' is not one of the 2 options" in choose.finding
     assert "--mode generate" in choose.cure
     assert report.healthy
 

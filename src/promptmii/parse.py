@@ -14,7 +14,7 @@ from enum import StrEnum
 from functools import cached_property
 from typing import Any
 
-from promptmii.denial import DETERMINER, NEGATION, PARTICLE, Mention, claims
+from promptmii.denial import ASKS_FOR_TEXT, DETERMINER, NEGATION, PARTICLE, Mention, claims
 from promptmii.words import UNSEPARATED
 
 # The thinking of a reasoning model is part of neither a label nor an instruction.
@@ -30,7 +30,7 @@ _OPEN = re.compile(
 )
 _CLOSE = re.compile(
     rf"(?:<|&lt;)/\s*{_THOUGHT}\s*(?:>|&gt;)|<\|/{_THOUGHT}\|>|"
-    r"<\|end[_▁](?:of[_▁])?(?:thinking|thought|think|reasoning)\|>|\[/think(?:ing)?\]|◁/think▷|<channel\|>|"
+    r"<\|end[_▁](?:of[_▁])?(?:thinking|thought|think|reasoning)\|>|<\|(?:think|reason)\w*_end\|>|\[/think(?:ing)?\]|◁/think▷|<channel\|>|"
     r"<unused95>|<\|inner_suffix\|>|</details>|Here(?: is|'s) my response:|\[BEGIN FINAL RESPONSE\]",
     re.IGNORECASE,
 )
@@ -40,7 +40,8 @@ _PAIR = re.compile(rf"(?:{_OPEN.pattern}).*?(?:{_CLOSE.pattern})", re.IGNORECASE
 _CHANNEL = re.compile(r"<\|channel\|>|<\|message\|>|\A(?:analysis|commentary)(?=[A-Z])")
 _FINAL = re.compile(r"(?:<\|channel\|>)?\s*final\b[^<]*(?:<\|constrain\|>[^<]*)?<\|message\|>|assistant\s*final")
 _END_MARK = (
-    r"<[|｜](?:return|call|start|im_end|eo[tm]_id|end(?:oftext|[▁_]of[▁_]sentence)?)[|｜]>|<(?:eos|end_of_turn)>"
+    r"<[|｜](?:return|call|start|user|observation|im_end|eo[tm]_id|end(?:oftext|[▁_]of[▁_]sentence)?)[|｜]>"
+    r"|<(?:eos|end_of_turn)>"
 )
 _END = re.compile(rf"(?:{_END_MARK}).*", re.DOTALL)
 """The end of an answer, and what a server that does not stop there adds."""
@@ -92,14 +93,16 @@ _FIELD = re.compile(rf"\W*{_INTRODUCED}", re.IGNORECASE)
 _CONFIDENCE = r"confidence|probability|certainty|likelihood"
 _HEAD = re.compile(
     rf"^[^\w\n]*{_INTRODUCED}"
-    rf"|(?:^|[.,;(])[^\w\n]*(?:{_CONFIDENCE})[^\w.,\n]{{1,4}}(?:high|medium|moderate|low)\b(?!\W{{1,3}}\d)",
+    rf"|(?:^|[.,;(])[^\w\n]*(?:{_CONFIDENCE})[^\w.,\n]{{1,4}}(?:high|medium|moderate|low)\b(?!\W{{1,3}}\d)"
+    r"|\b(?:scale (?:of|from)|from) \d+ ?(?:to|-) ?\d+(?!\d)",
     re.IGNORECASE | re.MULTILINE,
 )
-"""What introduces a label, or says how sure the model is of it."""
+"""What introduces a label, says how sure the model is of it, or gives a scale."""
 _FIELD_DASH = re.compile(rf"\b({_FIELD_NAMES})[*_\"'`]*\s+-+>?\s+", re.IGNORECASE)
 _NEXT_TEXT = re.compile(r"\n[\W_]{0,40}(?:input|text|user|human|instruction|question)\s*:", re.IGNORECASE)
 """Begins what a model without a stop token adds to its answer: another text, and a label for it."""
 _BLOCK = re.compile(r"(?:[^\n]|\n(?![ \t]*\n))+")
+_SENTENCE = re.compile(r"(?:[^.!?\n]|[.!?](?!\s|\Z))+[.!?]*")
 
 _INVISIBLE = re.compile(  # the joiner U+200D belongs to an emoji; elsewhere it is spelling or noise
     r"[\u00ad\u180e\u200b\u200c\u200e\u200f\u2060-\u2064\ufe0e\ufe0f\ufeff\ue000]"
@@ -130,13 +133,6 @@ _OTHER_FIELD = re.compile(
 _COPULA = re.compile(r"(?<=\w)是(?:\s*:\s*|[ \t]+)?[\"'“‘「*]*(?!的(?!\w))\w|是(?!的(?!\w))\w|(?<=是)(?<!而是)否")
 """A 是 that means "is" and not "yes", or 是否 ("whether"); a longer label may begin with either ("否定")."""
 _AND = r"&|and|und|et|y"
-
-_ASKS_FOR_TEXT = re.compile(
-    r"\bplease\s+(?:provide|share|give|send|paste|enter)\s+(?:me\s+)?(?:with\s+)?(?:the|your|a|more|some)\s+"
-    r"(?:\w+\s+){0,2}(?:texts?|input|message|sentence|review|comment|context)\b",
-    re.IGNORECASE,
-)
-"""In an answer that has not read the text: "Yes, I can help! Please share the text"."""
 
 _MARKS = "\u0300-\u036f\u0591-\u05c7\u064b-\u065f\u0900-\u0903\u093a-\u094f\u0980-\u0dff"
 _SPACED = rf"[^\W_{UNSEPARATED}]"
@@ -188,7 +184,7 @@ class LabelParser:
         if labels := self._set_apart(text, claimed.side_by_side) - claimed.denied - claimed.unsure:
             return _only(labels, Match.LEADING)
         labels = claimed.named - claimed.denied
-        if labels <= claimed.unsure or _ASKS_FOR_TEXT.search(text) or self._answers_another(text):
+        if labels <= claimed.unsure or ASKS_FOR_TEXT.search(text) or self._answers_another(text):
             return None, None
         return _only(labels, Match.MENTIONED)
 
@@ -245,14 +241,18 @@ class LabelParser:
     def _set_apart(self, text: str, beside: Sequence[int]) -> set[str]:
         """The labels that fill a field, else those that fill the first line or a paragraph.
 
-        Ignores lines and paragraphs with a label `beside` another, given by the start positions of such labels.
+        Sentences count as fields if the last is one ("It has links. The label is spam."). Ignores lines, paragraphs
+        and sentences with a label `beside` another, given by the start positions of such labels.
         """
 
         def single(parts: Iterable[re.Match[str]]) -> list[str]:
             return [part[0] for part in parts if not any(part.start() <= start < part.end() for start in beside)]
 
         lines, blocks = list(re.finditer(r"[^\n]+", text)), list(_BLOCK.finditer(text))
-        fields = [part[field.end() :] for part in single(lines + blocks) if (field := _FIELD.match(part))]
+        sentences = list(_SENTENCE.finditer(text))
+        concluded = sentences if sentences and _FIELD.match(sentences[-1][0]) else []
+        parts = single([*lines, *blocks, *concluded])
+        fields = [part[field.end() :] for part in parts if (field := _FIELD.match(part))]
         labels = set[str]().union(*map(self._equal, fields))
         return labels or set[str]().union(*map(self._equal, single(lines[:1] + blocks)))
 

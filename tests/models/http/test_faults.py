@@ -69,6 +69,7 @@ class TestRefusedParameters:
             ("seed", Reply({"status": 400, "error": "Bad Request", "message": "seed must be null"}, 400)),
             ("seed", error("Validation failed", details=[{"field": "seed", "issue": "unknown"}])),
             ("seed", error("litellm.UnsupportedParamsError: seed is unsupported", 500)),
+            ("temperature", error("API 调用参数有误，请检查文档。temperature参数非法", code="1210")),
         ],
     )
     def test_a_refused_parameter_is_dropped_for_good(self, name: str, reply: Reply) -> None:
@@ -230,6 +231,14 @@ NO_MONEY = [
     error("User quota is not enough", 403, code="insufficient_user_quota"),
     error("用户额度不足, 剩余额度: $0.00", 403),
     Reply({"choices": None, "base_resp": {"status_code": 1008, "status_msg": "insufficient balance"}}),
+    Reply(
+        {"errors": [{"message": "you have used up your daily free allocation of 10,000 neurons", "code": 4006}]}, 429
+    ),
+    Reply("Monthly request quota exceeded", 429),
+    error("Quota exceeded for metric: generate_content_free_tier_requests, limit: 0, model: m", 429),
+    error(
+        "You exceeded your quota.", 429, details=[{"violations": [{"quotaId": "RequestsPerDayPerProject-FreeTier"}]}]
+    ),
 ]
 
 
@@ -251,6 +260,7 @@ class TestFatalErrors:
             (Reply({"error": "invalid_token", "error_description": "It has expired"}, 401), "invalid_token; It has"),
             (Reply("404 page not found", 404), "404 page not found. Does the server know the model"),
             (Reply("<title>405 Not Allowed</title>", 405), "405 Not Allowed"),
+            (error("This model is retired.", 410), "HTTP 410: This model is retired. Does the server know the model"),
             (Reply("<html><title>Sign in</title></html>"), "a web page, not JSON: Sign in. Is that the address"),
             (Reply({"error": {"message": "No endpoints found for m.", "code": "404"}}), "No endpoints found for m"),
             (Reply({"error": "Unexpected endpoint or method. (POST /chat/completions)"}), "Unexpected endpoint"),
@@ -378,10 +388,20 @@ def test_the_message_within_the_errors_of_gateways_is_quoted() -> None:
 
 @pytest.mark.parametrize(
     "message",
-    ["You are using a Trial key, which is limited to 20 API calls / minute.", "Insufficient tokens in the bucket"],
+    [
+        "You are using a Trial key, which is limited to 20 API calls / minute.",
+        "Insufficient tokens in the bucket",
+        "Rate limit: 0 requests remaining",
+    ],
 )
 def test_a_limit_per_minute_is_waited_for(message: str) -> None:
     with serving(FaultyServer(plan=[Reply({"message": message}, 429)])) as server, connect(server) as model:
+        assert isinstance(model.generate(CHATS[:1], SAMPLING)[0], Completion)
+
+
+@pytest.mark.parametrize("status", [408, 409, 425, 498, 499])
+def test_a_busy_server_is_asked_again(status: int) -> None:
+    with serving(FaultyServer(plan=[error("busy", status)])) as server, connect(server) as model:
         assert isinstance(model.generate(CHATS[:1], SAMPLING)[0], Completion)
 
 
@@ -685,6 +705,16 @@ class TestConnections:
             _ = model.card
         assert ("through the proxy in HTTP_PROXY" in str(caught.value)) is named
         assert "s3cret" not in str(caught.value)
+
+    def test_a_proxy_that_asks_for_a_password_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        with serving(FaultyServer(default=error("Proxy login", 407))) as server:
+            monkeypatch.setenv("HTTP_PROXY", server.url.removesuffix("/v1"))
+            model = HttpModel("m", HttpConfig("http://elsewhere.test/v1"))
+            with (
+                model,
+                pytest.raises(EndpointError, match=r"HTTP_PROXY refuses .* 407: Proxy login. Give its user name"),
+            ):
+                model.generate(CHATS[:1], SAMPLING)
 
     def test_unreadable_certificates_are_reported(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("SSL_CERT_FILE", "/nowhere/ca.pem")

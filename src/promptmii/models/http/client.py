@@ -66,6 +66,8 @@ class HttpModel(LanguageModel):
         """Options as encoded by the likelihood protocol."""
         self._dialect: constraints.Dialect | None = None
         self._probed = False
+        self._last_probe = ""
+        """Why the last probe for a dialect failed."""
         self._completions = Completions()
         self._counts: dict[str, int] = {}
         """Token counts by `content_key`, so that long texts take no more memory than short ones."""
@@ -206,7 +208,8 @@ class HttpModel(LanguageModel):
         if dialect is None:
             raise UnsupportedError(
                 f"The server behind {self._reference} does not restrict answers to the labels "
-                f"(tried: {', '.join(constraints.Dialect)}). Use --mode generate."
+                f"(tried: {', '.join(constraints.Dialect)}; the last answer: {self._last_probe.rstrip('.')}). "
+                "Use --mode generate."
             )
         started = time.perf_counter()
         answers = self._calls.map(lambda chat: self._choose(chat, options, dialect), chats)
@@ -241,6 +244,7 @@ class HttpModel(LanguageModel):
                 return dialect
             if answer.kind not in UNSUPPORTED:
                 raise self._failed("did not answer the probe for choose (--mode generate needs none)", answer)
+            self._last_probe = answer.message
         return None
 
     def _find_likelihoods(self, *, exact: bool) -> tuple[LikelihoodProtocol, int] | None:

@@ -35,9 +35,11 @@ NO_MONEY = re.compile(
     r"(spending|usage|key|credit|monthly)[ _]limit|balance .{0,20}deplet|"
     r"budget[ _](has been )?exceeded|overdue[ _]?(balance|payment|error)|"
     r"(any|out of|included) credits\b|free-models-per-day|free[ _]?tier[ _]?only|free tier .{0,40}exhausted|"
-    r"calls ?/ ?month",
+    r"calls ?/ ?month|(daily|monthly)[ _](free[ _])?(request[ _])?(quota|allocation)|\blimit: 0, model",
     re.IGNORECASE,
 )
+USED_UP = re.compile(r'"quotaId":\s*"\w*PerDay')
+"""In an error of Gemini, whose message is the same for the quota of a minute."""
 BAD_KEY = re.compile(
     r"(invalid|incorrect|wrong)[ _]api[ _]?key|api[ _]?key (is )?(not valid|invalid|incorrect|expired)|"
     r"authentication ?error|authorization header|token seems invalid",
@@ -46,6 +48,8 @@ BAD_KEY = re.compile(
 """For servers that report a bad key with a status other than 401, such as Gemini (400) and LiteLLM (500)."""
 RESTRICTED = re.compile(r"missing scope|insufficient permission", re.IGNORECASE)
 """For valid keys that may not do everything, such as list the models."""
+BUSY = (408, 409, 425, 498, 499)
+"""Statuses under 500 for a busy server. At Groq, 498 is a lack of capacity, and 499 a request that it cancelled."""
 BAD_REQUEST = re.compile(r"unsupported_?param|unexpected keyword|bad_?request_?error", re.IGNORECASE)
 """For servers that report a refused parameter with status 500, such as LiteLLM."""
 WRONG_PATH = re.compile(
@@ -98,7 +102,7 @@ def refusal(status: int, body: Any, raw: str, wait: float | None = None) -> Refu
     status = effective_status(status, body, detail)
     message = f"HTTP {status}: {detail}" if detail else f"HTTP {status}"
     full_text = "; ".join([*_messages(body), *_error_codes(body)]) or raw
-    if NO_MONEY.search(full_text) or status == 402:
+    if NO_MONEY.search(full_text) or USED_UP.search(raw) or status == 402:
         return EndpointError(f"The account has no money or quota left: {message}", FailureKind.AUTH, lasting=True)
     if FLAGGED.search(full_text) and status not in (401, 429) and status < 500:
         return RefusedError(FailureKind.REQUEST, message, lasting=True)
@@ -106,7 +110,7 @@ def refusal(status: int, body: Any, raw: str, wait: float | None = None) -> Refu
         error = RefusedError(FailureKind.CONTEXT, message, lasting=True)
     elif status == 429:
         error = RefusedError(FailureKind.RATE_LIMIT, message, wait=wait)
-    elif (status >= 500 and status != 501 and not BAD_REQUEST.search(full_text)) or status == 408:
+    elif (status >= 500 and status != 501 and not BAD_REQUEST.search(full_text)) or status in BUSY:
         error = RefusedError(FailureKind.SERVER, message, wait=wait)
     else:
         error = RefusedError(FailureKind.REQUEST, message, body=body if body is not None else raw)
@@ -183,8 +187,8 @@ def refused_parameter(body: Any, sent: Mapping[str, object], droppable: Sequence
 
 
 def _spelling(name: str) -> re.Pattern[str]:
-    """Matches the name of a parameter, also in camel case or as words."""
-    return re.compile(rf"(?<!\w){name.replace('_', '[_ -]?')}(?!\w)", re.IGNORECASE)
+    """Matches the name of a parameter, also in camel case, as words, or next to Chinese."""
+    return re.compile(rf"(?<!\w){name.replace('_', '[_ -]?')}(?!\w)", re.IGNORECASE | re.ASCII)
 
 
 def retry_after(header: str) -> float | None:

@@ -244,8 +244,16 @@ class Server:
             fix = "Redirects are not followed; if you trust that address, give it with --base-url."
             return _wrong_address(f"{self.url} redirects to {target}. {fix}", None)
         message = error_message(body) or plain_line(text)
+        if response.status_code == 407:
+            proxy = _proxy_variable(self.url) or "front of the server"
+            return EndpointError(
+                f"The proxy in {proxy} refuses the request: HTTP 407: {message.rstrip('.')}. "
+                "Give its user name and password as http://user:password@host:port.",
+                FailureKind.AUTH,
+                lasting=True,
+            )
         status = effective_status(response.status_code, body, message)
-        if status in (404, 405):
+        if status in (404, 405, 410):
             right_path = "/v1" in self._base or re.search("model|deployment", message, re.IGNORECASE)
             fix = "Does the server know the model?" if right_path else NO_V1
             return _wrong_address(f"{self.url} answers HTTP {status}: {message.rstrip('.')}. {fix}")
