@@ -45,7 +45,7 @@ _REJECTING = (
     r"|(?:hesitate|reluctant|hard|difficult|unfair|stretch)\s+to\s+(?:call|label|say)"
     r"|(?:evidence|argu\w+|decid\w+|speaks?)\s+against"
     r"|devoid|avoid(?:s|ed|ing)?|short\s+of|too\s+\w+\s+to|used\s+to\s+be|else\s+than|little\s+to\s+suggest"
-    r"|(?:if|were|had)\s+(?:this|it|that)(?:\s+(?:were|been|had\s+been))?|nav|pole|nid|hindi|sio|siyo|ez\s+da"
+    r"|\A(?:if\s+(?:this|it|that)\s+(?:were|had\s+been)|had\s+(?:this|it|that)\s+been|were\s+(?:this|it|that))|ez\s+da"
 )
 _UNFIT = (
     r"inaccurate|inappropriate|misleading|too\s+(?:strong|harsh|far|broad|narrow)|an?\s+(?:exaggeration|stretch)"
@@ -56,7 +56,7 @@ _REJECTED = (
     r"by\s+mistake|rejected|dismissed|discarded|excluded|eliminated|denied|ruled\s+out|out\s+of\s+the\s+question"
     r"|off\s+the\s+table|(?:the\s+)?least\s+likely|doubtful|(?:a\s+)?mistaken?"
 )
-_CHANCE = r"(?:probability|likelihood|chance|risk)"
+_CHANCE = r"(?:probability|likelihood|chance)"
 _VERBS = "is|was|are|were|be|can|could|should|must|may|might|would|seems"
 NEGATION = re.compile(
     rf"(?<!\w)[וفو]?(?:{_DENYING_WORDS}|n'(?=\w)|n't|(?:{_AUXILIARIES})n['`]?t)(?![^\W_])"
@@ -67,9 +67,9 @@ NEGATION = re.compile(
     r"|\b(?:almost|nearly|half|partly|partially)\s+(?=\ue000)"
     r"|\b(?:zero\s+chance|(?:low|small|little|slim|weak|scant)\s+(?:probability|likelihood|chance|risk|evidence))\b"
     r"|\bI(?:\s+(?:must|should|will|always|strive|try|aim|have|need|to))+\s+(?:be|remain|stay)\s+(?=\ue000)"
-    r"|\ue000\s+(?:emas\b|test\w*\W{1,4}negative\b)"
+    r"|\ue000\s+test\w*\W{1,4}negative\b"
     rf"|(?:\ue000\s+{_CHANCE}|{_CHANCE}\s+of\s+\ue000)\W{{1,4}}(?:is\s+)?(?:(?:very|extremely|quite)\s+)?"
-    r"(?:low|small|minimal|negligible|none|zero|0(?:\.[0-4]\d*)?(?![.,]?\d)|[0-4]?\d(?:\.\d+)?\s*%)"
+    r"(?:(?:low|small|minimal|negligible|none|zero)(?=\W*$)|0(?:\.0\d*)?(?![.,]?\d)|\d(?:\.\d+)?\s*%)"
     r"|\ue000\s*[:=]\s*(?:(?:0|absent|n/a|×|いいえ|否(?!定)|错|誤り)(?![.,]?\w)|low\s*$)"
     r"|\ue000\s+(?:only\s+)?(?:if(?!\s+(?:anything|i|you|forced)\b)|unless)\b|\ue000\s+free(?!\s*\w)"
     r"|(?:排除|除了|缺乏)(?=\W*\ue000)|\ue000\s*+(?:可以|被|とは|と|を|[과와]는?|[을를은는])?\s*(?:排除|以外|除く|異な|程遠|제외|다르|대신)"
@@ -100,8 +100,7 @@ _RETRACTS = re.compile(
 """Begins a correction of what was said before: "Wait, no", "Actually", "on second thought"."""
 ASKS_FOR_TEXT = re.compile(
     r"\bplease\s+(?:provide|share|give|send|paste|enter)\s+(?:me\s+)?(?:with\s+)?(?:the|your|a|more|some)\s+"
-    r"(?:\w+\s+){0,2}(?:texts?|input|message|sentence|review|comment|context)\b"
-    r"|\bI\s+need\s+more\s+(?:context|information|details)\b|\bwhat(?:'s|\s+is)\s+the\s+(?:text|message)\b",
+    r"(?:\w+\s+){0,2}(?:texts?|input|message|sentence|review|comment|context)\b",
     re.IGNORECASE,
 )
 """In an answer that has not read the text: "Yes, I can help! Please share the text"."""

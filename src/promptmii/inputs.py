@@ -46,15 +46,18 @@ def read_prompt(prompt: Prompt) -> Instruction | str:
     if isinstance(prompt, str) and not is_path(prompt):
         return _checked(prompt)
     path = Path(prompt)
+    hint = " If this is the text of a prompt, give it on standard input (-)." if " " in path.name else ""
     if path.suffix.lower() == ".json":
         return Instruction.load(path)
     if format_of(path) in TABLES:
-        raise DataError(f"{path} is a table; expected an instruction file (.json) or a text. Is the order swapped?")
+        raise DataError(
+            f"{path} is a table; expected an instruction file (.json) or a text. Is the order swapped?{hint}"
+        )
     try:
         content = path.read_bytes()
     except OSError as error:
         raise ArtefactError(
-            f"{path} cannot be read: {error.strerror}. Expected an instruction file (.json), or a file of text."
+            f"{path} cannot be read: {error.strerror}. Expected an instruction file (.json), or a file of text.{hint}"
         ) from error
     return _checked(decode(content, path_name(path)), path)
 
@@ -75,7 +78,8 @@ def is_path(text: str) -> bool:
     single_word = not re.search(r"\s", text.strip())
     try:
         suffix = Path(text).suffix
-        is_name = suffix.lower() in (*TABLES, ".txt", ".gz") or (single_word and bool(suffix) and suffix.isascii())
+        named = suffix.lower() in (*TABLES, ".txt", ".gz") and not text[: -len(suffix)].endswith(" ")
+        is_name = named or (single_word and bool(suffix) and suffix.isascii())
         return is_name or Path(text).exists()
     except (OSError, ValueError):  # too long for a file name, or contains a null byte
         return False

@@ -94,7 +94,7 @@ _CONFIDENCE = r"confidence|probability|certainty|likelihood"
 _HEAD = re.compile(
     rf"^[^\w\n]*{_INTRODUCED}"
     rf"|(?:^|[.,;(])[^\w\n]*(?:{_CONFIDENCE})[^\w.,\n]{{1,4}}(?:high|medium|moderate|low)\b(?!\W{{1,3}}\d)"
-    r"|\b(?:scale (?:of|from)|from) \d+ ?(?:to|-) ?\d+(?!\d)",
+    r"|\bscale (?:of|from) \d+ ?(?:to|-) ?\d+(?!\d)",
     re.IGNORECASE | re.MULTILINE,
 )
 """What introduces a label, says how sure the model is of it, or gives a scale."""
@@ -250,8 +250,9 @@ class LabelParser:
 
         lines, blocks = list(re.finditer(r"[^\n]+", text)), list(_BLOCK.finditer(text))
         sentences = list(_SENTENCE.finditer(text))
-        concluded = sentences if sentences and _FIELD.match(sentences[-1][0]) else []
-        parts = single([*lines, *blocks, *concluded])
+        last = sentences[-1][0] if sentences else ""
+        concludes = (field := _FIELD.match(last)) and self._equal(last[field.end() :])
+        parts = single([*lines, *blocks, *(sentences if concludes else [])])
         fields = [part[field.end() :] for part in parts if (field := _FIELD.match(part))]
         labels = set[str]().union(*map(self._equal, fields))
         return labels or set[str]().union(*map(self._equal, single(lines[:1] + blocks)))

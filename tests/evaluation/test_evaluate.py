@@ -420,6 +420,7 @@ def test_a_dry_run_says_what_it_does_not_know_without_its_servers(server, tmp_pa
 
 @pytest.mark.slow
 def test_an_estimate_counts_training_and_calibration(tmp_path) -> None:
+    pytest.importorskip("torch")
     follower = f"hf:{save_tiny_llama(tmp_path / 'tiny', 8192)}"
     # Four rows are labelled. Fine-tuning reads six examples five times, so these do not calibrate it.
     for calibration, naive, sft in (("support", 4 + 6, 4 + 30), ("contextual", 4 + 4, 4 + 30 + 4)):

@@ -24,7 +24,7 @@ _BINARY_FORMATS = {
     b"BZh9": "compressed with bzip2; decompress it",
     b"\xfd7zXZ": "compressed with xz; decompress it",
     b"\x28\xb5\x2f\xfd": "compressed with zstd; decompress it",
-    b"SQLite format 3": "a database of SQLite; export its table as CSV",
+    b"SQLite format 3\0": "a database of SQLite; export its table as CSV",
     b"PAR1": "Parquet (.parquet)",
     b"\xd0\xcf\x11\xe0": "an old workbook (.xls); save it as .xlsx",
     b"%PDF": "a PDF, which holds no table",
@@ -34,7 +34,7 @@ _STAND_INS = {
     b"version https://git-lfs": "a pointer of Git LFS; get the file itself with: git lfs pull",
     b"<!doctype html": "a web page; download the file itself",
     b"<html": "a web page; download the file itself",
-    b"<?xml": "XML; export the table as CSV",
+    b"<?xml version": "XML; export the table as CSV",
     b"{\\rtf": "formatted text (RTF); save it as plain text",
 }
 """What may be saved under the name of a table in its place, by its first bytes in lower case."""

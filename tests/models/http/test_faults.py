@@ -392,6 +392,7 @@ def test_the_message_within_the_errors_of_gateways_is_quoted() -> None:
         "You are using a Trial key, which is limited to 20 API calls / minute.",
         "Insufficient tokens in the bucket",
         "Rate limit: 0 requests remaining",
+        "Too many requests per minute exceeded. Your daily quota (1000 requests) is not used up.",
     ],
 )
 def test_a_limit_per_minute_is_waited_for(message: str) -> None:
@@ -403,6 +404,13 @@ def test_a_limit_per_minute_is_waited_for(message: str) -> None:
 def test_a_busy_server_is_asked_again(status: int) -> None:
     with serving(FaultyServer(plan=[error("busy", status)])) as server, connect(server) as model:
         assert isinstance(model.generate(CHATS[:1], SAMPLING)[0], Completion)
+
+
+def test_an_invalid_request_is_not_sent_again_whatever_its_status() -> None:
+    (answer,), server = ask(error("Invalid parameter: voice", 409))
+    assert isinstance(answer, Failure)
+    assert answer.kind is FailureKind.REQUEST
+    assert len(server.bodies) == 1
 
 
 def test_a_throttled_request_is_no_prompt_that_is_too_long() -> None:

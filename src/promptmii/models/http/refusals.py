@@ -35,7 +35,10 @@ NO_MONEY = re.compile(
     r"(spending|usage|key|credit|monthly)[ _]limit|balance .{0,20}deplet|"
     r"budget[ _](has been )?exceeded|overdue[ _]?(balance|payment|error)|"
     r"(any|out of|included) credits\b|free-models-per-day|free[ _]?tier[ _]?only|free tier .{0,40}exhausted|"
-    r"calls ?/ ?month|(daily|monthly)[ _](free[ _])?(request[ _])?(quota|allocation)|\blimit: 0, model",
+    r"calls ?/ ?month|\blimit: 0, model|"
+    r"(exceeded|exhausted|reached|used up)\b[^.]{0,20} (daily|monthly) (free )?(request )?(quota|allocation)|"
+    r"(daily|monthly)[ _](free[ _])?(request[ _])?(quota|allocation)( is| was| has been)? "
+    r"(exceeded|exhausted|reached|used up)",
     re.IGNORECASE,
 )
 USED_UP = re.compile(r'"quotaId":\s*"\w*PerDay')
@@ -50,6 +53,8 @@ RESTRICTED = re.compile(r"missing scope|insufficient permission", re.IGNORECASE)
 """For valid keys that may not do everything, such as list the models."""
 BUSY = (408, 409, 425, 498, 499)
 """Statuses under 500 for a busy server. At Groq, 498 is a lack of capacity, and 499 a request that it cancelled."""
+INVALID = re.compile(r"\binvalid\b|maximum context", re.IGNORECASE)
+"""For servers that report a bad request with one of these statuses."""
 BAD_REQUEST = re.compile(r"unsupported_?param|unexpected keyword|bad_?request_?error", re.IGNORECASE)
 """For servers that report a refused parameter with status 500, such as LiteLLM."""
 WRONG_PATH = re.compile(
@@ -106,11 +111,13 @@ def refusal(status: int, body: Any, raw: str, wait: float | None = None) -> Refu
         return EndpointError(f"The account has no money or quota left: {message}", FailureKind.AUTH, lasting=True)
     if FLAGGED.search(full_text) and status not in (401, 429) and status < 500:
         return RefusedError(FailureKind.REQUEST, message, lasting=True)
-    if ABOVE_LIMIT.search(full_text) or (status in (400, 413, 422, 500) and TOO_LONG.search(full_text)):
+    if ABOVE_LIMIT.search(full_text) or (status in (400, 409, 413, 422, 500) and TOO_LONG.search(full_text)):
         error = RefusedError(FailureKind.CONTEXT, message, lasting=True)
     elif status == 429:
         error = RefusedError(FailureKind.RATE_LIMIT, message, wait=wait)
-    elif (status >= 500 and status != 501 and not BAD_REQUEST.search(full_text)) or status in BUSY:
+    elif (status >= 500 and status != 501 and not BAD_REQUEST.search(full_text)) or (
+        status in BUSY and not INVALID.search(full_text)
+    ):
         error = RefusedError(FailureKind.SERVER, message, wait=wait)
     else:
         error = RefusedError(FailureKind.REQUEST, message, body=body if body is not None else raw)

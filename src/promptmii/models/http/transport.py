@@ -206,6 +206,10 @@ class Server:
             raise RefusedError(FailureKind.TIMEOUT, f"no answer within {self.config.timeout:g} s") from error
         except httpx.DecodingError as error:
             raise bad_answer("an answer with damaged compression") from error
+        except httpx.ProxyError as error:
+            raise (
+                self._proxy_refuses(str(error)) if "407" in str(error) else self._unreachable(_cause(error))
+            ) from error
         except httpx.TransportError as error:
             raise self._unreachable(_cause(error)) from error
 
@@ -213,6 +217,15 @@ class Server:
         if proxy := _proxy_variable(self.url):
             cause += f" (the request goes through the proxy in {proxy})"
         return RefusedError(FailureKind.CONNECTION, f"no connection to {self.url}: {cause}")
+
+    def _proxy_refuses(self, message: str) -> EndpointError:
+        """The error for a proxy that wants a password."""
+        return EndpointError(
+            f"The proxy in {_proxy_variable(self.url) or 'front of the server'} refuses the request: "
+            f"{message.rstrip('.')}. Give its user name and password as http://user:password@host:port.",
+            FailureKind.AUTH,
+            lasting=True,
+        )
 
     def _decode(self, response: httpx.Response, raw: bytes) -> Any:
         """The JSON of a successful answer. Masks the key first, because servers quote the requests they get."""
@@ -245,13 +258,7 @@ class Server:
             return _wrong_address(f"{self.url} redirects to {target}. {fix}", None)
         message = error_message(body) or plain_line(text)
         if response.status_code == 407:
-            proxy = _proxy_variable(self.url) or "front of the server"
-            return EndpointError(
-                f"The proxy in {proxy} refuses the request: HTTP 407: {message.rstrip('.')}. "
-                "Give its user name and password as http://user:password@host:port.",
-                FailureKind.AUTH,
-                lasting=True,
-            )
+            return self._proxy_refuses(f"HTTP 407: {message}")
         status = effective_status(response.status_code, body, message)
         if status in (404, 405, 410):
             right_path = "/v1" in self._base or re.search("model|deployment", message, re.IGNORECASE)
