@@ -5,6 +5,8 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -240,6 +242,18 @@ NO_MONEY = [
         "You exceeded your quota.", 429, details=[{"violations": [{"quotaId": "RequestsPerDayPerProject-FreeTier"}]}]
     ),
 ]
+
+
+class AskingProxy(BaseHTTPRequestHandler):
+    """A proxy that lets nobody through without a password."""
+
+    def do_CONNECT(self) -> None:
+        self.send_error(407)
+
+    do_GET = do_POST = do_CONNECT  # noqa: N815
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
 
 
 class TestFatalErrors:
@@ -714,15 +728,16 @@ class TestConnections:
         assert ("through the proxy in HTTP_PROXY" in str(caught.value)) is named
         assert "s3cret" not in str(caught.value)
 
-    def test_a_proxy_that_asks_for_a_password_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        with serving(FaultyServer(default=error("Proxy login", 407))) as server:
-            monkeypatch.setenv("HTTP_PROXY", server.url.removesuffix("/v1"))
-            model = HttpModel("m", HttpConfig("http://elsewhere.test/v1"))
-            with (
-                model,
-                pytest.raises(EndpointError, match=r"HTTP_PROXY refuses .* 407: Proxy login. Give its user name"),
-            ):
+    @pytest.mark.parametrize("scheme", ["http", "https"])
+    def test_a_proxy_that_asks_for_a_password_is_named(self, scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        with ThreadingHTTPServer(("127.0.0.1", 0), AskingProxy) as proxy:
+            Thread(target=proxy.serve_forever, daemon=True).start()
+            monkeypatch.setenv(f"{scheme.upper()}_PROXY", f"http://127.0.0.1:{proxy.server_port}")
+            message = rf"{scheme.upper()}_PROXY refuses .*407.* Give its user name"
+            model = HttpModel("m", HttpConfig(f"{scheme}://elsewhere.test/v1"))
+            with model, pytest.raises(EndpointError, match=message):
                 model.generate(CHATS[:1], SAMPLING)
+            proxy.shutdown()
 
     def test_unreadable_certificates_are_reported(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("SSL_CERT_FILE", "/nowhere/ca.pem")
