@@ -29,8 +29,8 @@ _OPEN = re.compile(
     re.IGNORECASE,
 )
 _CLOSE = re.compile(
-    rf"(?:<|&lt;)/\s*{_THOUGHT}\s*(?:>|&gt;)|<\|/{_THOUGHT}\|>|"
-    r"<\|end[_▁](?:of[_▁])?(?:thinking|thought|think|reasoning)\|>|<\|(?:think|reason)\w*_end\|>|\[/think(?:ing)?\]|◁/think▷|<channel\|>|"
+    rf"(?:<|&lt;)/\s*{_THOUGHT}\s*(?:>|&gt;)|<\|/{_THOUGHT}\|>|\[/think(?:ing)?\]|◁/think▷|"
+    r"<\|end[_▁](?:of[_▁])?(?:thinking|thought|think|reasoning)\|>|<\|(?:think|reason)\w*_end\|>|<channel\|>|"
     r"<unused95>|<\|inner_suffix\|>|</details>|Here(?: is|'s) my response:|\[BEGIN FINAL RESPONSE\]",
     re.IGNORECASE,
 )

@@ -139,9 +139,10 @@ def _source(argument: str, form: str) -> Generator[str | Path | list[str]]:
     from promptmii.inputs import is_path
 
     if argument != "-":
-        if is_path(argument) and " " in argument and not Path(argument).exists():
+        is_file = is_path(argument)
+        if is_file and " " in argument and not Path(argument).exists():
             raise DataError(f"There is no file {argument!r}. If it is a text to label, give it on standard input (-).")
-        yield argument if argument.startswith("hub:") or is_path(argument) else [argument]
+        yield argument if is_file or argument.startswith("hub:") else [argument]
         return
     with TemporaryDirectory(prefix="promptmii-") as folder:
         path = Path(folder) / f"Standard input.{form}"

@@ -53,7 +53,7 @@ RESTRICTED = re.compile(r"missing scope|insufficient permission", re.IGNORECASE)
 """For valid keys that may not do everything, such as list the models."""
 BUSY = (408, 409, 425, 498, 499)
 """Statuses under 500 for a busy server. At Groq, 498 is a lack of capacity, and 499 a request that it cancelled."""
-INVALID = re.compile(r"\binvalid\b|maximum context", re.IGNORECASE)
+INVALID = re.compile(r"\binvalid\b", re.IGNORECASE)
 """For servers that report a bad request with one of these statuses."""
 BAD_REQUEST = re.compile(r"unsupported_?param|unexpected keyword|bad_?request_?error", re.IGNORECASE)
 """For servers that report a refused parameter with status 500, such as LiteLLM."""
@@ -115,9 +115,7 @@ def refusal(status: int, body: Any, raw: str, wait: float | None = None) -> Refu
         error = RefusedError(FailureKind.CONTEXT, message, lasting=True)
     elif status == 429:
         error = RefusedError(FailureKind.RATE_LIMIT, message, wait=wait)
-    elif (status >= 500 and status != 501 and not BAD_REQUEST.search(full_text)) or (
-        status in BUSY and not INVALID.search(full_text)
-    ):
+    elif _is_busy(status, full_text):
         error = RefusedError(FailureKind.SERVER, message, wait=wait)
     else:
         error = RefusedError(FailureKind.REQUEST, message, body=body if body is not None else raw)
@@ -178,6 +176,13 @@ def plain_line(text: str) -> str:
     text = html.unescape(re.sub(r"<[^>]*>", " ", title[1] if title else text))
     text = " ".join("".join(char if char.isprintable() else " " for char in text).split())
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+
+
+def _is_busy(status: int, text: str) -> bool:
+    """Whether the server may answer the same request later."""
+    if status in BUSY:
+        return not INVALID.search(text)
+    return status >= 500 and status != 501 and not BAD_REQUEST.search(text)
 
 
 def refused_parameter(body: Any, sent: Mapping[str, object], droppable: Sequence[str]) -> str | None:
